@@ -1,0 +1,65 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash -euo pipefail
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTOS := $(shell cd proto && find instar -name '*.proto' | sort)
+SERVICES := $(filter %_service.proto,$(PROTOS))
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+SEEDS ?= 50
+NODES ?= 20
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup lock generate generate-check format lint types layers core check test golden simulate bench demo clean
+
+help:  ## print this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(READY)  ## make .venv with everything
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cannot build: Python 3.11 or newer is needed")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies into $(VENV) ..." >&2
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-index --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: $(READY)  ## resolve the pins again
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --all-extras --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+
+GENERATE = rm -rf $(1)/instar && mkdir -p $(1) \
+	&& python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) \
+	&& python -m grpc_tools.protoc -Iproto --grpc_python_out=$(1) --mypy_grpc_out=quiet,only_async:$(1) $(SERVICES) \
+	&& find $(1)/instar -type d -exec touch {}/__init__.py \; && touch $(1)/instar/py.typed
+
+generate: $(READY)  ## make generated/ from proto/
+	@$(call GENERATE,generated)
+generate-check: $(READY)  ## fail if generated/ is stale
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(call GENERATE,$$fresh); diff -r -x __pycache__ "$$fresh" generated
+
+format: $(READY)  ## format the code and proto/
+	@ruff format . && ruff check --fix -q . ; buf format -w proto
+lint: $(READY)  ## ruff and buf
+	@ruff check -q . && ruff format --check -q . && buf lint proto && buf format -d --exit-code proto
+types: $(READY)  ## mypy, strict
+	@mypy
+layers: $(READY)  ## who may import whom
+	@lint-imports --no-cache
+core: $(READY)  ## the pure cores' tests, with branch coverage
+	@pytest -q --cov tests/controller/core tests/agent/core
+check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
+
+test: $(READY)  ## every test
+	@pytest -q
+golden: $(READY)  ## rewrite the golden scenarios; then read the diff
+	@pytest -q tests/controller/core tests/agent/core --rewrite
+simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
+	@python -m tests.simulation --seeds $(SEEDS) --nodes $(NODES) -o json
+bench: $(READY)  ## the benchmarks, one JSON document each
+	@python -m tests.bench agent_footprint -o json
+demo: $(READY)  ## the main job: a live service upgraded on five nodes
+	@instar demo
+clean:  ## remove what was made
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

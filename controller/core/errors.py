@@ -1,0 +1,80 @@
+"""What can be wrong, told by whose fault it is and whether trying again helps.
+
+Every refusal is one of these: it names the field, the value and the rule, and its message starts with "cannot".
+An error changes nothing; the edges turn it into a status code and an exit code, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+
+
+@unique
+class Blame(Enum):
+    """Who has to do something about an error."""
+
+    CALLER = "caller"
+    NODE = "node"
+    CONTROLLER = "controller"
+
+
+class InstarError(Exception):
+    """Something that cannot be done.
+
+    Args:
+        message: One sentence for people; starts with "cannot".
+        code: Stable, in snake_case, for example ``release_not_found``.
+        field: The field that is wrong, in dotted form, for example ``policy.max_failures``.
+        value: The value that it had, as text.
+        rule: The rule that it broke.
+    """
+
+    blame = Blame.CONTROLLER
+    is_retryable = False
+
+    def __init__(self, message: str, *, code: str, field: str = "", value: str = "", rule: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.value = value
+        self.rule = rule
+
+
+class InvalidRequestError(InstarError):
+    """The request is wrong in itself; the same request is wrong for ever."""
+
+    blame = Blame.CALLER
+
+
+class NotFoundError(InstarError):
+    """The request names something that does not exist."""
+
+    blame = Blame.CALLER
+
+
+class RefusedError(InstarError):
+    """The request is well-formed, but the state of things does not allow it."""
+
+    blame = Blame.CALLER
+
+
+class UnauthenticatedError(InstarError):
+    """The caller did not show who it is."""
+
+    blame = Blame.CALLER
+
+
+class UnavailableError(InstarError):
+    """The controller cannot do it now; the same request may work later."""
+
+    is_retryable = True
+
+
+class ConflictError(InstarError):
+    """Somebody else changed the same state first; read again and decide again."""
+
+    is_retryable = True
+
+
+class IllegalEventError(InstarError):
+    """An event that its state machine does not allow in this state; nothing changed."""
