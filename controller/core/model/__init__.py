@@ -1,0 +1,86 @@
+"""The nouns of the controller: what is known of the fleet, what is asked, and how far it is.
+
+Rules kept here: values only, frozen; every instant is an aware UTC datetime and every span of time a timedelta.
+Left out: how any of this changes (`rollout`), how it is stored (`controller.store`) and how it is said on the wire
+(`controller.rpc`). Readers say ``from controller.core import model`` and ``model.Node``.
+"""
+
+from controller.core.model.fleet import (
+    InstalledComponent,
+    Instance,
+    Metric,
+    Node,
+    NodeHello,
+    NodeReport,
+    OperationStatus,
+    Release,
+    StepRecord,
+)
+from controller.core.model.plan import (
+    CanaryParameters,
+    Change,
+    ChangeKey,
+    Plan,
+    Policy,
+    Progress,
+    Rollout,
+    UpgradeRequest,
+    Wave,
+)
+from controller.core.model.words import (
+    TERMINAL_ROLLOUT_STATES,
+    ChangeKind,
+    ComponentName,
+    Digest,
+    Fault,
+    Gate,
+    Health,
+    InstanceState,
+    Method,
+    NodeId,
+    OperationId,
+    OperationState,
+    RolloutId,
+    RolloutState,
+    SessionId,
+    Step,
+    Strategy,
+)
+
+__all__ = [
+    "TERMINAL_ROLLOUT_STATES",
+    "CanaryParameters",
+    "Change",
+    "ChangeKey",
+    "ChangeKind",
+    "ComponentName",
+    "Digest",
+    "Fault",
+    "Gate",
+    "Health",
+    "InstalledComponent",
+    "Instance",
+    "InstanceState",
+    "Method",
+    "Metric",
+    "Node",
+    "NodeHello",
+    "NodeId",
+    "NodeReport",
+    "OperationId",
+    "OperationState",
+    "OperationStatus",
+    "Plan",
+    "Policy",
+    "Progress",
+    "Release",
+    "Rollout",
+    "RolloutId",
+    "RolloutState",
+    "SessionId",
+    "Step",
+    "StepRecord",
+    "Strategy",
+    "UpgradeRequest",
+    "Wave",
+]

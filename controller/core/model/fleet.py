@@ -1,0 +1,163 @@
+"""What is known of the fleet: releases, nodes, and what agents say.
+
+What a node runs comes from its own reports and from nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from controller.core.model.words import (
+    ComponentName,
+    Digest,
+    Fault,
+    Health,
+    InstanceState,
+    NodeId,
+    OperationId,
+    OperationState,
+    Step,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One version of a component; its identity is the digest, its order is SemVer.
+
+    Args:
+        version: SemVer 2.0 text.
+        digest: ``sha256:`` and 64 hexadecimal digits, over the bytes of the bundle.
+        driver: Name of the driver that upgrades it.
+        manifest_json: The manifest as proto JSON; opaque here, shown by the API.
+        publisher: Who published it.
+    """
+
+    component: ComponentName
+    version: str
+    digest: Digest
+    size_bytes: int
+    driver: str
+    manifest_json: str
+    published_at: datetime
+    publisher: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running process group of a component, as reported."""
+
+    id: str
+    digest: Digest
+    pid: int
+    state: InstanceState
+    served: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledComponent:
+    """What a node said of one component; the agent's word, never our guess.
+
+    Args:
+        healthy_for: Time without a break for which the current version has been healthy, by the agent's clock.
+    """
+
+    name: ComponentName
+    version: str
+    digest: Digest
+    permanent_digest: Digest
+    health: Health
+    healthy_for: timedelta
+    instances: tuple[Instance, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One host with an agent, as the controller knows it.
+
+    Args:
+        fence: Highest fence given out for the node.
+        last_seen_at: None until the agent has spoken since the store was made.
+        operation_id: The operation that holds the node, from ASSIGNED to COMMIT; None when it is free.
+        bad_digests: Digests that the node left for cause, with the reason; it is not offered them again (G9).
+    """
+
+    id: NodeId
+    labels: Mapping[str, str]
+    capabilities: frozenset[str]
+    agent_version: str
+    fence: int
+    is_connected: bool
+    last_seen_at: datetime | None
+    components: Mapping[ComponentName, InstalledComponent]
+    operation_id: OperationId | None = None
+    bad_digests: Mapping[Digest, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One journalled step of an operation, as the agent told it; the controller derives a span from it.
+
+    Args:
+        index: Number within the operation, from 1.
+        started_at: On the agent's clock, as is ``ended_at``.
+    """
+
+    operation_id: OperationId
+    index: int
+    step: Step
+    started_at: datetime
+    ended_at: datetime
+    is_success: bool
+    evidence: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStatus:
+    """What an agent knows of one operation."""
+
+    operation_id: OperationId
+    fence: int
+    component: ComponentName
+    state: OperationState
+    step: Step | None
+    fault: Fault | None
+    reason: str
+    message: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured value; ``component`` is empty for the host."""
+
+    name: str
+    component: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What one message of an agent said; absent is unchanged, unless ``is_full``."""
+
+    metrics: tuple[Metric, ...] = ()
+    components: tuple[InstalledComponent, ...] = ()
+    removed: tuple[ComponentName, ...] = ()
+    operations: tuple[OperationStatus, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    is_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHello:
+    """How an agent introduced itself."""
+
+    node_id: NodeId
+    boot_id: str
+    instance_token: str
+    agent_version: str
+    capabilities: frozenset[str]
+    highest_fence: int
+    labels: Mapping[str, str]
+    report: NodeReport

@@ -1,0 +1,143 @@
+"""The closed vocabularies of the controller, and the names of its things."""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+from typing import NewType
+
+NodeId = NewType("NodeId", str)
+ComponentName = NewType("ComponentName", str)
+Digest = NewType("Digest", str)
+RolloutId = NewType("RolloutId", str)
+OperationId = NewType("OperationId", str)
+SessionId = NewType("SessionId", str)
+
+
+@unique
+class Method(Enum):
+    """How one node changes."""
+
+    HOT_SWAP = "HOT_SWAP"
+    RESTART = "RESTART"
+
+
+@unique
+class ChangeKind(Enum):
+    """What a change does to a component on a node; undoing an INSTALL is a REMOVE."""
+
+    INSTALL = "INSTALL"
+    UPGRADE = "UPGRADE"
+    REMOVE = "REMOVE"
+
+
+@unique
+class Strategy(Enum):
+    """How the fleet changes."""
+
+    IMMEDIATE = "IMMEDIATE"
+    CANARY = "CANARY"
+
+
+@unique
+class Step(Enum):
+    """A part of an operation."""
+
+    FETCH = "FETCH"
+    VERIFY = "VERIFY"
+    STAGE = "STAGE"
+    PREFLIGHT = "PREFLIGHT"
+    ROLLBACK_POINT = "ROLLBACK_POINT"
+    PREPARE = "PREPARE"
+    SWITCH = "SWITCH"
+    SOAK = "SOAK"
+    COMMIT = "COMMIT"
+    DRAIN = "DRAIN"
+    BAKE = "BAKE"
+    ABORT = "ABORT"
+
+
+@unique
+class OperationState(Enum):
+    """The state of one change asked of one agent."""
+
+    ASSIGNED = "ASSIGNED"
+    ACCEPTED = "ACCEPTED"
+    RUNNING = "RUNNING"
+    HELD = "HELD"
+    COMMITTED = "COMMITTED"
+    PERMANENT = "PERMANENT"
+    REFUSED = "REFUSED"
+    ABORTED = "ABORTED"
+    UNKNOWN = "UNKNOWN"
+    EXPIRED = "EXPIRED"
+
+
+@unique
+class Fault(Enum):
+    """Whose fault it is that an operation did not succeed; only VERSION ever reverts a rollout (G8)."""
+
+    VERSION = "VERSION"
+    INFRASTRUCTURE = "INFRASTRUCTURE"
+    COMMAND = "COMMAND"
+
+
+@unique
+class Health(Enum):
+    """What the health probe of a component last said; UNKNOWN until it has spoken."""
+
+    UNKNOWN = "UNKNOWN"
+    HEALTHY = "HEALTHY"
+    UNHEALTHY = "UNHEALTHY"
+
+
+@unique
+class InstanceState(Enum):
+    """Where an instance stands in the hand-over protocol."""
+
+    STARTING = "STARTING"
+    PREPARED = "PREPARED"
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"
+    DRAINING = "DRAINING"
+    EXITED = "EXITED"
+
+
+@unique
+class RolloutState(Enum):
+    """The state of a rollout."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    REVERTING = "REVERTING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    REVERTED = "REVERTED"
+    STUCK = "STUCK"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True where nothing more happens by itself."""
+        return self in TERMINAL_ROLLOUT_STATES
+
+
+TERMINAL_ROLLOUT_STATES = frozenset(
+    {
+        RolloutState.SUCCEEDED,
+        RolloutState.FAILED,
+        RolloutState.CANCELLED,
+        RolloutState.REVERTED,
+        RolloutState.STUCK,
+    }
+)
+
+
+@unique
+class Gate(Enum):
+    """The decision on a wave."""
+
+    PROMOTE = "PROMOTE"
+    HOLD = "HOLD"
+    REVERT = "REVERT"
+    FAIL = "FAIL"
