@@ -1,0 +1,267 @@
+"""The depot: fetches resume, pointers are always whole, and nothing that is referred to goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from agent import depot
+from agent.config import layout
+from agent.config.errors import ConfigError
+from tests.agent import bundles
+
+OLD, NEW, NEWER = (f"sha256:{letter * 64}" for letter in "abc")
+KILLED = 77  # exit code of a child that ended in the middle
+BUNDLE = bundles.bundle()
+DIGEST = bundles.digest_of(BUNDLE)
+
+
+def made(state_dir: Path, *digests: str) -> depot.Depot:
+    """A depot with releases of these digests."""
+    store = depot.Depot(layout.Layout(state_dir, state_dir / "run"))
+    store.prepare()
+    for digest in digests:
+        store.release_dir(digest).mkdir()
+        (store.release_dir(digest) / "instar.toml").write_text(digest, encoding="ascii")
+    return store
+
+
+def fetched(store: depot.Depot, data: bytes) -> Path:
+    incoming = store.receive(bundles.digest_of(data))
+    incoming.write(data[incoming.offset :])
+    return incoming.complete()
+
+
+def killed_at_each_call(work: Callable[[], None], check: Callable[[int], None]) -> int:
+    """Run work in children, each killed before another call of the system; returns how many there were."""
+    for number in range(1, 1000):
+        child = os.fork()
+        if child == 0:
+            _die_at(number, work)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) in {0, KILLED}
+        check(number)
+        if os.waitstatus_to_exitcode(status) == 0:
+            return number
+    raise AssertionError("the work never ended")
+
+
+def _die_at(number: int, work: Callable[[], None]) -> None:
+    left = number
+
+    def count(_frame: FrameType, event: str, called: object) -> None:
+        nonlocal left
+        if event == "c_call" and getattr(called, "__module__", "") == "posix":
+            left -= 1
+            if left == 0:
+                os._exit(KILLED)
+
+    code = 1
+    with contextlib.suppress(BaseException):
+        sys.setprofile(count)
+        work()
+        code = 0
+    sys.setprofile(None)
+    os._exit(code)
+
+
+def test_a_new_component_gets_both_pointers_at_once(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD)
+    assert store.pointers("web") is None
+    store.point_current("web", OLD)
+    assert store.pointers("web") == depot.Pointers(OLD, OLD)
+    assert (tmp_path / "components/web/current/instar.toml").read_text(encoding="ascii") == OLD
+    assert (tmp_path / "components/web/permanent").readlink() == Path(f"../../releases/{'a' * 64}")
+
+
+def test_pointers_move_one_by_one(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD, NEW)
+    store.point_current("web", OLD)
+    store.point_current("web", NEW)
+    assert store.pointers("web") == depot.Pointers(current=NEW, permanent=OLD)
+    store.point_permanent("web", NEW)
+    assert store.components() == {"web": depot.Pointers(NEW, NEW)}
+
+
+def test_a_pointer_never_moves_to_a_release_that_is_not_there(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD)
+    store.point_current("web", OLD)
+    with pytest.raises(depot.DepotError, match="not here") as refusal:
+        store.point_current("web", NEW)
+    assert refusal.value.code == "release_missing"
+    assert store.pointers("web") == depot.Pointers(OLD, OLD)
+
+
+def test_whenever_it_is_killed_each_component_has_both_pointers_whole(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD, NEW)
+    store.point_current("web", OLD)
+
+    def work() -> None:
+        store.point_current("web", NEW)
+        store.point_permanent("web", NEW)
+        store.point_current("api", NEW)
+
+    def check(_number: int) -> None:
+        again = made(tmp_path)
+        for name, pointers in again.components().items():
+            for digest in (pointers.current, pointers.permanent):
+                assert (again.release_dir(digest) / "instar.toml").is_file()
+            assert name in {"web", "api"}
+        assert "web" in again.components()
+        again.remove_component("api")
+        again.point_current("web", OLD)
+        again.point_permanent("web", OLD)
+
+    assert killed_at_each_call(work, check) > 15
+
+
+def test_whenever_a_removal_is_killed_a_component_is_whole_or_gone(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD)
+
+    def check(_number: int) -> None:
+        again = made(tmp_path)
+        assert again.components() in ({}, {"web": depot.Pointers(OLD, OLD)})
+        assert [path.name for path in (tmp_path / "components").iterdir()] == list(again.components())
+        again.point_current("web", OLD)
+
+    store.point_current("web", OLD)
+    assert killed_at_each_call(lambda: store.remove_component("web"), check) > 5
+    store.remove_component("web")
+    store.remove_component("web")
+    assert store.components() == {}
+
+
+def test_a_pointer_is_durable_before_it_is_told(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD, NEW)
+    store.point_current("web", OLD)
+    calls: list[str] = []
+
+    def note(_frame: FrameType, event: str, called: object) -> None:
+        name = getattr(called, "__name__", "")
+        if event == "c_call" and name in {"symlink", "rename", "fsync"}:
+            calls.append(name)
+
+    sys.setprofile(note)
+    store.point_current("web", NEW)
+    sys.setprofile(None)
+    assert calls == ["symlink", "rename", "fsync"]
+
+
+def test_a_fetch_goes_on_where_it_ended(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    first = store.receive(DIGEST)
+    first.write(BUNDLE[:5000])
+    first.close()
+    assert not store.has_bundle(DIGEST)
+
+    second = store.receive(DIGEST)
+    assert second.offset == 5000
+    second.write(BUNDLE[5000:])
+    path = second.complete()
+    assert path.read_bytes() == BUNDLE
+    assert store.has_bundle(DIGEST)
+    assert [entry.name for entry in path.parent.iterdir()] == [bundles.hex_of(BUNDLE)]
+
+
+def test_a_bundle_with_other_bytes_is_not_accepted_and_leaves_nothing(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    incoming = store.receive(DIGEST)
+    incoming.write(BUNDLE[:-1] + b"\x01")
+    with pytest.raises(depot.DepotError) as refusal:
+        incoming.complete()
+    assert refusal.value.code == "digest_mismatch"
+    assert not store.has_bundle(DIGEST)
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_bundle_beyond_the_limit_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "BUNDLE_BYTES_MAX", 100)
+    store = made(tmp_path)
+    incoming = store.receive(DIGEST)
+    incoming.write(bytes(100))
+    with pytest.raises(depot.DepotError) as refusal:
+        incoming.write(b"x")
+    assert refusal.value.code == "bundle_too_large"
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_partial_bundle_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    target = tmp_path / "precious"
+    (tmp_path / "incoming" / f"{bundles.hex_of(BUNDLE)}.part").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        store.receive(DIGEST)
+    assert not target.exists()
+
+
+def test_what_nothing_refers_to_is_collected_and_nothing_else(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD, NEW, NEWER)
+    store.point_current("web", OLD)
+    store.point_current("web", NEW)
+    fetched(store, BUNDLE)
+    other = store.receive(f"sha256:{'d' * 64}")
+    other.write(b"part")
+    other.close()
+
+    assert store.collect({DIGEST}) == (NEWER,)
+    assert store.has_release(OLD)
+    assert store.has_release(NEW)
+    assert [path.name for path in (tmp_path / "incoming").iterdir()] == [bundles.hex_of(BUNDLE)]
+    store.point_permanent("web", NEW)
+    assert store.collect({OLD}) == ()
+    assert store.collect(()) == (OLD,)
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_whenever_collecting_is_killed_what_is_left_is_whole(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD, NEW)
+    store.point_current("web", OLD)
+
+    def work() -> None:
+        store.collect(())
+
+    def check(_number: int) -> None:
+        again = made(tmp_path)
+        for path in (tmp_path / "releases").iterdir():
+            assert (path / "instar.toml").is_file()
+        if not again.has_release(NEW):
+            made(tmp_path, NEW)
+
+    assert killed_at_each_call(work, check) > 5
+
+
+def test_what_an_earlier_life_left_half_made_is_swept(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD)
+    store.point_current("web", OLD)
+    (tmp_path / "releases/.staging-x").mkdir()
+    (tmp_path / "releases/.staging-x/file").write_bytes(b"half")
+    (tmp_path / "components/.new-api").mkdir()
+    (tmp_path / "components/web/.current").symlink_to("nowhere")
+    made(tmp_path)
+    assert not list(tmp_path.rglob(".*"))
+    assert store.pointers("web") == depot.Pointers(OLD, OLD)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "Web", "-a", "a.", "x" * 41, "a\n"])
+def test_no_name_leads_out_of_the_state_directory(tmp_path: Path, name: str) -> None:
+    store = made(tmp_path, OLD)
+    with pytest.raises(ConfigError, match="cannot use"):
+        store.point_current(name, OLD)
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "a" * 64, "sha256:../../etc", "sha256:" + "A" * 64, f"sha512:{'a' * 64}", f"{OLD}\n"]
+)
+def test_no_digest_leads_out_of_the_state_directory(tmp_path: Path, digest: str) -> None:
+    with pytest.raises(ConfigError, match="as a digest"):
+        made(tmp_path).release_dir(digest)
+
+
+def test_free_room_is_what_the_file_system_says(tmp_path: Path) -> None:
+    assert 0 < made(tmp_path).free_bytes() <= os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
