@@ -1,0 +1,92 @@
+"""Whether an assignment may begin on this node: the fence, what is known already, and what the node runs.
+
+Rules kept here: an assignment that is known changes nothing; one that is not begun changes nothing either and says
+why. Left out: the assignment's own course (`operation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, unique
+
+from agent.core import model
+
+
+@unique
+class Verdict(Enum):
+    """What to do with an assignment."""
+
+    BEGIN = "BEGIN"
+    KNOWN = "KNOWN"
+    EXPIRED = "EXPIRED"
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The verdict; for REFUSED and EXPIRED with a code and a sentence."""
+
+    verdict: Verdict
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the node remembers.
+
+    Args:
+        highest_fence: Highest fence that it has ever seen.
+        fences: Fence of each remembered operation.
+        holder: The operation that holds the node until its COMMIT; None when it is free.
+        current: Digest that is current, for each installed component.
+        methods: Methods that the node's drivers can do.
+    """
+
+    highest_fence: int
+    fences: Mapping[str, int]
+    holder: str | None
+    current: Mapping[str, str]
+    methods: frozenset[model.Method]
+
+
+def admit(assignment: model.Assignment, ledger: Ledger) -> Answer:
+    """Decide on an assignment; the first rule that speaks wins."""
+    if assignment.operation_id in ledger.fences:
+        return Answer(Verdict.KNOWN)
+    stale = _judge_fence(assignment, ledger)
+    if stale is not None:
+        return stale
+    if ledger.holder is not None:
+        return _refused("node_busy", f"operation {ledger.holder} holds the node")
+    if assignment.method not in ledger.methods:
+        return _refused("method_not_supported", f"method {assignment.method.value} has no driver here")
+    return _judge_kind(assignment, ledger.current.get(assignment.component, ""))
+
+
+def _judge_fence(assignment: model.Assignment, ledger: Ledger) -> Answer | None:
+    if assignment.fence > ledger.highest_fence:
+        return None
+    oldest = min(ledger.fences.values(), default=ledger.highest_fence + 1)
+    if assignment.fence < oldest:
+        message = f"cannot tell the outcome of {assignment.operation_id}: it is older than what is remembered"
+        return Answer(Verdict.EXPIRED, "outcome_expired", message)
+    return _refused("fence_stale", f"fence {assignment.fence} is not above {ledger.highest_fence}")
+
+
+def _judge_kind(assignment: model.Assignment, current: str) -> Answer:
+    name = assignment.component
+    if assignment.kind is model.ChangeKind.INSTALL:
+        if current:
+            return _refused("already_installed", f"component {name} is installed as {current}")
+        return Answer(Verdict.BEGIN)
+    if not current:
+        return _refused("not_installed", f"component {name} is not installed")
+    if current != assignment.from_digest:
+        return _refused("from_digest_differs", f"component {name} runs {current}, not {assignment.from_digest}")
+    return Answer(Verdict.BEGIN)
+
+
+def _refused(reason: str, rule: str) -> Answer:
+    return Answer(Verdict.REFUSED, reason, f"cannot begin: {rule}")

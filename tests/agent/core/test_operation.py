@@ -1,0 +1,349 @@
+"""The operation machine, told as stories."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from agent.core import effects, events, machine, model, operation, transitions
+from tests.agent.core import stories
+from tests.agent.core.stories import Story
+
+pytestmark = pytest.mark.core
+VERSION, INFRASTRUCTURE, COMMAND = model.Fault.VERSION, model.Fault.INFRASTRUCTURE, model.Fault.COMMAND
+RUNNING, HELD = model.OperationState.RUNNING, model.OperationState.HELD
+Step = model.Step
+
+
+def test_an_upgrade_that_goes_well_runs_through_every_step_and_becomes_permanent() -> None:
+    assert Story().status.state is model.OperationState.ACCEPTED
+    story = Story().soaks()
+    assert (story.phase, story.status.state, story.effects) == ("SOAK", RUNNING, [])
+    story.seconds += 5
+    assert story.is_seen().effects == ["COMMIT"]
+    assert story.succeeds(Step.COMMIT).effects == ["DRAIN"]
+    assert story.status.state is model.OperationState.COMMITTED
+    story.succeeds(Step.DRAIN)
+    assert story.is_seen(healthy_for=10).effects == ["BAKE"]
+    story.succeeds(Step.BAKE)
+    assert (story.phase, story.status.state) == ("PERMANENT", model.OperationState.PERMANENT)
+    assert story.status.fault is None
+    assert [record.step for record in story.records] == [
+        *stories.STEPS_UNTIL_SOAK,
+        Step.SOAK,
+        Step.COMMIT,
+        Step.DRAIN,
+        Step.BAKE,
+    ]
+    assert [record.index for record in story.records] == list(range(1, 12))
+    assert all(record.is_success for record in story.records)
+
+
+def test_each_step_asks_for_the_next_one_only() -> None:
+    story = Story().begins()
+    for step in stories.STEPS_UNTIL_SOAK:
+        assert story.effects == [step.value]
+        assert story.status.step is step
+        story.succeeds(step)
+
+
+def test_a_record_spans_its_step_and_carries_its_evidence() -> None:
+    story = Story().begins()
+    story.seconds = 3
+    story.succeeds(Step.FETCH, {"fetched_bytes": "7"})
+    [record] = story.records
+    assert (record.started_at, record.ended_at) == (stories.EPOCH, stories.at(3).wall)
+    assert record.evidence == {"fetched_bytes": "7"}
+
+
+def test_a_bake_may_pass_before_the_drain_has_ended() -> None:
+    story = Story().commits().is_seen(healthy_for=10).succeeds(Step.BAKE)
+    assert (story.phase, story.status.state) == ("SETTLING", model.OperationState.PERMANENT)
+    assert story.succeeds(Step.DRAIN).phase == "PERMANENT"
+
+
+def test_a_bake_waits_until_the_version_was_healthy_for_long_enough() -> None:
+    story = Story().commits()
+    assert story.is_seen(healthy_for=9.9).effects == []
+    assert story.is_seen(model.Health.UNKNOWN, healthy_for=99).effects == []
+    assert story.is_seen(healthy_for=10).effects == ["BAKE"]
+    assert story.is_seen(healthy_for=11).effects == []
+
+
+@pytest.mark.parametrize("step", [*stories.STEPS_UNTIL_SOAK])
+def test_a_step_that_fails_leads_back_and_its_fault_is_told(step: model.Step) -> None:
+    story = Story().reaches(step).fails(step, VERSION, "crashed")
+    assert (story.phase, story.effects) == ("ABORTING", ["ABORT"])
+    assert not story.records[-1].is_success
+    assert story.records[-1].evidence["reason"] == "crashed"
+    story.succeeds(Step.ABORT)
+    assert story.status.state is model.OperationState.ABORTED
+    assert (story.status.fault, story.status.reason) == (VERSION, "crashed")
+    assert story.records[-1].step is Step.ABORT
+
+
+@pytest.mark.parametrize(
+    ("step", "phase"), [(Step.ABORT, "ABORTING"), (Step.COMMIT, "COMMIT"), (Step.DRAIN, "SETTLING")]
+)
+def test_what_may_not_be_given_up_is_tried_again_after_a_while(step: model.Step, phase: str) -> None:
+    story = Story().soaks()
+    if step is Step.ABORT:
+        story.is_cancelled()
+    else:
+        story.seconds += 5
+        story.is_seen()
+    if step is Step.DRAIN:
+        story.succeeds(Step.COMMIT)
+    story.fails(step)
+    assert story.phase == phase
+    assert story.last.effects == (effects.Perform(step, machine.RETRY_SECONDS),)
+
+
+def test_a_pointer_that_does_not_move_is_tried_again() -> None:
+    story = Story().commits().is_seen(healthy_for=10).fails(Step.BAKE)
+    assert story.last.effects == (effects.MakePermanent(machine.RETRY_SECONDS),)
+    assert story.succeeds(Step.BAKE).status.state is model.OperationState.PERMANENT
+
+
+def test_a_soak_ends_neither_early_nor_while_health_is_unknown() -> None:
+    story = Story().soaks()
+    story.seconds = 4.9
+    assert story.is_seen().phase == "SOAK"
+    story.seconds = 5
+    assert story.is_seen(model.Health.UNKNOWN).phase == "SOAK"
+    assert story.is_seen().phase == "COMMIT"
+
+
+def test_a_version_that_gets_unhealthy_in_the_soak_is_undone() -> None:
+    story = Story().soaks().is_seen(model.Health.UNHEALTHY)
+    assert story.phase == "ABORTING"
+    assert (story.status.fault, story.status.reason) == (VERSION, "health_probe_failed")
+
+
+def test_a_soak_without_enough_requests_proves_nothing_and_is_undone() -> None:
+    story = Story().soaks()
+    story.seconds = 5
+    story.is_seen(served=9)
+    assert (story.phase, story.status.fault, story.status.reason) == ("ABORTING", VERSION, "soak_requests_too_few")
+
+
+@pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
+def test_a_held_operation_waits_for_the_controllers_word(hold: model.Step) -> None:
+    story = Story(hold_before=hold).soaks() if hold is Step.COMMIT else Story(hold_before=hold)
+    if hold is Step.SWITCH:
+        story.reaches(Step.SWITCH)
+    else:
+        story.seconds = 5
+        story.is_seen()
+    assert (story.status.state, story.status.step, story.effects) == (HELD, hold, [])
+    assert story.proceeds().effects == [hold.value]
+    assert story.proceeds().effects == []
+
+
+def test_a_hold_that_nobody_ends_is_undone_at_the_deadline() -> None:
+    story = Story(hold_before=Step.SWITCH).reaches(Step.SWITCH)
+    assert story.passes(59.9).phase == "HELD_BEFORE_SWITCH"
+    story.passes(0.1)
+    assert (story.phase, story.status.fault, story.status.reason) == ("ABORTING", COMMAND, "hold_expired")
+
+
+def test_a_version_that_gets_unhealthy_while_held_before_commit_is_undone() -> None:
+    story = Story(hold_before=Step.COMMIT).soaks()
+    story.seconds = 5
+    assert story.is_seen().is_seen().phase == "HELD_BEFORE_COMMIT"
+    assert story.is_seen(model.Health.UNHEALTHY).phase == "ABORTING"
+
+
+def test_the_deadline_ends_what_has_not_reached_commit() -> None:
+    story = Story().begins().passes(59)
+    assert story.phase == "FETCH"
+    assert operation.next_deadline(story.state) == 60
+    story.passes(1)
+    assert (story.status.fault, story.status.reason) == (INFRASTRUCTURE, "deadline_passed")
+
+
+def test_no_deadline_ends_a_commit_that_is_being_decided() -> None:
+    story = Story().soaks()
+    story.seconds = 5
+    assert story.is_seen().passes(1000).phase == "COMMIT"
+    assert operation.next_deadline(story.state) is None
+
+
+def test_a_late_assignment_is_refused_and_changes_nothing() -> None:
+    story = Story(start_by=stories.EPOCH)
+    story.seconds = 1
+    story.begins()
+    assert (story.status.state, story.status.fault) == (model.OperationState.REFUSED, COMMAND)
+    assert (story.status.reason, story.effects) == ("start_by_passed", [])
+    assert Story(start_by=stories.EPOCH).begins().phase == "FETCH"
+
+
+@pytest.mark.parametrize("step", [*stories.STEPS_UNTIL_SOAK, Step.SOAK])
+def test_a_cancel_before_commit_leads_back(step: model.Step) -> None:
+    story = Story().reaches(step).is_cancelled()
+    assert (story.phase, story.status.fault, story.status.reason) == ("ABORTING", COMMAND, "cancelled")
+
+
+def test_a_cancel_after_commit_comes_too_late() -> None:
+    story = Story().commits()
+    before = story.state
+    assert story.is_cancelled().state == before
+
+
+@pytest.mark.parametrize("step", [Step.PREPARE, Step.SWITCH, Step.SOAK])
+def test_a_new_instance_that_dies_before_commit_is_the_versions_fault(step: model.Step) -> None:
+    story = Story().reaches(step).is_lost()
+    assert (story.phase, story.status.fault, story.status.reason) == ("ABORTING", VERSION, "instance_died")
+
+
+def test_the_loss_of_the_instance_changes_nothing_once_it_is_being_undone_or_decided() -> None:
+    assert Story().soaks().is_cancelled().is_lost().phase == "ABORTING"
+    story = Story().soaks()
+    story.seconds = 5
+    assert story.is_seen().is_lost().phase == "COMMIT"
+
+
+def test_a_keeper_that_went_back_ends_the_commit() -> None:
+    story = Story().soaks()
+    story.seconds = 5
+    story.is_seen().happens(events.RolledBack(story.now(), VERSION, "rolled_back", "the instance ended"))
+    assert (story.phase, story.status.reason, story.effects) == ("ABORTING", "rolled_back", ["ABORT"])
+    story.happens(events.RolledBack(story.now(), VERSION, "rolled_back", "told twice"))
+    assert story.effects == []
+
+
+@pytest.mark.parametrize("is_drained", [False, True])
+def test_a_bake_that_fails_stays_committed_with_the_versions_fault(*, is_drained: bool) -> None:
+    story = Story().commits()
+    if is_drained:
+        story.succeeds(Step.DRAIN)
+    story.is_seen(model.Health.UNHEALTHY)
+    assert (story.status.state, story.status.fault) == (model.OperationState.COMMITTED, VERSION)
+    if not is_drained:
+        assert story.phase == "SETTLING"
+        story.succeeds(Step.DRAIN)
+    assert (story.phase, story.status.state) == ("UNWELL", model.OperationState.COMMITTED)
+    assert [record.is_success for record in story.records if record.step is Step.BAKE] == [False]
+
+
+def test_a_version_that_dies_in_the_bake_is_bad_and_one_that_dies_after_it_is_not() -> None:
+    assert Story().commits().is_lost().status.reason == "instance_died"
+    story = Story().commits().is_seen(healthy_for=10).is_lost()
+    assert story.status.fault is None
+
+
+def test_a_version_that_is_not_healthy_for_long_enough_in_time_is_bad() -> None:
+    story = Story().commits().succeeds(Step.DRAIN).passes(99)
+    assert story.phase == "SETTLING"
+    story.passes(1)
+    assert (story.phase, story.status.reason) == ("UNWELL", "healthy_deadline_passed")
+
+
+def test_a_later_operation_takes_over_what_still_settles() -> None:
+    story = Story().commits().is_superseded()
+    assert (story.phase, story.status.state) == ("SUPERSEDED", model.OperationState.COMMITTED)
+    baked = Story().commits().is_seen(healthy_for=10).succeeds(Step.BAKE).is_superseded()
+    assert baked.status.state is model.OperationState.PERMANENT
+
+
+def test_a_removal_checks_commits_and_drains_and_needs_no_bake() -> None:
+    story = Story(kind=model.ChangeKind.REMOVE, to_digest="", to_version="").begins()
+    assert story.effects == ["PREFLIGHT"]
+    assert story.succeeds(Step.PREFLIGHT).effects == ["COMMIT"]
+    assert story.succeeds(Step.COMMIT).effects == ["DRAIN"]
+    assert story.passes(1000).is_lost().status.fault is None
+    story.succeeds(Step.DRAIN)
+    assert (story.phase, story.status.state) == ("PERMANENT", model.OperationState.PERMANENT)
+
+
+@pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
+def test_a_held_removal_waits_before_its_commit(hold: model.Step) -> None:
+    story = Story(kind=model.ChangeKind.REMOVE, to_digest="", hold_before=hold).begins().succeeds(Step.PREFLIGHT)
+    assert story.status.state is HELD
+    assert story.proceeds().effects == ["COMMIT"]
+
+
+@pytest.mark.parametrize("step", [*stories.STEPS_UNTIL_SOAK, Step.SOAK])
+def test_an_agent_killed_before_commit_goes_back_and_it_is_nobodys_fault(step: model.Step) -> None:
+    story = Story().reaches(step).is_recovered()
+    assert (story.phase, story.effects) == ("ABORTING", ["ABORT"])
+    assert (story.status.fault, story.status.reason) == (INFRASTRUCTURE, "agent_restarted")
+
+
+def test_what_the_keeper_decided_meanwhile_outranks_the_journal() -> None:
+    died = Story().soaks().is_recovered(events.KeeperDecision.ROLLED_BACK_INSTANCE_DIED)
+    assert (died.status.fault, died.status.reason) == (VERSION, "instance_died")
+    away = Story().soaks().is_recovered(events.KeeperDecision.ROLLED_BACK_AGENT_AWAY)
+    assert away.status.fault is INFRASTRUCTURE
+    torn = Story().soaks().is_recovered(events.KeeperDecision.COMMITTED)
+    assert (torn.phase, torn.effects) == ("COMMIT", ["COMMIT"])
+
+
+def test_an_agent_killed_in_commit_or_abort_asks_again() -> None:
+    story = Story().soaks()
+    story.seconds = 5
+    assert story.is_seen().is_recovered().effects == ["COMMIT"]
+    assert Story().soaks().is_cancelled().is_recovered().effects == ["ABORT"]
+
+
+def test_an_agent_killed_after_commit_takes_its_obligations_up_again_with_a_new_deadline() -> None:
+    story = Story().commits()
+    story.seconds = 500
+    assert story.is_recovered().effects == ["DRAIN"]
+    assert operation.next_deadline(story.state) == 600
+    baking = Story().commits().succeeds(Step.DRAIN).is_seen(healthy_for=10)
+    assert baking.is_recovered().effects == ["BAKE"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.Began(stories.at(1)),
+        events.Succeeded(stories.at(1), Step.FETCH),
+        events.Succeeded(stories.at(1), Step.DRAIN),
+        events.Superseded(stories.at(1)),
+    ],
+)
+def test_an_illegal_event_raises_and_changes_nothing(event: events.Event) -> None:
+    story = Story().soaks()
+    before = story.state
+    with pytest.raises(machine.IllegalEventError, match="cannot"):
+        story.happens(event)
+    assert story.state == before
+
+
+def test_a_step_that_does_not_run_cannot_end() -> None:
+    story = Story().begins()
+    for event in (
+        events.Succeeded(stories.at(1), Step.VERIFY),
+        events.Failed(stories.at(1), Step.VERIFY, VERSION, "x", "cannot"),
+    ):
+        with pytest.raises(machine.IllegalEventError, match="cannot end step VERIFY"):
+            story.happens(event)
+    settled = Story().commits().succeeds(Step.DRAIN)
+    with pytest.raises(machine.IllegalEventError, match="cannot end step DRAIN"):
+        settled.succeeds(Step.DRAIN)
+
+
+def test_the_table_is_the_law_even_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Story().begins()
+    fetch = {**transitions.TRANSITIONS[transitions.Phase.FETCH], events.Succeeded: ()}
+    changed = {**transitions.TRANSITIONS, transitions.Phase.FETCH: fetch}
+    monkeypatch.setattr(transitions, "TRANSITIONS", changed)
+    with pytest.raises(machine.IllegalEventError, match="cannot go from FETCH to VERIFY"):
+        story.succeeds(Step.FETCH)
+
+
+def test_every_phase_stands_in_the_tables() -> None:
+    phases = set(transitions.Phase)
+    assert set(transitions.TRANSITIONS) == phases
+    assert set(transitions.STATE_OF) == phases
+    reached = {to for targets in transitions.TRANSITIONS.values() for tos in targets.values() for to in tos}
+    assert reached == phases - {transitions.Phase.ACCEPTED}
+
+
+def test_time_changes_nothing_of_what_has_ended() -> None:
+    assert operation.next_deadline(Story().soaks().is_cancelled().succeeds(Step.ABORT).state) is None
+    assert operation.next_deadline(Story().state) is None
+    assert Story(deadline=timedelta(seconds=7)).state.deadline_seconds == 7

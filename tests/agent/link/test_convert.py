@@ -1,0 +1,199 @@
+"""What one end writes, the other reads: the agent's edge against the controller's, for every member and field."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+import pytest
+
+from agent.core import model, session
+from agent.link import convert
+from controller.core import errors
+from controller.core import model as controller_model
+from controller.engine import commands
+from controller.rpc import agent_convert
+from instar.v1 import agent_service_pb2, node_pb2, operation_pb2
+from tests.controller.rpc import small_engine
+
+NOW = datetime(2030, 1, 1, 12, 30, 15, 250_000, tzinfo=UTC)
+COMPONENT = model.ComponentStatus(
+    "web",
+    "1.1.0",
+    "sha256:b",
+    "sha256:a",
+    model.Health.HEALTHY,
+    timedelta(seconds=12, milliseconds=5),
+    (model.Instance("web-1", "sha256:b", 812, model.InstanceState.ACTIVE, 431),),
+)
+STATUS = model.OperationStatus(
+    "r/1", 8, "web", model.OperationState.ABORTED, model.Step.SOAK, model.Fault.VERSION, "probe", "it failed", NOW
+)
+RECORD = model.StepRecord(
+    "r/1", 3, model.Step.SOAK, NOW, NOW + timedelta(seconds=5), is_success=False, evidence={"a": "b"}
+)
+REPORT = model.Report((model.Metric("cpu", "web", 0.25),), (COMPONENT,), ("old",), (STATUS,), (RECORD,))
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 both models become the same nested builtins
+    """Names and builtins only, so that the two models can be compared."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, tuple | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]  # it is one
+    return value
+
+
+def told(report: model.Report) -> controller_model.NodeReport:
+    message = convert.heartbeat(session.SendHeartbeat(2, NOW, report, is_full=False))
+    return agent_convert.report(message.heartbeat.report, is_full=False)
+
+
+def test_a_report_arrives_as_it_was_meant() -> None:
+    assert plain(told(REPORT)) == plain(REPORT) | {"is_full": False}
+
+
+@pytest.mark.parametrize("health", model.Health)
+def test_every_health_arrives(health: model.Health) -> None:
+    (component,) = told(model.Report(components=(replace(COMPONENT, health=health),))).components
+    assert component.health.name == health.name
+
+
+@pytest.mark.parametrize("state", model.InstanceState)
+def test_every_instance_state_arrives(state: model.InstanceState) -> None:
+    instances = (replace(COMPONENT.instances[0], state=state),)
+    (component,) = told(model.Report(components=(replace(COMPONENT, instances=instances),))).components
+    assert component.instances[0].state.name == state.name
+
+
+@pytest.mark.parametrize("state", model.OperationState)
+def test_every_operation_state_arrives(state: model.OperationState) -> None:
+    (status,) = told(model.Report(operations=(replace(STATUS, state=state),))).operations
+    assert status.state.name == state.name
+
+
+@pytest.mark.parametrize("step", [*model.Step, None])
+def test_every_step_arrives(step: model.Step | None) -> None:
+    (status,) = told(model.Report(operations=(replace(STATUS, step=step),))).operations
+    assert plain(status.step) == plain(step)
+    if step is not None:
+        (record,) = told(model.Report(steps=(replace(RECORD, step=step),))).steps
+        assert record.step.name == step.name
+
+
+@pytest.mark.parametrize("fault", [*model.Fault, None])
+def test_every_fault_arrives(fault: model.Fault | None) -> None:
+    (status,) = told(model.Report(operations=(replace(STATUS, fault=fault),))).operations
+    assert plain(status.fault) == plain(fault)
+
+
+def test_a_hello_arrives_as_it_was_meant() -> None:
+    facts = model.HelloFacts("boot", "token", "1.0.0", ("driver.handover",), 7, {"zone": "a"})
+    message = convert.hello(session.SendHello(1, facts, REPORT), "n-1")
+    assert message.sequence == 1
+    heard = agent_convert.hello(message.hello)
+    expected = asdict(facts) | {"capabilities": frozenset(facts.capabilities)}
+    assert {name: getattr(heard, name) for name in expected} == expected
+    assert (heard.node_id, heard.report.is_full) == ("n-1", True)
+    assert plain(heard.report) == plain(REPORT) | {"is_full": True}
+
+
+@pytest.mark.parametrize("kind", controller_model.ChangeKind)
+@pytest.mark.parametrize("method", controller_model.Method)
+@pytest.mark.parametrize("hold_before", [*controller_model.Step, None])
+def test_an_assignment_arrives_as_it_was_meant(
+    kind: controller_model.ChangeKind, method: controller_model.Method, hold_before: controller_model.Step | None
+) -> None:
+    asked = replace(small_engine.assign(), kind=kind, method=method, hold_before=hold_before)
+    heard = convert.response(agent_convert.command(asked), NOW)
+    assert isinstance(heard, session.Commanded)
+    assert isinstance(heard.command, model.Assign)
+    assert plain(heard.command.assignment) == plain(asked)
+
+
+def test_an_assignment_without_a_latest_start_has_none() -> None:
+    message = agent_convert.command(small_engine.assign())
+    message.assign.ClearField("start_by")
+    heard = convert.response(message, NOW)
+    assert isinstance(heard, session.Commanded)
+    assert isinstance(heard.command, model.Assign)
+    assert heard.command.assignment.start_by is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [
+        (
+            commands.ProceedCommand(controller_model.OperationId("r/1"), 8),
+            model.Proceed("r/1", 8),
+        ),
+        (
+            commands.CancelCommand(controller_model.OperationId("r/1"), 8, "why"),
+            model.Cancel("r/1", 8, "why"),
+        ),
+    ],
+    ids=["proceed", "cancel"],
+)
+def test_the_other_commands_arrive(asked: small_engine.Command, taken: model.Command) -> None:
+    assert convert.response(agent_convert.command(asked), NOW) == session.Commanded(taken)
+
+
+def test_the_words_of_the_session_arrive() -> None:
+    period, later = timedelta(seconds=30), NOW + timedelta(seconds=1)
+    grant = commands.SessionGrant(controller_model.SessionId("s"), 4, period, NOW)
+    echo = convert.heartbeat(session.SendHeartbeat(2, NOW, model.Report(), is_full=False)).heartbeat.send_time
+    ack = agent_convert.acknowledgement(5, echo_send_time=echo, server_time=NOW, heartbeat_period=period)
+    bare = agent_convert.acknowledgement(1, echo_send_time=None, server_time=NOW, heartbeat_period=period)
+    assert convert.response(agent_convert.welcome(grant, 1), later) == session.Welcomed("s", 4, 1, period)
+    assert convert.response(ack, later) == session.Acknowledged(later, 5, NOW, NOW, period)
+    assert convert.response(bare, later) == session.Acknowledged(later, 1, None, NOW, period)
+    assert convert.response(agent_convert.full_report_request(6), later) == session.FullReportRequested(6)
+    assert convert.response(agent_convert.go_away(period), later) == session.WentAway(period)
+
+
+def test_a_kind_of_message_that_came_later_is_passed_over() -> None:
+    assert convert.response(agent_service_pb2.ConnectResponse(), NOW) is None
+
+
+@pytest.mark.parametrize(
+    "assign",
+    [
+        agent_service_pb2.Assign(method=operation_pb2.METHOD_RESTART),
+        agent_service_pb2.Assign(kind=operation_pb2.CHANGE_KIND_UPGRADE, method=99),  # type: ignore[arg-type]  # a later enum
+    ],
+    ids=["kind is not set", "method is not known"],
+)
+def test_an_assignment_that_cannot_be_read_is_an_error(assign: agent_service_pb2.Assign) -> None:
+    with pytest.raises(convert.MessageError, match="cannot read assign"):
+        convert.response(agent_service_pb2.ConnectResponse(assign=assign), NOW)
+
+
+@pytest.mark.parametrize(
+    ("report", "field"),
+    [
+        (agent_service_pb2.Report(components=[node_pb2.ComponentStatus(health=9)]), "components.health"),  # type: ignore[arg-type]  # a later enum
+        (
+            agent_service_pb2.Report(components=[node_pb2.ComponentStatus(instances=[node_pb2.Instance()])]),
+            "components.instances.state",
+        ),
+        (agent_service_pb2.Report(operations=[operation_pb2.OperationStatus()]), "operations.state"),
+        (agent_service_pb2.Report(steps=[operation_pb2.StepRecord(step=77)]), "steps.step"),  # type: ignore[arg-type]  # a later enum
+    ],
+    ids=["health", "instance state", "operation state", "step"],
+)
+def test_a_report_that_cannot_be_read_names_its_field(report: agent_service_pb2.Report, field: str) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="cannot read") as caught:
+        agent_convert.report(report, is_full=False)
+    assert caught.value.field == field
+
+
+def test_an_instant_outside_of_time_names_its_field() -> None:
+    report = agent_service_pb2.Report(steps=[operation_pb2.StepRecord(step=operation_pb2.STEP_FETCH)])
+    report.steps[0].start_time.seconds = 1 << 60
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        agent_convert.report(report, is_full=False)
+    assert caught.value.field == "steps.start_time"

@@ -1,0 +1,125 @@
+"""The link against a controller of a few lines, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent.core import backoff, model
+from agent.link import loop, transport
+from instar.v1 import agent_service_pb2
+from tests.controller.rpc import wire
+from tests.simulation import loop as simulation_loop
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+Response = agent_service_pb2.ConnectResponse
+
+
+class Node:
+    """A node that notes what it is told, or fails at it."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.taken: list[model.Command] = []
+        self._failure = failure
+
+    def hello_facts(self) -> model.HelloFacts:
+        return model.HelloFacts("boot", "token", "1.0.0", (), 0)
+
+    def full_report(self) -> model.Report:
+        return model.Report()
+
+    def take_command(self, command: model.Command) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self.taken.append(command)
+
+    def acknowledged(self, operations: tuple[model.OperationStatus, ...], steps: tuple[model.StepRecord, ...]) -> None:
+        del operations, steps
+
+
+def welcome() -> Response:
+    message = Response(welcome=agent_service_pb2.Welcome(session_id="s", session_generation=1, protocol_version=1))
+    message.welcome.heartbeat_period.FromTimedelta(timedelta(seconds=10))
+    return message
+
+
+PROCEED = Response(proceed=agent_service_pb2.Proceed(operation_id="r/1", fence=8))
+
+
+def saying(*said: Response) -> wire.World:
+    """A world in which the controller answers each hello with these messages."""
+
+    async def serve(far: wire.FarEnd) -> None:
+        await far.receive()
+        for message in said:
+            await far.send(message)
+        while await far.receive() is not None:
+            pass
+
+    return wire.World(random.Random(1), serve)  # noqa: S311 a test wants repeatable draws
+
+
+def run(world: wire.World, node: Node, seconds: float, draw: float = 0.5) -> None:
+    """Run a link in a world for some virtual time; what ends it earlier is raised."""
+
+    async def main() -> None:
+        link = loop.Link(world, node_id="n-1", now=lambda: NOW, draw=lambda: draw)
+        task = asyncio.get_running_loop().create_task(link.run(node), name="link")
+        await asyncio.wait([task], timeout=seconds)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    virtual = simulation_loop.VirtualLoop(1)
+    try:
+        virtual.run_until_complete(main())
+        virtual.run_until_complete(world.close())
+    finally:
+        virtual.close()
+
+
+def test_what_cannot_be_read_is_passed_over_and_what_follows_is_heard() -> None:
+    node = Node()
+    broken = Response(assign=agent_service_pb2.Assign())
+    world = saying(welcome(), broken, Response(), PROCEED)
+    run(world, node, 1)
+    assert node.taken == [model.Proceed("r/1", 8)]
+    assert len(world.wires) == 1
+
+
+def test_an_illegal_message_ends_the_session_and_not_the_link() -> None:
+    world = saying(welcome(), welcome())
+    run(world, Node(), 30)
+    assert len(world.wires) > 2
+
+
+def test_a_controller_that_never_welcomes_is_left_after_the_deadline() -> None:
+    world = saying()
+    run(world, Node(), loop.WELCOME_DEADLINE_SECONDS + 1)
+    assert len(world.wires) == 2
+
+
+def test_an_error_of_the_node_itself_ends_the_link() -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        run(saying(welcome(), PROCEED), Node(ValueError("a fault of ours")), 1)
+    assert caught.group_contains(ValueError)
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.9])
+def test_a_controller_that_wants_to_be_left_alone_is_not_met_by_all_at_once_afterwards(draw: float) -> None:
+    world = saying()
+    world.refusal = transport.LinkError("cannot connect: later", retry_after=timedelta(seconds=40))
+    run(world, Node(), 60, draw)
+    assert world.connected_at_seconds[1] == pytest.approx(40 + draw * backoff.BASE.total_seconds())
+
+
+def test_a_bundle_is_fetched_by_the_way_of_the_link() -> None:
+    async def main() -> None:
+        link = loop.Link(saying(), node_id="n-1", now=lambda: NOW, draw=lambda: 0.5)
+        assert [chunk async for chunk in link.fetch("sha256:a", 7)] == [b"sha256:a@7"]
+
+    asyncio.run(main())
