@@ -17,7 +17,9 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class NodeReported:
-    """A node told of an operation of this rollout, of a component of it, or of everything.
+    """A node spoke: of an operation of this rollout, of a component of it, of everything, or only of other things.
+
+    Each message of a node that has an operation of the rollout is one, also an empty one: it ends the node's silence.
 
     Args:
         operations: Those of this rollout only.

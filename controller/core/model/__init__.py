@@ -24,6 +24,7 @@ from controller.core.model.plan import (
     Policy,
     Progress,
     Rollout,
+    Tally,
     UpgradeRequest,
     Wave,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "Step",
     "StepRecord",
     "Strategy",
+    "Tally",
     "UpgradeRequest",
     "Wave",
 ]

@@ -120,7 +120,8 @@ class Plan:
     Args:
         fingerprint: Hash over what the plan depends on: membership, labels used, committed digests, policy;
             never liveness or metrics.
-        unchanged: Nodes that the selector takes and that run the target already.
+        unchanged: Nodes that the selector takes and that need no change: they run the target already, or lack the
+            component and the request does not install it.
     """
 
     fingerprint: str
@@ -146,6 +147,8 @@ class Progress:
         deadline_at: Instant after which the present state is judged; stored, never re-armed by a restart.
         is_judgeable: False between a controller's absence and the node's fresh report (G8).
         is_touched: True once an operation of the change has been committed: a revert has to take it back.
+        is_proven: True once the node has shown the wanted digest, healthy for long enough, under the latest
+            operation (G7); done means PERMANENT and proven.
     """
 
     change: Change
@@ -164,11 +167,39 @@ class Progress:
     deadline_at: datetime | None = None
     is_judgeable: bool = True
     is_touched: bool = False
+    is_proven: bool = False
 
     @property
     def key(self) -> ChangeKey:
         """What tells this change apart within its rollout."""
         return ChangeKey(self.wave, self.change.node_id, self.change.component)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many changes stand where; moved along with each change, so that no event has to count.
+
+    Args:
+        holding: Operations that hold their node: assigned, and neither committed nor ended; in a revert also those
+            whose outcome nobody knows.
+        settling: Operations that are committed and not yet proven.
+        retrying: Changes that wait for their next attempt.
+        done: Changes that are done; in a revert, those that are back or were never touched.
+        version_failed: Changes that failed by the version's own fault.
+        infrastructure_failed: Changes that failed otherwise, silent ones among them; in a revert, those that
+            cannot go back.
+        assigned: Changes of the present wave that have had their first operation: the first so many of its order.
+        wave_done: Changes of the present wave that are done.
+    """
+
+    holding: int = 0
+    settling: int = 0
+    retrying: int = 0
+    done: int = 0
+    version_failed: int = 0
+    infrastructure_failed: int = 0
+    assigned: int = 0
+    wave_done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +209,10 @@ class Rollout:
     Args:
         wave: Number of the wave that is out; 0 before the first.
         progress_by: Instant by which the next node must have become healthy.
+        reason: Short code of why it is as it is; set on a RUNNING one, it ends as FAILED once no node is held.
+        tally: Where its changes stand.
+        due_at: No deadline of a change is earlier; never later than the earliest of them.
+        judge_from: Instant before which a node that was not heard of since a controller's absence is not judged.
         revision: Raised by one with each stored state; the store compares and sets it.
     """
 
@@ -194,4 +229,7 @@ class Rollout:
     progress_by: datetime | None = None
     reason: str = ""
     message: str = ""
+    tally: Tally = Tally()
+    due_at: datetime | None = None
+    judge_from: datetime | None = None
     revision: int = 0

@@ -1,0 +1,84 @@
+"""SemVer 2.0: what order the versions of a component have.
+
+Rules kept: the order is that of the specification, clause 11, where build metadata count for nothing. A version is
+a name and an order, never an identity: that is the digest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from controller.core import errors
+
+TEXT_LENGTH_MAX = 128  # characters; a version stands in names of spans, files and columns
+
+# Source: https://semver.org, the expression that it suggests, digits bound to ASCII.
+_FORM = re.compile(
+    r"(?P<major>0|[1-9][0-9]*)\.(?P<minor>0|[1-9][0-9]*)\.(?P<patch>0|[1-9][0-9]*)"
+    r"(?:-(?P<prerelease>(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
+    r"(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
+    r"(?:\+(?P<build>[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?"
+)
+
+# A number, or a word: numbers are lower than words.
+Identifier = tuple[int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version as SemVer reads it.
+
+    Args:
+        prerelease: Its identifiers; empty for a release proper.
+        build: Build metadata, which have no order.
+    """
+
+    major: int
+    minor: int
+    patch: int
+    prerelease: tuple[str, ...] = ()
+    build: str = ""
+
+    @property
+    def precedence(self) -> tuple[int, int, int, bool, tuple[Identifier, ...]]:
+        """The order: numbers as numbers, a pre-release before its release, fewer identifiers before more."""
+        return (self.major, self.minor, self.patch, not self.prerelease, tuple(map(_identifier, self.prerelease)))
+
+
+def parse(text: str, field: str = "version") -> Version:
+    """Read a version.
+
+    Args:
+        text: What somebody wrote.
+        field: What the refusal calls the text.
+
+    Raises:
+        InvalidRequestError: It is not SemVer 2.0, or longer than a version may be.
+    """
+    found = _FORM.fullmatch(text) if len(text) <= TEXT_LENGTH_MAX else None
+    if found is None:
+        raise errors.InvalidRequestError(
+            f"cannot read {field} {text[:TEXT_LENGTH_MAX]!r}: it must be SemVer 2.0, for example 1.4.0-rc.1",
+            code="invalid_version",
+            field=field,
+            value=text[:TEXT_LENGTH_MAX],
+            rule=f"SemVer 2.0 in at most {TEXT_LENGTH_MAX} characters",
+        )
+    prerelease = found["prerelease"]
+    return Version(
+        major=int(found["major"]),
+        minor=int(found["minor"]),
+        patch=int(found["patch"]),
+        prerelease=tuple(prerelease.split(".")) if prerelease else (),
+        build=found["build"] or "",
+    )
+
+
+def is_lower(first: str, second: str) -> bool:
+    """Tell whether the first version has a lower precedence than the second."""
+    return parse(first).precedence < parse(second).precedence
+
+
+def _identifier(text: str) -> Identifier:
+    return (0, int(text), "") if text.isdecimal() else (1, 0, text)

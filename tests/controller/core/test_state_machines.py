@@ -1,0 +1,77 @@
+"""The diagrams of the documentation are those of the transition tables, word for word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.core import model, progress, rollout
+
+pytestmark = pytest.mark.core
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "state-machines.md"
+
+
+def rollout_diagram() -> Iterator[str]:
+    yield "stateDiagram-v2"
+    yield f"    [*] --> {model.RolloutState.PENDING.value}"
+    for state, row in rollout.TRANSITIONS.items():
+        for cause, target in row.items():
+            if target is not state:
+                yield f"    {state.value} --> {target.value}: {cause.value}"
+        if state.is_terminal:
+            yield f"    {state.value} --> [*]"
+
+
+def rollout_table() -> Iterator[str]:
+    states = list(rollout.TRANSITIONS)
+    yield "| | " + " | ".join(state.value for state in states) + " |"
+    yield "|---" * (len(states) + 1) + "|"
+    for cause in rollout.Cause:
+        targets = (rollout.TRANSITIONS[state].get(cause) for state in states)
+        yield f"| {cause.value} | " + " | ".join(target.value if target else "" for target in targets) + " |"
+
+
+def operation_table() -> Iterator[str]:
+    yield "| it stood | the node may say |"
+    yield "|---|---|"
+    for state, following in progress.FOLLOWS.items():
+        words = ", ".join(each.value for each in model.OperationState if each in following)
+        yield f"| {state.value} | {words or 'nothing more'} |"
+
+
+PARTS = {"rollout diagram": rollout_diagram, "rollout table": rollout_table, "operation table": operation_table}
+
+
+def filled(text: str) -> str:
+    """Replace what stands between the marks of each part."""
+    for name, lines in PARTS.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        assert text.count(begin) == text.count(end) == 1, f"{DOCUMENT.name} has no place for the {name}"
+        body = "\n".join(lines())
+        fenced = f"```mermaid\n{body}\n```" if name.endswith("diagram") else body
+        head, tail = text.partition(begin)[0], text.partition(end)[2]
+        text = f"{head}{begin}{fenced}\n{end}{tail}"
+    return text
+
+
+def test_the_document_shows_the_machines_as_they_are(*, is_rewriting: bool) -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    if is_rewriting:
+        DOCUMENT.write_text(filled(text), encoding="utf-8")
+    else:
+        assert text == filled(text), "run pytest with --rewrite, and read the diff"
+
+
+def test_every_row_of_the_table_is_a_state_that_can_be_reached() -> None:
+    reached = {model.RolloutState.PENDING}
+    for _ in rollout.TRANSITIONS:
+        reached |= {target for state in reached for target in rollout.TRANSITIONS[state].values()}
+    assert reached == set(rollout.TRANSITIONS)
+
+
+def test_what_happens_is_taken_in_every_state() -> None:
+    facts = (rollout.Cause.NODE_REPORTED, rollout.Cause.TICKED, rollout.Cause.CONTROLLER_ABSENT)
+    assert all(row[fact] is state for state, row in rollout.TRANSITIONS.items() for fact in facts)
