@@ -1,0 +1,152 @@
+"""How the messages of the link travel: a port, so that they can also travel in memory, and gRPC behind it.
+
+Rules kept: each stream has a channel of its own, so that nothing but the back-off decides when to connect again and a
+download never stands in a heartbeat's way; a read is never given up while the call shall live on; every failure leaves
+as `LinkError`. Left out: what the messages say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Protocol
+
+from grpc import aio
+
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
+
+KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
+KEEPALIVE_TIMEOUT = timedelta(seconds=10)  # for the answer to a ping
+CHUNK_DEADLINE = timedelta(seconds=30)  # for the next chunk of a download; then the download ends and may be resumed
+RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a controller that turns a session away for now
+
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", KEEPALIVE // timedelta(milliseconds=1)),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT // timedelta(milliseconds=1)),
+    ("grpc.http2.max_pings_without_data", 0),  # a quiet stream is pinged for as long as it lives
+    ("grpc.use_local_subchannel_pool", 1),  # channels share no connection and no back-off of their own
+    ("grpc.enable_retries", 0),  # trying again is the link's decision
+)
+
+
+class LinkError(Exception):
+    """The controller cannot be reached, or it ended the call.
+
+    Args:
+        retry_after: How long the controller wants to be left alone; nothing when it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: timedelta = timedelta()) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Stream(Protocol):
+    """One stream to the controller; every method raises `LinkError` when it is gone."""
+
+    async def send(self, request: agent_service_pb2.ConnectRequest) -> None:
+        """Return once the message has left."""
+        ...
+
+    async def receive(self) -> agent_service_pb2.ConnectResponse | None:
+        """Return the next message, or None when the controller has ended the stream."""
+        ...
+
+    async def close(self) -> None:
+        """End it; closing twice is success."""
+        ...
+
+
+class Transport(Protocol):
+    """The way to the controller."""
+
+    async def connect(self) -> Stream:
+        """Open a stream; that nobody answers may show only in its first use."""
+        ...
+
+    def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Read a bundle from a byte on; raises `LinkError`."""
+        ...
+
+
+class GrpcTransport:
+    """The way to the controller over gRPC.
+
+    Args:
+        address: ``host:port``.
+        token: The bearer token of this node.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address = address
+        self._metadata = aio.Metadata(("authorization", f"Bearer {token}"))
+
+    async def connect(self) -> GrpcStream:
+        """Open a stream on a channel of its own."""
+        return GrpcStream(self._channel(), self._metadata)
+
+    async def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Read a bundle from a byte on, over a channel of its own."""
+        async with self._channel() as channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            request = agent_service_pb2.ReadBlobRequest(digest=digest, offset=offset)
+            call = stub.ReadBlob(request, metadata=self._metadata)
+            try:
+                while response := await _next_chunk(call):
+                    yield response.chunk
+            except aio.AioRpcError as error:
+                raise _link_error(error) from error
+            except TimeoutError as error:
+                raise LinkError(f"cannot read {digest}: nothing came for {CHUNK_DEADLINE}") from error
+            finally:
+                call.cancel()
+
+    def _channel(self) -> aio.Channel:
+        return aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+
+
+async def _next_chunk(
+    call: aio.UnaryStreamCall[agent_service_pb2.ReadBlobRequest, agent_service_pb2.ReadBlobResponse],
+) -> agent_service_pb2.ReadBlobResponse | None:
+    # Giving a read up ends the whole call; here that is what is wanted.
+    async with asyncio.timeout(CHUNK_DEADLINE.total_seconds()):
+        response = await call.read()
+    return response if isinstance(response, agent_service_pb2.ReadBlobResponse) else None
+
+
+class GrpcStream:
+    """One call of Connect; owns its channel."""
+
+    def __init__(self, channel: aio.Channel, metadata: aio.Metadata) -> None:
+        self._channel = channel
+        self._call = agent_service_pb2_grpc.AgentServiceStub(channel).Connect(metadata=metadata)
+
+    async def send(self, request: agent_service_pb2.ConnectRequest) -> None:
+        """Return once gRPC has taken the message."""
+        try:
+            await self._call.write(request)
+        except aio.AioRpcError as error:
+            raise _link_error(error) from error
+        except asyncio.InvalidStateError as error:  # what gRPC raises for a call that has ended
+            raise LinkError("cannot send: the stream has ended") from error
+
+    async def receive(self) -> agent_service_pb2.ConnectResponse | None:
+        """Return the next message; giving this up ends the stream."""
+        try:
+            response = await self._call.read()
+        except aio.AioRpcError as error:
+            raise _link_error(error) from error
+        return response if isinstance(response, agent_service_pb2.ConnectResponse) else None
+
+    async def close(self) -> None:
+        """Cancel the call and close the connection."""
+        self._call.cancel()
+        await self._channel.close()
+
+
+def _link_error(error: aio.AioRpcError) -> LinkError:
+    told = dict(error.trailing_metadata() or ())
+    text = str(told.get(RETRY_AFTER_KEY, ""))
+    retry_after = timedelta(milliseconds=int(text)) if text.isdecimal() else timedelta()
+    return LinkError(f"cannot go on with the call: {error.code().name}: {error.details()}", retry_after=retry_after)

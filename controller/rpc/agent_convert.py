@@ -1,0 +1,244 @@
+"""Between the messages of the link and the controller's values: total in both directions.
+
+Rules kept: every member of an enum has its counterpart by name; what the core cannot hold is an `InvalidRequestError`
+that names the field, and nothing half-read goes further in. Left out: the messages of the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import TypeVar, assert_never
+
+from google.protobuf import descriptor, duration_pb2, timestamp_pb2
+
+from controller.core import errors, model
+from controller.engine import commands
+from instar.v1 import agent_service_pb2, node_pb2, operation_pb2
+
+_E = TypeVar("_E", bound=Enum)
+_T = TypeVar("_T")
+
+_HEALTHS = {
+    node_pb2.HEALTH_UNSPECIFIED: model.Health.UNKNOWN,
+    node_pb2.HEALTH_HEALTHY: model.Health.HEALTHY,
+    node_pb2.HEALTH_UNHEALTHY: model.Health.UNHEALTHY,
+}
+
+
+def hello(message: agent_service_pb2.Hello) -> model.NodeHello:
+    """How an agent introduces itself."""
+    return model.NodeHello(
+        node_id=model.NodeId(message.node_id),
+        boot_id=message.boot_id,
+        instance_token=message.instance_token,
+        agent_version=message.agent_version,
+        capabilities=frozenset(message.capabilities),
+        highest_fence=message.highest_fence,
+        labels=dict(message.labels),
+        report=report(message.report, is_full=True),
+    )
+
+
+def report(message: agent_service_pb2.Report, *, is_full: bool) -> model.NodeReport:
+    """What one message tells of a node."""
+    return model.NodeReport(
+        metrics=tuple(model.Metric(m.name, m.component, m.value) for m in message.metrics),
+        components=tuple(_component(c) for c in message.components if not c.removed),
+        removed=tuple(model.ComponentName(c.name) for c in message.components if c.removed),
+        operations=tuple(map(_operation, message.operations)),
+        steps=tuple(map(_step_record, message.steps)),
+        is_full=is_full,
+    )
+
+
+def _component(message: node_pb2.ComponentStatus) -> model.InstalledComponent:
+    if message.health not in _HEALTHS:
+        raise _unreadable("components.health", str(message.health), f"one of {node_pb2.Health.keys()}")
+    return model.InstalledComponent(
+        name=model.ComponentName(message.name),
+        version=message.version,
+        digest=model.Digest(message.digest),
+        permanent_digest=model.Digest(message.permanent_digest),
+        health=_HEALTHS[message.health],
+        healthy_for=_read("components.healthy_for", message.healthy_for.ToTimedelta),
+        instances=tuple(map(_instance, message.instances)),
+    )
+
+
+def _instance(message: node_pb2.Instance) -> model.Instance:
+    return model.Instance(
+        id=message.instance_id,
+        digest=model.Digest(message.digest),
+        pid=message.pid,
+        state=_member(
+            model.InstanceState, node_pb2.InstanceState.DESCRIPTOR, message.state, "components.instances.state"
+        ),
+        served=message.served,
+    )
+
+
+def _operation(message: operation_pb2.OperationStatus) -> model.OperationStatus:
+    return model.OperationStatus(
+        operation_id=model.OperationId(message.operation_id),
+        fence=message.fence,
+        component=model.ComponentName(message.component),
+        state=_member(model.OperationState, operation_pb2.OperationState.DESCRIPTOR, message.state, "operations.state"),
+        step=_optional(model.Step, operation_pb2.Step.DESCRIPTOR, message.step, "operations.step"),
+        fault=_optional(model.Fault, operation_pb2.Fault.DESCRIPTOR, message.fault, "operations.fault"),
+        reason=message.reason,
+        message=message.message,
+        changed_at=_instant(message.change_time, "operations.change_time"),
+    )
+
+
+def _step_record(message: operation_pb2.StepRecord) -> model.StepRecord:
+    return model.StepRecord(
+        operation_id=model.OperationId(message.operation_id),
+        index=message.index,
+        step=_member(model.Step, operation_pb2.Step.DESCRIPTOR, message.step, "steps.step"),
+        started_at=_instant(message.start_time, "steps.start_time"),
+        ended_at=_instant(message.end_time, "steps.end_time"),
+        is_success=message.succeeded,
+        evidence=dict(message.evidence),
+    )
+
+
+def welcome(grant: commands.SessionGrant, protocol_version: int) -> agent_service_pb2.ConnectResponse:
+    """The answer to a Hello."""
+    return agent_service_pb2.ConnectResponse(
+        welcome=agent_service_pb2.Welcome(
+            session_id=grant.session_id,
+            session_generation=grant.generation,
+            protocol_version=protocol_version,
+            heartbeat_period=_duration(grant.heartbeat_period),
+            server_time=_timestamp(grant.server_time),
+        )
+    )
+
+
+def acknowledgement(
+    sequence: int,
+    *,
+    echo_send_time: timestamp_pb2.Timestamp | None,
+    server_time: datetime,
+    heartbeat_period: timedelta,
+) -> agent_service_pb2.ConnectResponse:
+    """All up to a sequence is durable here.
+
+    Args:
+        sequence: The last of these.
+        echo_send_time: Send time of the latest heartbeat, as received; None before the first.
+        server_time: The controller's clock.
+        heartbeat_period: From here on.
+    """
+    return agent_service_pb2.ConnectResponse(
+        acknowledgement=agent_service_pb2.Acknowledgement(
+            sequence=sequence,
+            echo_send_time=echo_send_time,
+            server_time=_timestamp(server_time),
+            heartbeat_period=_duration(heartbeat_period),
+        )
+    )
+
+
+def full_report_request(expected_sequence: int) -> agent_service_pb2.ConnectResponse:
+    """The message with this sequence did not come."""
+    return agent_service_pb2.ConnectResponse(
+        full_report_request=agent_service_pb2.FullReportRequest(expected_sequence=expected_sequence)
+    )
+
+
+def go_away(reconnect_window: timedelta) -> agent_service_pb2.ConnectResponse:
+    """The controller goes away for a while."""
+    return agent_service_pb2.ConnectResponse(
+        go_away=agent_service_pb2.GoAway(reconnect_window=_duration(reconnect_window))
+    )
+
+
+def command(asked: commands.Command) -> agent_service_pb2.ConnectResponse:
+    """What is asked of an agent."""
+    match asked:
+        case commands.AssignCommand():
+            return agent_service_pb2.ConnectResponse(assign=_assign(asked))
+        case commands.ProceedCommand(operation_id, fence):
+            proceed = agent_service_pb2.Proceed(operation_id=operation_id, fence=fence)
+            return agent_service_pb2.ConnectResponse(proceed=proceed)
+        case commands.CancelCommand(operation_id, fence, reason):
+            cancel = agent_service_pb2.Cancel(operation_id=operation_id, fence=fence, reason=reason)
+            return agent_service_pb2.ConnectResponse(cancel=cancel)
+        case _:
+            assert_never(asked)
+
+
+def _assign(asked: commands.AssignCommand) -> agent_service_pb2.Assign:
+    hold = asked.hold_before
+    return agent_service_pb2.Assign(
+        operation_id=asked.operation_id,
+        fence=asked.fence,
+        attempt=asked.attempt,
+        component=asked.component,
+        kind=operation_pb2.ChangeKind.Value(f"CHANGE_KIND_{asked.kind.name}"),
+        method=operation_pb2.Method.Value(f"METHOD_{asked.method.name}"),
+        from_digest=asked.from_digest,
+        to_digest=asked.to_digest,
+        to_version=asked.to_version,
+        hold_before=operation_pb2.Step.Value(f"STEP_{hold.name if hold else 'UNSPECIFIED'}"),
+        start_by=_timestamp(asked.start_by),
+        deadline=_duration(asked.deadline),
+        soak_duration=_duration(asked.soak_duration),
+        soak_requests_min=asked.soak_requests_min,
+        min_healthy_duration=_duration(asked.min_healthy_duration),
+        healthy_deadline=_duration(asked.healthy_deadline),
+        traceparent=asked.traceparent,
+    )
+
+
+def _member(kind: type[_E], enum: descriptor.EnumDescriptor, number: int, field: str) -> _E:
+    found = _optional(kind, enum, number, field)
+    if found is None:
+        raise _unreadable(field, enum.values_by_number[number].name, f"one of {', '.join(kind.__members__)}")
+    return found
+
+
+def _optional(kind: type[_E], enum: descriptor.EnumDescriptor, number: int, field: str) -> _E | None:
+    """The member that a wire enum names; None for its zero, which is "not set"."""
+    if number == 0:
+        return None
+    # INSTANCE_STATE_ACTIVE is the ACTIVE of InstanceState: the prefix is as long as that of the zero.
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    value = enum.values_by_number.get(number)
+    short = str(number) if value is None else value.name.removeprefix(prefix)
+    if short not in kind.__members__:
+        raise _unreadable(field, short, f"one of {', '.join(kind.__members__)}")
+    return kind[short]
+
+
+def _instant(message: timestamp_pb2.Timestamp, field: str) -> datetime:
+    return _read(field, lambda: message.ToDatetime(tzinfo=UTC))
+
+
+def _read(field: str, reader: Callable[[], _T]) -> _T:
+    try:
+        return reader()
+    except (ValueError, OverflowError) as error:
+        raise _unreadable(field, str(error), "a value that the protocol knows") from error
+
+
+def _unreadable(field: str, value: str, rule: str) -> errors.InvalidRequestError:
+    return errors.InvalidRequestError(
+        f"cannot read {field} {value!r}: it must be {rule}", code="message_invalid", field=field, value=value, rule=rule
+    )
+
+
+def _timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
+    timestamp = timestamp_pb2.Timestamp()
+    timestamp.FromDatetime(instant)
+    return timestamp
+
+
+def _duration(span: timedelta) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromTimedelta(span)
+    return duration

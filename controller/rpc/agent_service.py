@@ -1,0 +1,185 @@
+"""What agents call, over gRPC: a thin edge around `sessions` and the folder of bundles.
+
+Rules kept: admission comes before cost; every message passes the one session of its stream; a stream whose session has
+ended ends too, also when its peer takes nothing any more. Left out: who may call (`door`), what is said (`sessions`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, BinaryIO, Protocol
+
+import grpc
+from grpc import aio
+
+from controller import clock
+from controller.core import errors, model
+from controller.rpc import admission, principals, sessions
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
+
+CHUNK_BYTES = 1 << 20  # 1 MiB: a quarter of what gRPC lets through as one message
+LINGER_SECONDS = 2.0  # for the last messages and the status of a session that has ended
+RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a session that is turned away for now
+
+_logger = logging.getLogger(__name__)
+
+_Request = agent_service_pb2.ConnectRequest
+_Response = agent_service_pb2.ConnectResponse
+_Context = aio.ServicerContext[Any, Any]
+
+
+class Engine(sessions.Engine, Protocol):
+    """What the service needs of the engine."""
+
+    def node(self, node_id: model.NodeId) -> model.Node:
+        """Return what is known of a node; raises NotFoundError."""
+        ...
+
+
+class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
+    """The servicer.
+
+    Args:
+        caller: Who makes a call; raises UnauthenticatedError.
+        open_blob: Opens a kept bundle; raises InvalidRequestError or NotFoundError.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        caller: Callable[[_Context], principals.Principal],
+        open_blob: Callable[[model.Digest], BinaryIO],
+        clock: clock.Clock,
+    ) -> None:
+        self._engine = engine
+        self._caller = caller
+        self._open_blob = open_blob
+        self._clock = clock
+        self._bucket = admission.TokenBucket(clock.monotonic)
+        self.sessions = sessions.Sessions()
+        self._lingering: set[asyncio.Task[None]] = set()
+
+    async def Connect(self, request_iterator: AsyncIterator[_Request], context: _Context) -> AsyncIterator[_Response]:
+        """Hold the session of one stream."""
+        caller = self._caller(context)
+        await self._admit(caller, context)
+        stream = _Stream(request_iterator)
+        session = sessions.AgentSession(self._engine, stream, caller=caller, registry=self.sessions, clock=self._clock)
+        running = _guard(session, caller, stream)
+        # A session whose call ends hears it as the end of its messages. A call whose session ends may not hear it: this
+        # generator perhaps stands at a yield, behind a peer that takes nothing.
+        call = asyncio.current_task()
+        running.add_done_callback(lambda _: self._keep(_end_stuck(call, context)))
+        async for response in stream.outgoing():
+            yield response
+        await running
+
+    async def ReadBlob(
+        self, request: agent_service_pb2.ReadBlobRequest, context: _Context
+    ) -> AsyncIterator[agent_service_pb2.ReadBlobResponse]:
+        """Send a bundle from an offset on; of a bundle that the agent has whole, nothing."""
+        del context
+        blob = await asyncio.to_thread(self._open_blob, model.Digest(request.digest))
+        try:
+            total_bytes = blob.seek(0, io.SEEK_END)
+            _check_offset(request.offset, total_bytes)
+            blob.seek(request.offset)
+            while chunk := await asyncio.to_thread(blob.read, CHUNK_BYTES):
+                yield agent_service_pb2.ReadBlobResponse(chunk=chunk, total_bytes=total_bytes)
+        finally:
+            blob.close()
+
+    async def go_away(self) -> None:
+        """End every session, telling the agents over which time to come back."""
+        await self.sessions.go_away()
+
+    async def _admit(self, caller: principals.Principal, context: _Context) -> None:
+        retry_after = self._bucket.take(is_urgent=self._is_urgent(model.NodeId(caller.name)))
+        if retry_after > timedelta():
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"cannot open a session: too many agents come at once; try again after {retry_after}",
+                ((RETRY_AFTER_KEY, str(retry_after // timedelta(milliseconds=1) + 1)),),
+            )
+
+    def _keep(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(ending, name="end of a stuck session")
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
+    def _is_urgent(self, node_id: model.NodeId) -> bool:
+        """Nodes with an operation in flight outrank the others."""
+        try:
+            return self._engine.node(node_id).operation_id is not None
+        except errors.NotFoundError:
+            return False
+
+
+def _check_offset(offset: int, total_bytes: int) -> None:
+    if offset > total_bytes:
+        raise errors.InvalidRequestError(
+            f"cannot read from offset {offset}: the bundle has {total_bytes} bytes",
+            code="offset_invalid",
+            field="offset",
+            value=str(offset),
+            rule=f"from 0 to {total_bytes}",
+        )
+
+
+class _Stream:
+    """One call of Connect, as the session sees it: what it sends is taken when the peer has room for it."""
+
+    def __init__(self, requests: AsyncIterator[_Request]) -> None:
+        self._requests = requests
+        self._outgoing: asyncio.Queue[_Response | None] = asyncio.Queue()  # holds one message, then perhaps the end
+        self._taken = asyncio.Event()
+
+    async def receive(self) -> _Request | None:
+        return await anext(self._requests, None)
+
+    async def send(self, response: _Response) -> None:
+        self._taken.clear()
+        self._outgoing.put_nowait(response)
+        await self._taken.wait()
+
+    def end(self) -> None:
+        self._outgoing.put_nowait(None)
+
+    async def outgoing(self) -> AsyncIterator[_Response]:
+        while (response := await self._outgoing.get()) is not None:
+            yield response
+            self._taken.set()
+
+
+def _guard(session: sessions.AgentSession, caller: principals.Principal, stream: _Stream) -> asyncio.Task[None]:
+    """Run a session beside its stream; its end is logged and ends the stream."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        stream.end()
+        fault = None if task.cancelled() else task.exception()
+        facts = {"node_id": caller.name, "session_generation": session.generation}
+        _logger.info("the session ended: %s", fault or "in peace", extra=facts)
+
+    task = asyncio.get_running_loop().create_task(session.run(), name=f"session of {caller.name}")
+    task.add_done_callback(ended)
+    return task
+
+
+async def _end_stuck(call: asyncio.Task[Any] | None, context: _Context) -> None:
+    """End a call that outlasts its session, as one does whose peer takes nothing.
+
+    gRPC cannot cancel a call from the server's side: the status is queued behind the message that is stuck, and the
+    handler ends at once.
+    """
+    await asyncio.sleep(LINGER_SECONDS)
+    if call is None or call.done():
+        return
+    asyncio.get_running_loop().call_soon(call.cancel)
+    with contextlib.suppress(aio.AbortError):
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "cannot go on with the session: the agent took nothing")

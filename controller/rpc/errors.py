@@ -1,0 +1,99 @@
+"""Errors on the wire: a gRPC status with one `google.rpc.ErrorInfo`, and back into the same typed error on the client.
+
+Rules kept here: the mapping is total and the same for every method; code, field, value and rule survive the journey;
+what was not foreseen leaves as INTERNAL and says nothing of our insides. Left out: exit codes (`controller.cli`).
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no stubs
+from grpc import aio
+from grpc_status import rpc_status  # type: ignore[import-untyped]  # ships no stubs
+
+from controller.core import errors
+
+DOMAIN = "instar"
+MESSAGE_CHARS_MAX = 1024  # with VALUE_CHARS_MAX: the whole stays below the 8 KiB that peers take as trailing metadata
+VALUE_CHARS_MAX = 256
+PERMISSION_DENIED = "permission_denied"  # code of the refusals that are about the caller, not about the state of things
+UNREACHABLE = "controller_unreachable"  # code of failures in which no controller answered
+
+_STATUS_BY_TYPE: dict[type[errors.InstarError], grpc.StatusCode] = {
+    errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.RefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.ConflictError: grpc.StatusCode.ABORTED,
+    errors.IllegalEventError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.InstarError: grpc.StatusCode.INTERNAL,
+}
+_TYPE_BY_STATUS = {status: error for error, status in _STATUS_BY_TYPE.items()} | {
+    grpc.StatusCode.PERMISSION_DENIED: errors.RefusedError,
+}
+_SILENCE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+
+
+def unexpected() -> errors.InstarError:
+    """What a caller is told of an error that nobody foresaw; the log has the rest."""
+    return errors.InstarError("cannot answer: the controller failed; its log says why", code="internal")
+
+
+def status_code(error: errors.InstarError) -> grpc.StatusCode:
+    """The gRPC status that an error leaves as."""
+    if error.code == PERMISSION_DENIED:
+        return grpc.StatusCode.PERMISSION_DENIED
+    for kind in type(error).__mro__:
+        if kind in _STATUS_BY_TYPE:
+            return _STATUS_BY_TYPE[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def to_status(error: errors.InstarError) -> grpc.Status:
+    """The rich status of an error, as `ServicerContext.abort_with_status` wants it."""
+    info = error_details_pb2.ErrorInfo(
+        reason=error.code,
+        domain=DOMAIN,
+        metadata={
+            "field": error.field,
+            "value": error.value[:VALUE_CHARS_MAX],
+            "rule": error.rule,
+            "blame": error.blame.value,
+            "retryable": str(error.is_retryable).lower(),
+        },
+    )
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    code: int = status_code(error).value[0]
+    message = str(error)[:MESSAGE_CHARS_MAX]
+    status: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=message, details=[detail]))
+    return status
+
+
+def from_rpc(failure: aio.AioRpcError) -> errors.InstarError:
+    """The typed error behind a failed call; UnavailableError with code UNREACHABLE where no controller answered."""
+    info = _error_info(failure)
+    text = failure.details() or failure.code().name
+    if info is None:
+        return _without_info(failure.code(), text)
+    kind = _TYPE_BY_STATUS.get(failure.code(), errors.InstarError)
+    told = info.metadata
+    return kind(text, code=info.reason, field=told["field"], value=told["value"], rule=told["rule"])
+
+
+def _without_info(code: grpc.StatusCode, text: str) -> errors.InstarError:
+    if code in _SILENCE:
+        return errors.UnavailableError(f"cannot reach the controller: {text}", code=UNREACHABLE, field="controller")
+    return errors.InstarError(f"cannot complete the call: {code.name}: {text}", code="call_failed")
+
+
+def _error_info(failure: aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+    for key, value in failure.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == DOMAIN:
+                    return info
+    return None

@@ -1,0 +1,110 @@
+"""Releases over gRPC: published by streaming the bundle, listed and found by name and version.
+
+Rules kept here: nothing is kept before digest, form and manifest were checked; a version names one digest for ever; the
+disk is touched in a worker thread, never in the loop. Left out: signatures, and who may publish what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from controller import clock, engine, releases
+from controller.config import manifest
+from controller.core import errors, model
+from controller.rpc import convert, principals
+from instar.v1 import release_service_pb2, release_service_pb2_grpc
+
+PUBLISHES_MAX = 4  # at the same time: more would only share the disk
+_Context = aio.ServicerContext[Any, Any]
+_Parts = AsyncIterator[release_service_pb2.PublishReleaseRequest]
+
+
+class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
+    """Keeps the releases."""
+
+    def __init__(
+        self, machine: engine.Engine, blobs: releases.Blobs, register: principals.Register, time: clock.Clock
+    ) -> None:
+        self._engine = machine
+        self._blobs = blobs
+        self._register = register
+        self._clock = time
+        self._publishes = asyncio.Semaphore(PUBLISHES_MAX)
+
+    async def PublishRelease(
+        self, request_iterator: _Parts, context: _Context
+    ) -> release_service_pb2.PublishReleaseResponse:
+        """Take a bundle in, check it and keep it; the same bytes again change nothing."""
+        bundle = await _header(request_iterator)
+        async with self._publishes:
+            with await asyncio.to_thread(self._blobs.receive, bundle) as incoming:
+                async for part in request_iterator:
+                    await asyncio.to_thread(incoming.write, part.chunk)
+                text = await asyncio.to_thread(incoming.checked_manifest)
+                release = self._release(manifest.parse(text), bundle, self._register.caller(context).name)
+                self._refuse_other_bytes(release)
+                await asyncio.to_thread(incoming.keep)
+                created = await self._engine.publish(release)
+        stored = self._engine.release(release.component, release.version)
+        return release_service_pb2.PublishReleaseResponse(release=convert.release(stored), created=created)
+
+    async def GetRelease(
+        self, request: release_service_pb2.GetReleaseRequest, context: _Context
+    ) -> release_service_pb2.GetReleaseResponse:
+        """Find one release."""
+        del context
+        found = self._engine.release(model.ComponentName(request.component), request.version)
+        return release_service_pb2.GetReleaseResponse(release=convert.release(found))
+
+    async def ListReleases(
+        self, request: release_service_pb2.ListReleasesRequest, context: _Context
+    ) -> release_service_pb2.ListReleasesResponse:
+        """List the releases of one component, or all."""
+        del context
+        found = self._engine.releases(model.ComponentName(request.component))
+        return release_service_pb2.ListReleasesResponse(releases=map(convert.release, found))
+
+    def _release(self, told: manifest.Manifest, bundle: releases.Bundle, publisher: str) -> model.Release:
+        return model.Release(
+            component=told.name,
+            version=told.version,
+            digest=bundle.digest,
+            size_bytes=bundle.size_bytes,
+            driver=told.driver,
+            manifest_json=told.json,
+            published_at=self._clock.now(),
+            publisher=publisher,
+        )
+
+    def _refuse_other_bytes(self, release: model.Release) -> None:
+        """Refuse before the bundle is kept what the engine would refuse afterwards."""
+        try:
+            there = self._engine.release(release.component, release.version)
+        except errors.NotFoundError:
+            return
+        if there.digest != release.digest:
+            raise errors.RefusedError(
+                f"cannot publish {release.component} {release.version}: that version is {there.digest} already",
+                code="release_exists",
+                field="version",
+                value=release.version,
+                rule="a version names one digest for ever",
+            )
+
+
+async def _header(parts: _Parts) -> releases.Bundle:
+    """What the sender says that the bundle is."""
+    async for part in parts:
+        if part.HasField("header"):
+            return releases.Bundle(model.Digest(part.header.digest), part.header.size_bytes)
+        break
+    raise errors.InvalidRequestError(
+        "cannot accept the bundle: header must come before the first chunk",
+        code="header_missing",
+        field="header",
+        rule="the first message of the stream",
+    )
