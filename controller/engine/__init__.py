@@ -1,0 +1,12 @@
+"""The engine: step purely, commit in one transaction, publish, then act.
+
+`engine.Engine` is what the edges call. Behind it, `desk` is the one place where the world changes, `stepping` feeds an
+event to a rollout, `reporting` takes a node's word, `tracing` says which spans are owed, `world` is what is known and
+stored, `presence` what only lives as long as a session, `watching` wakes who waits. Left out: what a rollout decides
+(`controller.core`), how rows are written (`controller.store`), and the wire (`controller.rpc`).
+"""
+
+from controller.engine.commands import AssignCommand, CancelCommand, Command, ProceedCommand, SessionGrant
+from controller.engine.engine import Engine
+
+__all__ = ["AssignCommand", "CancelCommand", "Command", "Engine", "ProceedCommand", "SessionGrant"]

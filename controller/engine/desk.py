@@ -1,0 +1,154 @@
+"""The one place where the world changes: pieces of work are drafted in turn, and committed together.
+
+Theory of operation. Whoever wants a change hands in a piece of work: a function from a draft to an answer. The desk
+runs all that has gathered, each on the world that the ones before it leave, writes what they drafted as one
+transaction, makes the new world known, and only then answers. While a transaction is being written the next pieces
+gather; so a fast store makes small transactions and a slow one makes large ones.
+
+Rules kept: work that raises leaves no mark, and harms no other; nobody hears of a change that is not durable; when a
+transaction fails the world is read again from the store, for what failed may have been written all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from controller import clock as clocks
+from controller.core import errors
+from controller.engine import draft as drafts
+from controller.engine import world as worlds
+from controller.store import database, reading
+
+Answer = TypeVar("Answer")
+
+# Pieces of work in one transaction: enough to share a flush to disk, few enough to answer within tens of milliseconds.
+WORK_MAX = 64
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    run: Callable[[drafts.Draft], Any]
+    answer: asyncio.Future[Any]
+
+
+class Desk:
+    """Changes the world, one transaction after another.
+
+    Args:
+        owner: This life of the controller, as the leases name it.
+        published: Called after each transaction with what it wrote; must not raise.
+    """
+
+    def __init__(
+        self, store: database.Store, clock: clocks.Clock, owner: str, published: Callable[[drafts.Draft], None]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._owner = owner
+        self._published = published
+        self._waiting: list[_Work] = []
+        self._has_work = asyncio.Event()
+        self._has_ended = asyncio.Event()
+        self._is_closed = False
+        self.world = self._read()
+
+    async def submit(self, work: Callable[[drafts.Draft], Answer]) -> Answer:
+        """Have the work done, and return its answer once all that it drafted is durable.
+
+        Raises:
+            ConflictError: Somebody else changed a rollout of the transaction first.
+            UnavailableError: The store could not write.
+        """
+        if self._is_closed:
+            raise errors.UnavailableError("cannot do it now: the controller is stopping", code="stopping")
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Work(work, answer))
+        self._has_work.set()
+        return await answer
+
+    def read_again(self) -> None:
+        """Make the world what the store holds now."""
+        self.world = self._read()
+
+    async def run(self) -> None:
+        """Serve until ``close``."""
+        while not self._is_closed or self._waiting:
+            await self._has_work.wait()
+            works, self._waiting = self._waiting[:WORK_MAX], self._waiting[WORK_MAX:]
+            if not self._waiting and not self._is_closed:
+                self._has_work.clear()
+            await self._serve(works)
+        self._has_ended.set()
+
+    async def close(self) -> None:
+        """Refuse further work, and return once ``run`` has done what it was given before."""
+        self._is_closed = True
+        self._has_work.set()
+        await self._has_ended.wait()
+
+    async def _serve(self, works: list[_Work]) -> None:
+        batch = drafts.Draft(self.world, self._clock.now())
+        answers = [(work, _draft(work, batch)) for work in works if not work.answer.done()]
+        failure = await self._write(batch)
+        for work, outcome in answers:
+            if work.answer.done():
+                continue
+            error = failure or outcome.error
+            if error is not None:
+                work.answer.set_exception(error)
+            else:
+                work.answer.set_result(outcome.value)
+
+    async def _write(self, batch: drafts.Draft) -> Exception | None:
+        if not batch.is_empty:
+            try:
+                await self._store.commit(batch.commit())
+            except Exception as error:  # noqa: BLE001 whatever a driver raises, the answer is the same
+                return self._recover(error)
+        self.world = batch.world
+        try:
+            self._published(batch)
+        except Exception:  # noqa: BLE001 what is stored is stored, whatever a listener makes of it
+            _log.exception("cannot tell everybody of a commit")
+        return None
+
+    def _recover(self, error: Exception) -> errors.InstarError:
+        _log.error("cannot commit: %s", error)
+        try:
+            self.world = self._read()
+        except Exception:  # noqa: BLE001 whatever a driver raises, the answer is the same
+            # The world as it was may be behind the store; compare-and-set then refuses what is made of it.
+            _log.exception("cannot read the store again")
+        if isinstance(error, errors.InstarError):
+            return error
+        return errors.UnavailableError(
+            f"cannot store it: {error}",
+            code="store_unavailable",
+            field="store",
+            rule="what is accepted is durable; nothing is accepted that cannot be written",
+        )
+
+    def _read(self) -> worlds.World:
+        return worlds.from_snapshot(self._store.read(reading.snapshot), self._owner)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: Any = None
+    error: Exception | None = None
+
+
+def _draft(work: _Work, batch: drafts.Draft) -> _Outcome:
+    draft = drafts.Draft(batch.world, batch.at, earlier=batch)
+    try:
+        value = work.run(draft)
+    except Exception as error:  # noqa: BLE001 it is whoever handed the work in that hears of it
+        return _Outcome(error=error)
+    batch.absorb(draft)
+    return _Outcome(value)

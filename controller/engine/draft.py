@@ -1,0 +1,182 @@
+"""A draft of the next world: what one piece of work wants to write, kept apart until the whole of it is right.
+
+Rules kept: a draft that is dropped leaves no mark; several drafts become one transaction, in their order. Left out:
+deciding anything (`stepping`, `reporting`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from controller.core import errors, model
+from controller.engine import world as worlds
+from controller.store import rows
+from controller.telemetry import spans
+
+
+@dataclass(slots=True)
+class Draft:
+    """What is to be written, and the world as it then is.
+
+    Args:
+        at: The instant of the work.
+        earlier: What stands before it in the same transaction.
+        rollouts: The write for each rollout that differs.
+        woken: Nodes whose commands may differ.
+        is_alive: True to write also where nothing else is: every transaction says that the controller lives.
+    """
+
+    world: worlds.World
+    at: datetime
+    earlier: Draft | None = None
+    nodes: dict[model.NodeId, rows.NodeWrite] = field(default_factory=dict)
+    sessions: dict[model.NodeId, rows.Session] = field(default_factory=dict)
+    releases: list[model.Release] = field(default_factory=list)
+    rollouts: dict[model.RolloutId, rows.RolloutWrite] = field(default_factory=dict)
+    assignments: dict[model.OperationId, rows.Assignment] = field(default_factory=dict)
+    steps: list[model.StepRecord] = field(default_factory=list)
+    occurrences: list[rows.Occurrence] = field(default_factory=list)
+    audit: list[rows.AuditEntry] = field(default_factory=list)
+    refusals: list[rows.Refusal] = field(default_factory=list)
+    requests: dict[str, model.RolloutId] = field(default_factory=dict)
+    outbox: list[rows.Span] = field(default_factory=list)
+    woken: set[model.NodeId] = field(default_factory=set)
+    is_alive: bool = False
+
+    def put_node(self, node: model.Node) -> None:
+        """Write a node's row."""
+        write = rows.NodeWrite(node, is_new=node.id not in self.world.nodes)
+        earlier = self.nodes.get(node.id)
+        self.nodes[node.id] = write if earlier is None else rows.NodeWrite(node, earlier.is_new)
+        self.world = replace(self.world, nodes=self.world.nodes.insert(node.id, node))
+
+    def put_session(self, session: rows.Session) -> None:
+        """Write a node's latest session."""
+        self.sessions[session.node_id] = session
+        self.world = replace(self.world, sessions=self.world.sessions.insert(session.node_id, session))
+
+    def put_release(self, release: model.Release) -> None:
+        """Write a release that is not stored yet."""
+        self.releases.append(release)
+        key = (release.component, release.version)
+        self.world = replace(self.world, releases=self.world.releases.insert(key, release))
+
+    def put_new_rollout(self, rollout: model.Rollout, lease: rows.Lease) -> None:
+        """Write a rollout that is not stored yet, with all of its changes, under its first lease."""
+        self.world = self.world.with_rollout(rollout, lease)
+        self.rollouts[rollout.id] = rows.RolloutWrite(rollout, None, lease, tuple(rollout.changes))
+
+    def put_rollout(self, rollout: model.Rollout, changed: tuple[model.ChangeKey, ...], lease: rows.Lease) -> None:
+        """Write a rollout's next state, one revision on, and those of its changes that differ."""
+        earlier = self.rollouts.get(rollout.id)
+        write = rows.RolloutWrite(rollout, rollout.revision - 1, lease, changed)
+        self.rollouts[rollout.id] = write if earlier is None else _joined(earlier, write)
+        self.world = self.world.with_rollout(rollout, lease)
+
+    def put_assignment(self, assignment: rows.Assignment) -> None:
+        """Write an assignment; the node's other side of it, what holds it, follows."""
+        self.assignments[assignment.operation_id] = assignment
+        self.world = self.world.with_assignment(assignment)
+        self.woken.add(assignment.node_id)
+        holder = next((each.operation_id for each in self.world.of_node(assignment.node_id) if each.is_open), None)
+        node = self.world.nodes[assignment.node_id]
+        if node.operation_id != holder:
+            held = self.world.nodes.insert(node.id, replace(node, operation_id=holder))
+            self.world = replace(self.world, nodes=held)
+
+    def put_step(self, step: model.StepRecord) -> None:
+        """Write a step record."""
+        self.steps.append(step)
+        if step.operation_id in self.world.assignments:
+            self.world = self.world.with_step(step)
+
+    def put_span(self, span: spans.Span) -> None:
+        """Write a span into the outbox."""
+        self.outbox.append(rows.Span(span.trace_id, span.span_id, spans.to_text(span)))
+
+    def put_audit(self, actor: str, action: str, subject: str, reason: str = "") -> None:
+        """Write who did what."""
+        self.audit.append(rows.AuditEntry(self.at, actor, action, subject, reason))
+
+    def put_refusal(self, actor: str, action: str, error: errors.InstarError, body: str) -> None:
+        """Write what was not done."""
+        self.refusals.append(rows.Refusal(self.at, actor, action, error.code, str(error), body))
+
+    def assignment(self, operation_id: model.OperationId) -> rows.Assignment | None:
+        """Find an operation that this transaction writes, settled or not."""
+        found = self.assignments.get(operation_id)
+        return self.earlier.assignment(operation_id) if found is None and self.earlier is not None else found
+
+    def rollout(self, rollout_id: model.RolloutId) -> rows.RolloutWrite | None:
+        """Find a rollout that this transaction writes, at its end or not."""
+        found = self.rollouts.get(rollout_id)
+        return self.earlier.rollout(rollout_id) if found is None and self.earlier is not None else found
+
+    def requested(self, request_id: str) -> model.RolloutId | None:
+        """Find what a request made in this transaction."""
+        found = self.requests.get(request_id)
+        return self.earlier.requested(request_id) if found is None and self.earlier is not None else found
+
+    def absorb(self, later: Draft) -> None:
+        """Take over all that a later draft, made on this one's world, wants to write."""
+        self.world = later.world
+        for node_id, node in later.nodes.items():
+            known = self.nodes.get(node_id)
+            self.nodes[node_id] = node if known is None else rows.NodeWrite(node.node, known.is_new)
+        for rollout_id, write in later.rollouts.items():
+            earlier = self.rollouts.get(rollout_id)
+            self.rollouts[rollout_id] = write if earlier is None else _joined(earlier, write)
+        self.sessions |= later.sessions
+        self.assignments |= later.assignments
+        self.requests |= later.requests
+        self.releases += later.releases
+        self.steps += later.steps
+        self.occurrences += later.occurrences
+        self.audit += later.audit
+        self.refusals += later.refusals
+        self.outbox += later.outbox
+        self.woken |= later.woken
+        self.is_alive |= later.is_alive
+
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing is to be written."""
+        return not any(
+            (
+                self.nodes,
+                self.sessions,
+                self.releases,
+                self.rollouts,
+                self.assignments,
+                self.steps,
+                self.occurrences,
+                self.audit,
+                self.refusals,
+                self.requests,
+                self.outbox,
+                self.is_alive,
+            )
+        )
+
+    def commit(self) -> rows.Commit:
+        """Return what one transaction has to write."""
+        return rows.Commit(
+            at=self.at,
+            releases=tuple(self.releases),
+            nodes=tuple(self.nodes.values()),
+            sessions=tuple(self.sessions.values()),
+            rollouts=tuple(self.rollouts.values()),
+            assignments=tuple(self.assignments.values()),
+            steps=tuple(self.steps),
+            occurrences=tuple(self.occurrences),
+            audit=tuple(self.audit),
+            refusals=tuple(self.refusals),
+            requests=tuple(self.requests.items()),
+            spans=tuple(self.outbox),
+        )
+
+
+def _joined(earlier: rows.RolloutWrite, later: rows.RolloutWrite) -> rows.RolloutWrite:
+    changes = tuple(dict.fromkeys((*earlier.changes, *later.changes)))
+    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes)

@@ -1,0 +1,51 @@
+"""Which commands stand for a node: derived from its assignments, never kept beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from controller.core import model
+from controller.engine import commands, reporting
+from controller.engine import world as worlds
+from controller.store import rows
+from controller.telemetry import ids
+
+
+def outstanding(world: worlds.World, node_id: model.NodeId) -> tuple[commands.Command, ...]:
+    """Return what is asked of a node now, in the order of the fences.
+
+    An operation is asked for as long as it holds the node; a cancellation stands until the node has said what became
+    of the operation.
+    """
+    return tuple(command for each in world.of_node(node_id) for command in _of(each))
+
+
+def _of(assignment: rows.Assignment) -> Iterator[commands.Command]:
+    if assignment.is_open:
+        yield _assign(assignment)
+    if assignment.cancel_reason and assignment.state in reporting.HOLDS:
+        yield commands.CancelCommand(assignment.operation_id, assignment.fence, assignment.cancel_reason)
+
+
+def _assign(assignment: rows.Assignment) -> commands.AssignCommand:
+    assign, policy = assignment.assign, assignment.assign.policy
+    change = assign.change
+    return commands.AssignCommand(
+        operation_id=assign.operation_id,
+        fence=assignment.fence,
+        attempt=assign.attempt,
+        component=change.component,
+        kind=change.kind,
+        method=change.method,
+        from_digest=change.from_digest,
+        to_digest=change.to_digest,
+        to_version=change.to_version,
+        hold_before=None,
+        start_by=assign.start_by,
+        deadline=assign.deadline,
+        soak_duration=policy.soak_duration,
+        soak_requests_min=policy.soak_requests_min,
+        min_healthy_duration=policy.min_healthy_duration,
+        healthy_deadline=policy.healthy_deadline,
+        traceparent=ids.traceparent(assignment.rollout_id, assign.operation_id),
+    )

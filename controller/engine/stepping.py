@@ -1,0 +1,108 @@
+"""Feeds one event to one rollout, inside a draft: the engine's rule, as far as it is pure.
+
+The core decides; here its decision becomes rows: the rollout's next revision, the changes that differ, the event
+itself, audit, assignments with the node's raised fence, remembered digests, and the spans of what has ended. Rules
+kept: an effect is a row before anybody hears of it; an operation that is given to a node takes the place of the one
+before. Left out: where the event came from (`reporting`, `engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import assert_never
+
+from controller.core import effects, errors, events, model, progress, rollout
+from controller.engine import draft as drafts
+from controller.engine import tracing
+from controller.store import rows
+
+CONTROLLER_ACTOR = "controller"
+# Characters that are kept of what was refused: enough to see what it was.
+REFUSED_BODY_MAX = 2_000
+_ENDED = frozenset({model.OperationState.REFUSED, model.OperationState.ABORTED, model.OperationState.EXPIRED})
+
+
+def feed(
+    draft: drafts.Draft,
+    before: model.Rollout,
+    lease: rows.Lease,
+    event: events.Event,
+    *,
+    actor: str = CONTROLLER_ACTOR,
+) -> model.Rollout:
+    """Step a rollout and draft all that follows; nothing is drafted where the event changes nothing.
+
+    Raises:
+        IllegalEventError: The rollout cannot take the event in its state; nothing is drafted.
+    """
+    decision = rollout.step(before, event)
+    if decision.rollout is before and not decision.effects:
+        return before
+    after = replace(decision.rollout, revision=before.revision + 1)
+    draft.put_rollout(after, decision.changed, lease)
+    draft.occurrences.append(rows.Occurrence(after.id, after.revision, event))
+    _put_audit(draft, before, after, actor)
+    _follow(draft, (after.changes[key] for key in decision.changed))
+    for effect in decision.effects:
+        _perform(draft, after.id, lease, effect)
+    tracing.rollout_moved(draft, before, after, lease)
+    return after
+
+
+def record_refusal(draft: drafts.Draft, event: events.Event, error: errors.InstarError, actor: str) -> None:
+    """Draft that an event was refused: such an event is stored nowhere else."""
+    draft.put_refusal(actor, type(event).__name__, error, repr(event)[:REFUSED_BODY_MAX])
+
+
+def _put_audit(draft: drafts.Draft, before: model.Rollout, after: model.Rollout, actor: str) -> None:
+    if after.state is not before.state:
+        draft.put_audit(actor, f"rollout.{after.state.value.lower()}", after.id, after.message or after.reason)
+    if after.wave != before.wave:
+        draft.put_audit(actor, "rollout.wave", after.id, f"wave {after.wave} of {len(after.plan.waves)}")
+
+
+def _follow(draft: drafts.Draft, changed: Iterable[model.Progress]) -> None:
+    """Let go of operations of which the core knows more than their nodes have said."""
+    for each in changed:
+        if each.operation_id is None:
+            continue
+        assignment = draft.world.assignments.get(each.operation_id)
+        if assignment is None or assignment.state is each.state:
+            continue
+        if each.state is model.OperationState.UNKNOWN and assignment.is_open:
+            draft.put_assignment(replace(assignment, is_open=False))
+        if each.state in _ENDED or progress.is_done(each):
+            settle(draft, assignment)
+
+
+def settle(draft: drafts.Draft, assignment: rows.Assignment) -> None:
+    """Draft that nothing more is to come of an operation, and tell of it."""
+    tracing.operation_ended(draft, assignment)
+    draft.put_assignment(replace(assignment, is_open=False, is_settled=True))
+
+
+def _perform(draft: drafts.Draft, rollout_id: model.RolloutId, lease: rows.Lease, effect: effects.Effect) -> None:
+    match effect:
+        case effects.Assign():
+            _assign(draft, rollout_id, lease, effect)
+        case effects.Cancel():
+            assignment = draft.world.assignments.get(effect.operation_id)
+            if assignment is not None and assignment.cancel_reason != effect.reason:
+                draft.put_assignment(replace(assignment, cancel_reason=effect.reason))
+        case effects.RememberBad():
+            node = draft.world.nodes[effect.node_id]
+            draft.put_node(replace(node, bad_digests={**node.bad_digests, effect.digest: effect.reason}))
+        case _:
+            assert_never(effect)
+
+
+def _assign(draft: drafts.Draft, rollout_id: model.RolloutId, lease: rows.Lease, assign: effects.Assign) -> None:
+    node = draft.world.nodes[assign.change.node_id]
+    for earlier in draft.world.of_node(node.id):
+        settle(draft, earlier)
+    fence = node.fence + 1
+    draft.put_node(replace(draft.world.nodes[node.id], fence=fence))
+    draft.put_assignment(
+        rows.Assignment(assign=assign, rollout_id=rollout_id, fence=fence, epoch=lease.epoch, assigned_at=draft.at)
+    )

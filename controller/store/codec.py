@@ -1,0 +1,213 @@
+"""Values of the core as JSON, and back: total over the types that the core uses, driven by their annotations.
+
+Rules kept: ``load(dump(value)) == value``; equal values give equal text (maps and sets are sorted); each text carries
+the version of its form; a text of a known older form loads with the defaults of the fields that it lacks; an unknown
+key, member or version is an error, never a guess. Left out: which table a text stands in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+import rpds
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+# The form of the JSON. Raise it when a stored value could no longer be read as it stands, and say how to read the old.
+VERSION = 1
+_TAG = "is"
+_MICROSECOND = timedelta(microseconds=1)
+
+Dump = Callable[[Any], Any]
+Load = Callable[[Any], Any]
+
+
+class PersistentMap(Generic[Key, Value]):
+    """Stands for ``rpds.HashTrieMap`` in annotations, which has no type arguments when the program runs."""
+
+
+class CodecError(Exception):
+    """A text cannot be read as the wanted type, or a type cannot be stored at all."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """How one type becomes plain JSON values and back."""
+
+    dump: Dump
+    load: Load
+
+
+def encode(value: object, hint: object, *, without: frozenset[str] = frozenset()) -> str:
+    """Write a value as versioned JSON text.
+
+    The hint is the type that the value is stored as; a union stores which member it was. ``without`` names the fields
+    of a dataclass that are stored elsewhere.
+    """
+    data = _fields_form(hint, without).dump(value) if without else form(hint).dump(value)
+    return json.dumps({"v": VERSION, "data": data}, separators=(",", ":"), allow_nan=False)
+
+
+def decode(text: str, hint: object, **elsewhere: object) -> Any:  # noqa: ANN401 the hint is the type
+    """Read what ``encode`` wrote.
+
+    ``elsewhere`` gives the fields that ``encode`` was told to leave out.
+
+    Raises:
+        CodecError: The text is of another version or does not fit the hint.
+    """
+    envelope = json.loads(text)
+    if envelope.get("v") != VERSION:
+        raise CodecError(f"cannot read a value of form {envelope.get('v')!r}: this program reads form {VERSION}")
+    data = envelope["data"]
+    if elsewhere:
+        return _fields_form(hint, frozenset(elsewhere), tuple(elsewhere.items())).load(data)
+    return form(hint).load(data)
+
+
+@functools.cache
+def form(hint: object) -> Form:
+    """Derive the form of a type from its annotation.
+
+    Raises:
+        CodecError: No rule covers the type.
+    """
+    hint = getattr(hint, "__supertype__", hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _union_form(arguments)
+    if origin is not None:
+        return _generic_form(origin, arguments)
+    if isinstance(hint, type):
+        return _plain_form(hint)
+    raise CodecError(f"cannot store {hint!r}: no rule says how")
+
+
+def _plain_form(hint: type) -> Form:
+    if dataclasses.is_dataclass(hint):
+        return _fields_form(hint, frozenset())
+    if issubclass(hint, Enum):
+        return Form(lambda value: value.value, _checked(hint, hint))
+    if hint is datetime:
+        return Form(_dump_instant, _checked(hint, datetime.fromisoformat))
+    if hint is timedelta:
+        return Form(lambda value: value // _MICROSECOND, lambda data: timedelta(microseconds=data))
+    if hint in (str, int, float, bool):
+        return Form(_typed(hint), _typed(hint))
+    raise CodecError(f"cannot store {hint!r}: no rule says how")
+
+
+def _dump_instant(value: datetime) -> str:
+    if value.tzinfo is None:
+        raise CodecError(f"cannot store {value!r}: an instant without a zone is ambiguous")
+    return value.astimezone(UTC).isoformat()
+
+
+def _typed(kind: type) -> Callable[[Any], Any]:
+    accepted = (float, int) if kind is float else (kind,)
+
+    def check(value: object) -> object:
+        if type(value) not in accepted:
+            raise CodecError(f"cannot store or read {value!r} as {kind.__name__}")
+        return value
+
+    return check
+
+
+def _checked(kind: type, parse: Callable[[Any], Any]) -> Load:
+    def load(data: object) -> object:
+        try:
+            return parse(data)
+        except (TypeError, ValueError) as error:
+            raise CodecError(f"cannot read {data!r} as {kind.__name__}") from error
+
+    return load
+
+
+def _generic_form(origin: Any, arguments: tuple[Any, ...]) -> Form:  # noqa: ANN401 what typing calls an origin
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:  # noqa: PLR2004 item and dots
+        item = form(arguments[0])
+        return Form(lambda value: [item.dump(each) for each in value], lambda data: tuple(map(item.load, data)))
+    if isinstance(origin, type) and issubclass(origin, AbstractSet):
+        item = form(arguments[0])
+        return Form(
+            lambda value: sorted((item.dump(each) for each in value), key=_order),
+            lambda data: frozenset(map(item.load, data)),
+        )
+    if origin in (Mapping, dict, PersistentMap):
+        return _map_form(form(arguments[0]), form(arguments[1]), rpds.HashTrieMap if origin is PersistentMap else dict)
+    raise CodecError(f"cannot store {origin!r} of {arguments!r}: no rule says how")
+
+
+def _map_form(key: Form, item: Form, make: Callable[[Any], Any]) -> Form:
+    def dump(value: Mapping[Any, Any]) -> list[Any]:
+        return sorted(([key.dump(each), item.dump(value[each])] for each in value), key=lambda pair: _order(pair[0]))
+
+    return Form(dump, lambda data: make((key.load(each), item.load(value)) for each, value in data))
+
+
+def _order(data: object) -> str:
+    return json.dumps(data, sort_keys=True)
+
+
+def _union_form(members: tuple[Any, ...]) -> Form:
+    others = tuple(each for each in members if each is not type(None))
+    inner = form(others[0]) if len(others) == 1 and len(members) == 2 else _tagged_form(others)  # noqa: PLR2004 X | None
+    if len(others) == len(members):
+        return inner
+    return Form(
+        lambda value: None if value is None else inner.dump(value),
+        lambda data: None if data is None else inner.load(data),
+    )
+
+
+def _tagged_form(members: tuple[Any, ...]) -> Form:
+    forms = {member.__name__: form(member) for member in members}
+
+    def dump(value: object) -> dict[str, Any]:
+        name = type(value).__name__
+        if name not in forms:
+            raise CodecError(f"cannot store a {name}: it is none of {sorted(forms)}")
+        return {_TAG: name, **forms[name].dump(value)}
+
+    def load(data: Mapping[str, Any]) -> object:
+        if data.get(_TAG) not in forms:
+            raise CodecError(f"cannot read a {data.get(_TAG)!r}: it is none of {sorted(forms)}")
+        return forms[data[_TAG]].load({name: value for name, value in data.items() if name != _TAG})
+
+    return Form(dump, load)
+
+
+def _fields_form(hint: Any, without: frozenset[str], elsewhere: tuple[tuple[str, object], ...] = ()) -> Form:  # noqa: ANN401 any dataclass
+    forms = {name: each for name, each in _field_forms(hint).items() if name not in without}
+
+    def dump(value: object) -> dict[str, Any]:
+        if type(value) is not hint:
+            raise CodecError(f"cannot store {value!r} as {hint.__name__}")
+        return {name: each.dump(getattr(value, name)) for name, each in forms.items()}
+
+    def load(data: Mapping[str, Any]) -> object:
+        if unknown := data.keys() - forms.keys():
+            raise CodecError(f"cannot read {hint.__name__}: it has no field {min(unknown)!r}")
+        try:
+            return hint(**{name: forms[name].load(value) for name, value in data.items()}, **dict(elsewhere))
+        except TypeError as error:
+            raise CodecError(f"cannot read {hint.__name__}: {error}") from error
+
+    return Form(dump, load)
+
+
+@functools.cache
+def _field_forms(hint: Any) -> dict[str, Form]:  # noqa: ANN401 any dataclass
+    hints = typing.get_type_hints(hint, localns={rpds.HashTrieMap.__name__: PersistentMap})
+    return {each.name: form(hints[each.name]) for each in dataclasses.fields(hint)}

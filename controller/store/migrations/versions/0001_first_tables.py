@@ -1,0 +1,158 @@
+"""The first tables."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "assignments",
+        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("is_open", sa.Boolean(), nullable=False),
+        sa.Column("is_settled", sa.Boolean(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_assignments")),
+    )
+    op.create_index("ix_assignments_is_settled", "assignments", ["is_settled"], unique=False)
+    op.create_index("ix_assignments_rollout_id", "assignments", ["rollout_id"], unique=False)
+    op.create_index(
+        "uq_assignments_open_node_id",
+        "assignments",
+        ["node_id"],
+        unique=True,
+        sqlite_where=sa.text("is_open = 1"),
+        postgresql_where=sa.text("is_open"),
+    )
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("at", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+    )
+    op.create_index("ix_audit_subject", "audit", ["subject"], unique=False)
+    op.create_table(
+        "changes",
+        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("wave", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("component", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("rollout_id", "wave", "node_id", "component", name=op.f("pk_changes")),
+    )
+    op.create_table(
+        "events",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("core_version", sa.Text(), nullable=False),
+        sa.Column("at", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
+    )
+    op.create_index("ix_events_rollout_id", "events", ["rollout_id"], unique=False)
+    op.create_table(
+        "leases",
+        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("rollout_id", name=op.f("pk_leases")),
+    )
+    op.create_table(
+        "meta",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_meta")),
+    )
+    op.create_table(
+        "nodes",
+        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("agent_version", sa.Text(), nullable=False),
+        sa.Column("labels", sa.Text(), nullable=False),
+        sa.Column("capabilities", sa.Text(), nullable=False),
+        sa.Column("last_seen_at", sa.Text(), nullable=True),
+        sa.Column("components", sa.Text(), nullable=False),
+        sa.Column("bad_digests", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("node_id", name=op.f("pk_nodes")),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("trace_id", sa.Text(), nullable=False),
+        sa.Column("span_id", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("is_emitted", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+    )
+    op.create_index("ix_outbox_is_emitted", "outbox", ["is_emitted"], unique=False)
+    op.create_index("uq_outbox_trace_id_span_id", "outbox", ["trace_id", "span_id"], unique=True)
+    op.create_table(
+        "refusals",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("at", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("message", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_refusals")),
+    )
+    op.create_table(
+        "releases",
+        sa.Column("component", sa.Text(), nullable=False),
+        sa.Column("version", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("component", "version", name=op.f("pk_releases")),
+    )
+    op.create_table(
+        "requests",
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("request_id", name=op.f("pk_requests")),
+    )
+    op.create_table(
+        "rollouts",
+        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("is_terminal", sa.Boolean(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("plan", sa.Text(), nullable=False),
+        sa.Column("head", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("rollout_id", name=op.f("pk_rollouts")),
+    )
+    op.create_index("ix_rollouts_is_terminal", "rollouts", ["is_terminal"], unique=False)
+    op.create_index("ix_rollouts_name", "rollouts", ["name"], unique=False)
+    op.create_table(
+        "sessions",
+        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.Text(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.Column("boot_id", sa.Text(), nullable=False),
+        sa.Column("instance_token", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("node_id", name=op.f("pk_sessions")),
+    )
+    op.create_table(
+        "steps",
+        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("step_index", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("operation_id", "step_index", name=op.f("pk_steps")),
+    )

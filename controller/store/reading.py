@@ -1,0 +1,213 @@
+"""The statements that read; each returns values of the core or of ``rows``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import rpds
+import sqlalchemy as sa
+
+from controller.core import events, model
+from controller.store import codec, rows, tables, writing
+
+# Parameters of one statement; SQLite's own bound is 32,766.
+_PARAMETERS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What an engine has to know at its start.
+
+    Args:
+        nodes: Without what only a live session knows.
+        rollouts: Those that are not at their end, with who steps them.
+        assignments: Those that are not settled.
+        steps: What was told of those.
+    """
+
+    nodes: tuple[model.Node, ...]
+    releases: tuple[model.Release, ...]
+    rollouts: tuple[tuple[model.Rollout, rows.Lease], ...]
+    assignments: tuple[rows.Assignment, ...]
+    steps: tuple[model.StepRecord, ...]
+    sessions: tuple[rows.Session, ...]
+
+
+def snapshot(connection: sa.Connection) -> Snapshot:
+    """Read what an engine starts from."""
+    unsettled = tables.assignments.c.is_settled.is_(False)
+    assignments = _assignments(connection, sa.select(tables.assignments.c.body).where(unsettled))
+    held = {each.node_id: each.operation_id for each in assignments if each.is_open}
+    return Snapshot(
+        nodes=tuple(_node(row, held) for row in connection.execute(sa.select(tables.nodes).order_by("node_id"))),
+        releases=tuple(
+            codec.decode(body, model.Release)
+            for body in connection.scalars(sa.select(tables.releases.c.body).order_by("component", "version"))
+        ),
+        rollouts=tuple(
+            (each, lease(connection, each.id))
+            for each in _rollouts(connection, tables.rollouts.c.is_terminal.is_(False))
+        ),
+        assignments=assignments,
+        steps=tuple(step for each in assignments for step in steps(connection, each.operation_id)),
+        sessions=tuple(_session(row) for row in connection.execute(sa.select(tables.sessions).order_by("node_id"))),
+    )
+
+
+def rollout(connection: sa.Connection, name_or_id: str) -> model.Rollout | None:
+    """Read one rollout by its identity, or the newest by its name."""
+    named = (
+        sa.select(tables.rollouts.c.rollout_id)
+        .where(sa.or_(tables.rollouts.c.rollout_id == name_or_id, tables.rollouts.c.name == name_or_id))
+        .order_by((tables.rollouts.c.rollout_id == name_or_id).desc(), tables.rollouts.c.rollout_id.desc())
+        .limit(1)
+    )
+    found = connection.scalar(named)
+    return None if found is None else _rollouts(connection, tables.rollouts.c.rollout_id == found)[0]
+
+
+def lease(connection: sa.Connection, rollout_id: model.RolloutId) -> rows.Lease:
+    """Read who may step a rollout; each one has a lease from its first row on."""
+    row = connection.execute(sa.select(tables.leases).where(tables.leases.c.rollout_id == rollout_id)).one()
+    return rows.Lease(rollout_id, row.epoch, row.owner)
+
+
+def rollout_ids(connection: sa.Connection, limit: int) -> tuple[model.RolloutId, ...]:
+    """Read the identities of the newest rollouts, newest first."""
+    newest = sa.select(tables.rollouts.c.rollout_id).order_by(tables.rollouts.c.rollout_id.desc()).limit(limit)
+    return tuple(map(model.RolloutId, connection.scalars(newest)))
+
+
+def requested_rollout(connection: sa.Connection, request_id: str) -> model.RolloutId | None:
+    """Read which rollout a request made."""
+    found = connection.scalar(sa.select(tables.requests.c.rollout_id).where(tables.requests.c.request_id == request_id))
+    return None if found is None else model.RolloutId(found)
+
+
+def assignments(connection: sa.Connection, operations: Sequence[model.OperationId]) -> tuple[rows.Assignment, ...]:
+    """Read assignments by their operations; unknown ones are left out."""
+    found: list[rows.Assignment] = []
+    for start in range(0, len(operations), _PARAMETERS_AT_ONCE):
+        wanted = tables.assignments.c.operation_id.in_(operations[start : start + _PARAMETERS_AT_ONCE])
+        found += _assignments(connection, sa.select(tables.assignments.c.body).where(wanted))
+    return tuple(found)
+
+
+def rollout_assignments(connection: sa.Connection, rollout_id: model.RolloutId) -> tuple[rows.Assignment, ...]:
+    """Read every operation of a rollout, in the order of its fences."""
+    wanted = tables.assignments.c.rollout_id == rollout_id
+    return _assignments(connection, sa.select(tables.assignments.c.body).where(wanted))
+
+
+def steps(connection: sa.Connection, operation_id: model.OperationId) -> tuple[model.StepRecord, ...]:
+    """Read what was told of one operation, in order."""
+    told = (
+        sa.select(tables.steps.c.body)
+        .where(tables.steps.c.operation_id == operation_id)
+        .order_by(tables.steps.c.step_index)
+    )
+    return tuple(codec.decode(body, model.StepRecord) for body in connection.scalars(told))
+
+
+def journal(connection: sa.Connection, rollout_id: model.RolloutId) -> tuple[rows.Occurrence, ...]:
+    """Read what happened to a rollout, in order."""
+    happened = sa.select(tables.events).where(tables.events.c.rollout_id == rollout_id).order_by(tables.events.c.id)
+    return tuple(
+        rows.Occurrence(rollout_id, row.revision, codec.decode(row.body, events.Event))
+        for row in connection.execute(happened)
+    )
+
+
+def audit(connection: sa.Connection, subject: str) -> tuple[rows.AuditEntry, ...]:
+    """Read who did what to a subject, in order."""
+    done = sa.select(tables.audit).where(tables.audit.c.subject == subject).order_by(tables.audit.c.id)
+    return tuple(
+        rows.AuditEntry(datetime.fromisoformat(row.at), row.actor, row.action, row.subject, row.reason)
+        for row in connection.execute(done)
+    )
+
+
+def refusals(connection: sa.Connection, limit: int) -> tuple[rows.Refusal, ...]:
+    """Read the latest refusals, newest first."""
+    latest = sa.select(tables.refusals).order_by(tables.refusals.c.id.desc()).limit(limit)
+    return tuple(
+        rows.Refusal(datetime.fromisoformat(row.at), row.actor, row.action, row.code, row.message, row.body)
+        for row in connection.execute(latest)
+    )
+
+
+def pending_spans(connection: sa.Connection, limit: int) -> tuple[tuple[int, str], ...]:
+    """Read spans that no collector has had, oldest first: their numbers and bodies."""
+    pending = (
+        sa.select(tables.outbox.c.id, tables.outbox.c.body)
+        .where(tables.outbox.c.is_emitted.is_(False))
+        .order_by(tables.outbox.c.id)
+        .limit(limit)
+    )
+    return tuple((row.id, row.body) for row in connection.execute(pending))
+
+
+def trace(connection: sa.Connection, trace_id: str) -> tuple[str, ...]:
+    """Read the bodies of a trace's spans, emitted or not, in the order in which they became terminal."""
+    spans = sa.select(tables.outbox.c.body).where(tables.outbox.c.trace_id == trace_id).order_by(tables.outbox.c.id)
+    return tuple(connection.scalars(spans))
+
+
+def alive_at(connection: sa.Connection) -> datetime | None:
+    """Read when a controller last wrote; None in a new store."""
+    text = connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == writing.ALIVE))
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _rollouts(connection: sa.Connection, which: sa.ColumnElement[bool]) -> tuple[model.Rollout, ...]:
+    found = connection.execute(sa.select(tables.rollouts).where(which).order_by(tables.rollouts.c.rollout_id)).all()
+    return tuple(
+        codec.decode(
+            row.head,
+            model.Rollout,
+            request=codec.decode(row.request, model.UpgradeRequest),
+            plan=codec.decode(row.plan, model.Plan),
+            changes=_changes(connection, row.rollout_id),
+        )
+        for row in found
+    )
+
+
+def _changes(connection: sa.Connection, rollout_id: str) -> rpds.HashTrieMap[model.ChangeKey, model.Progress]:
+    found = connection.scalars(sa.select(tables.changes.c.body).where(tables.changes.c.rollout_id == rollout_id))
+    progress: Iterable[model.Progress] = (codec.decode(body, model.Progress) for body in found)
+    return rpds.HashTrieMap((each.key, each) for each in progress)
+
+
+def _assignments(connection: sa.Connection, statement: sa.Select[str]) -> tuple[rows.Assignment, ...]:
+    bodies = connection.scalars(statement.order_by(tables.assignments.c.node_id, tables.assignments.c.fence))
+    return tuple(codec.decode(body, rows.Assignment) for body in bodies)
+
+
+def _node(row: sa.Row[tuple[object, ...]], held: dict[model.NodeId, model.OperationId]) -> model.Node:
+    node_id = model.NodeId(row.node_id)
+    return model.Node(
+        id=node_id,
+        labels=codec.decode(row.labels, dict[str, str]),
+        capabilities=codec.decode(row.capabilities, frozenset[str]),
+        agent_version=row.agent_version,
+        fence=row.fence,
+        is_connected=False,
+        last_seen_at=None if row.last_seen_at is None else datetime.fromisoformat(row.last_seen_at),
+        components=codec.decode(row.components, dict[model.ComponentName, model.InstalledComponent]),
+        operation_id=held.get(node_id),
+        bad_digests=codec.decode(row.bad_digests, dict[model.Digest, str]),
+    )
+
+
+def _session(row: sa.Row[tuple[object, ...]]) -> rows.Session:
+    return rows.Session(
+        node_id=model.NodeId(row.node_id),
+        session_id=model.SessionId(row.session_id),
+        generation=row.generation,
+        boot_id=row.boot_id,
+        instance_token=row.instance_token,
+        opened_at=datetime.fromisoformat(row.opened_at),
+    )

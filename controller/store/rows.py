@@ -1,0 +1,158 @@
+"""What is stored beside the core's own values, and what one transaction writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from controller.core import effects, events, model
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One operation as it was given to a node.
+
+    Args:
+        fence: The node's fence, raised in the transaction that stored this row.
+        epoch: The lease under which it was given out.
+        status: What the agent last said of it; None until it has spoken.
+        cancel_reason: Why it shall be given up; empty while nobody wants that.
+        is_open: True while it holds the node: from ASSIGNED until COMMIT, its end, or a later assignment.
+        is_settled: True once nothing more is to come of it.
+    """
+
+    assign: effects.Assign
+    rollout_id: model.RolloutId
+    fence: int
+    epoch: int
+    assigned_at: datetime
+    status: model.OperationStatus | None = None
+    cancel_reason: str = ""
+    is_open: bool = True
+    is_settled: bool = False
+
+    @property
+    def operation_id(self) -> model.OperationId:
+        """The operation."""
+        return self.assign.operation_id
+
+    @property
+    def node_id(self) -> model.NodeId:
+        """The node that it was given to."""
+        return self.assign.change.node_id
+
+    @property
+    def state(self) -> model.OperationState:
+        """The operation's state, as far as the agent has spoken."""
+        return model.OperationState.ASSIGNED if self.status is None else self.status.state
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The latest session of a node."""
+
+    node_id: model.NodeId
+    session_id: model.SessionId
+    generation: int
+    boot_id: str
+    instance_token: str
+    opened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who may step a rollout."""
+
+    rollout_id: model.RolloutId
+    epoch: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutWrite:
+    """A rollout's head row and those of its changes that differ.
+
+    Args:
+        replaces: The revision that must be stored now; None where the rollout is new.
+    """
+
+    rollout: model.Rollout
+    replaces: int | None
+    lease: Lease
+    changes: tuple[model.ChangeKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWrite:
+    """A node's row; the fence that is stored must not be higher."""
+
+    node: model.Node
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One event of the journal, with the revision that it led to."""
+
+    rollout_id: model.RolloutId
+    revision: int
+    event: events.Event
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what to what, when and why."""
+
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that was asked for and not done.
+
+    Args:
+        body: What was asked, as text.
+    """
+
+    at: datetime
+    actor: str
+    action: str
+    code: str
+    message: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span that is to be emitted; ``body`` never changes once stored."""
+
+    trace_id: str
+    span_id: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything that one transaction writes.
+
+    Args:
+        at: When the controller was alive to write it.
+        assignments: Closed ones stand before the open ones that replace them.
+    """
+
+    at: datetime
+    releases: tuple[model.Release, ...] = ()
+    nodes: tuple[NodeWrite, ...] = ()
+    sessions: tuple[Session, ...] = ()
+    rollouts: tuple[RolloutWrite, ...] = ()
+    assignments: tuple[Assignment, ...] = ()
+    steps: tuple[model.StepRecord, ...] = ()
+    occurrences: tuple[Occurrence, ...] = ()
+    audit: tuple[AuditEntry, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    requests: tuple[tuple[str, model.RolloutId], ...] = ()
+    spans: tuple[Span, ...] = ()

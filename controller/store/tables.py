@@ -1,0 +1,179 @@
+"""The tables: one row per thing that changes by itself.
+
+Rules kept: what the statements ask for by value is a column of its own, everything else is one JSON column in the form
+of ``codec``; instants are UTC text, which sorts as time does; at most one open assignment stands for a node, which
+the database itself enforces. The migrations make the same tables; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _key(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, primary_key=True)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _number(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+def _serial() -> sa.Column[int]:
+    # SQLite numbers rows by itself only where the key is its own INTEGER.
+    return sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True)
+
+
+meta = sa.Table("meta", metadata, _key("name"), _text("value"))
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    _key("component"),
+    _key("version"),
+    sa.Column("digest", sa.Text, nullable=False),
+    _text("body"),
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    _key("node_id"),
+    _number("fence"),
+    _text("agent_version"),
+    _text("labels"),
+    _text("capabilities"),
+    sa.Column("last_seen_at", sa.Text),
+    _text("components"),
+    _text("bad_digests"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    _key("node_id"),
+    _text("session_id"),
+    _number("generation"),
+    _text("boot_id"),
+    _text("instance_token"),
+    _text("opened_at"),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    _key("rollout_id"),
+    _text("name"),
+    _text("state"),
+    sa.Column("is_terminal", sa.Boolean, nullable=False),
+    _number("revision"),
+    _text("request"),
+    _text("plan"),
+    _text("head"),
+    sa.Index("ix_rollouts_name", "name"),
+    sa.Index("ix_rollouts_is_terminal", "is_terminal"),
+)
+
+changes = sa.Table(
+    "changes",
+    metadata,
+    _key("rollout_id"),
+    sa.Column("wave", sa.Integer, primary_key=True, autoincrement=False),
+    _key("node_id"),
+    _key("component"),
+    _text("body"),
+)
+
+leases = sa.Table("leases", metadata, _key("rollout_id"), _number("epoch"), _text("owner"))
+
+assignments = sa.Table(
+    "assignments",
+    metadata,
+    _key("operation_id"),
+    _text("rollout_id"),
+    _text("node_id"),
+    _number("fence"),
+    _number("epoch"),
+    _text("state"),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    sa.Column("is_settled", sa.Boolean, nullable=False),
+    _text("body"),
+    sa.Index("ix_assignments_rollout_id", "rollout_id"),
+    sa.Index("ix_assignments_is_settled", "is_settled"),
+    sa.Index(
+        "uq_assignments_open_node_id",
+        "node_id",
+        unique=True,
+        sqlite_where=sa.text("is_open = 1"),
+        postgresql_where=sa.text("is_open"),
+    ),
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    _key("operation_id"),
+    sa.Column("step_index", sa.Integer, primary_key=True, autoincrement=False),
+    _text("body"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    _serial(),
+    _text("rollout_id"),
+    _number("revision"),
+    _text("core_version"),
+    _text("at"),
+    _text("body"),
+    sa.Index("ix_events_rollout_id", "rollout_id"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    _serial(),
+    _text("at"),
+    _text("actor"),
+    _text("action"),
+    _text("subject"),
+    _text("reason"),
+    sa.Index("ix_audit_subject", "subject"),
+)
+
+refusals = sa.Table(
+    "refusals",
+    metadata,
+    _serial(),
+    _text("at"),
+    _text("actor"),
+    _text("action"),
+    _text("code"),
+    _text("message"),
+    _text("body"),
+)
+
+requests = sa.Table("requests", metadata, _key("request_id"), _text("rollout_id"))
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    _serial(),
+    _text("trace_id"),
+    _text("span_id"),
+    _text("body"),
+    sa.Column("is_emitted", sa.Boolean, nullable=False),
+    sa.Index("uq_outbox_trace_id_span_id", "trace_id", "span_id", unique=True),
+    sa.Index("ix_outbox_is_emitted", "is_emitted"),
+)

@@ -1,0 +1,63 @@
+"""Identities of traces and spans: hashes of the keys of the rows that they are derived from.
+
+Rules kept: the same row gives the same identity in every life of every controller; the attempt is part of an
+operation's identity, so that no two attempts share a span.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from controller.core import model
+
+_PERSON = b"instar-trace"
+_TRACE_BYTES = 16
+_SPAN_BYTES = 8
+# Cannot stand in an identity, so that ("a", "bc") and ("ab", "c") differ.
+_SEPARATOR = "\x1f"
+
+
+def trace_id(rollout_id: model.RolloutId) -> str:
+    """Return the identity of a rollout's trace, 32 hexadecimal digits."""
+    return _hash(_TRACE_BYTES, "trace", rollout_id)
+
+
+def span_id(rollout_id: model.RolloutId, *key: str) -> str:
+    """Return the identity of one of its spans, 16 hexadecimal digits."""
+    return _hash(_SPAN_BYTES, "span", rollout_id, *key)
+
+
+def root(rollout_id: model.RolloutId) -> str:
+    """Return the identity of the root span."""
+    return span_id(rollout_id, "root")
+
+
+def wave(rollout_id: model.RolloutId, index: int) -> str:
+    """Return the identity of a wave's span."""
+    return span_id(rollout_id, "wave", str(index))
+
+
+def operation(rollout_id: model.RolloutId, operation_id: model.OperationId) -> str:
+    """Return the identity of an operation's "upgrade node" span."""
+    return span_id(rollout_id, "operation", operation_id)
+
+
+def application(rollout_id: model.RolloutId, operation_id: model.OperationId) -> str:
+    """Return the identity of what the agent did about an operation: its "apply upgrade" span."""
+    return span_id(rollout_id, "application", operation_id)
+
+
+def step(rollout_id: model.RolloutId, operation_id: model.OperationId, index: int) -> str:
+    """Return the identity of one step's span."""
+    return span_id(rollout_id, "step", operation_id, str(index))
+
+
+def traceparent(rollout_id: model.RolloutId, operation_id: model.OperationId) -> str:
+    """Write the context of an operation as W3C Trace Context does, sampled."""
+    return f"00-{trace_id(rollout_id)}-{operation(rollout_id, operation_id)}-01"
+
+
+def _hash(size_bytes: int, *key: str) -> str:
+    digest = hashlib.blake2b(_SEPARATOR.join(key).encode(), digest_size=size_bytes, person=_PERSON).digest()
+    # All zeros is no identity in W3C Trace Context.
+    return digest.hex() if any(digest) else (1).to_bytes(size_bytes, "big").hex()

@@ -1,0 +1,32 @@
+"""Identities that sort as time does, and the clock that may be read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from controller import clock
+
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_rollout_identities_sort_by_the_millisecond_in_which_they_were_made() -> None:
+    ids = clock.RandomIds()
+    made = [ids.rollout_id(_NOW + timedelta(milliseconds=number)) for number in range(2000)]
+    assert made == sorted(made)
+
+
+def test_rollout_identities_of_one_instant_differ_and_are_short() -> None:
+    ids = clock.RandomIds()
+    made = {ids.rollout_id(_NOW) for _ in range(1000)}
+    assert len(made) == 1000
+    assert {len(each) for each in made} == {18}
+
+
+async def test_the_clock_sleeps_until_the_instant_and_not_beyond_one_that_has_passed() -> None:
+    system = clock.SystemClock()
+    instant = system.now() + timedelta(milliseconds=20)
+    await system.sleep_until(instant)
+    assert system.now() >= instant
+    before = system.monotonic()
+    await system.sleep_until(instant)
+    assert system.monotonic() - before < 5
