@@ -1,0 +1,17 @@
+"""The operators' command line, `instar`.
+
+Rules kept here: with ``-o json`` exactly one JSON document goes to stdout and nothing else does; progress and errors go
+to stderr; an error starts with "cannot" and names what is wrong; the exit code tells what became of it (`failures`). A
+command imports its room only when it runs, so that ``instar --help`` is quick. Left out: all decisions.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command that the arguments name, and leave with its exit code."""
+    from controller.cli import application
+
+    sys.exit(application.run(sys.argv[1:]))

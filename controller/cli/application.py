@@ -1,0 +1,80 @@
+"""The commands put together, and the one place where they end.
+
+Rules kept here: an error that is foreseen is one line that starts with "cannot"; any other is a fault of ours and shows
+its traceback. The demo is imported only when it is run. Left out: the commands themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from controller.cli import (
+    controller_commands,
+    failures,
+    node_commands,
+    release_commands,
+    rollout_commands,
+    upgrade_commands,
+)
+from controller.core import errors
+
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells count
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; return its exit code."""
+    try:
+        code = _application(arguments)(list(arguments), standalone_mode=False, prog_name="instar")
+    except failures.CommandError as error:
+        return _end(str(error), error.exit_code)
+    except errors.InstarError as error:
+        found = failures.local(error)
+        return _end(str(found), found.exit_code)
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _end("cannot go on: interrupted; what the controller has accepted goes on", INTERRUPTED)
+    return code if isinstance(code, int) else failures.Exit.OK
+
+
+def _end(message: str, code: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return code
+
+
+def _usage(error: typer.TyperException) -> int:
+    message = error.format_message()
+    if message.startswith("Usage:"):  # nothing was asked for: this is the help
+        return _end(message, failures.Exit.USAGE)
+    return _end(f"cannot understand the command: {message}", failures.Exit.USAGE)
+
+
+def _application(arguments: Sequence[str]) -> typer.Typer:
+    app = typer.Typer(
+        name="instar",
+        help="Upgrade software while it runs, across a fleet, and undo it where it is not well.",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.add_typer(controller_commands.app, name="controller")
+    app.add_typer(release_commands.app, name="release")
+    app.add_typer(upgrade_commands.app, name="upgrade")
+    app.add_typer(rollout_commands.app, name="rollout")
+    app.add_typer(node_commands.app, name="node")
+    if arguments[:1] == ["demo"]:
+        from controller.cli.demo import command
+
+        app.command("demo")(command.demo)
+    else:
+        app.command("demo")(_demo)
+    return app
+
+
+def _demo() -> None:
+    """Upgrade a live service on nodes of this machine, and show what it cost."""
+    # Only listed: `instar demo` itself comes from its own room, which is imported when it is named.

@@ -1,0 +1,117 @@
+"""A controller to talk to: where it is, which token is shown, and errors as this side knows them.
+
+Rules kept here: each call has a deadline; whatever fails leaves as a CommandError with its exit code. Left out: what is
+asked, which is in the commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from grpc import aio
+
+from controller.cli import failures
+from controller.config import settings
+from controller.core import errors
+from controller.rpc import errors as rpc_errors
+from instar.v1 import fleet_service_pb2_grpc, release_service_pb2_grpc, rollout_service_pb2_grpc
+
+CALL_SECONDS = 30.0  # one answer: planning the largest fleet takes about a second
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # a proxy never leads to a loopback address
+    ("grpc.max_reconnect_backoff_ms", 1000),  # a restarted controller is found within a second
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.keepalive_time_ms", 30_000),  # notices a controller that is gone without a word
+    ("grpc.max_receive_message_length", 64 << 20),  # a rollout of 100,000 nodes in one answer
+)
+_Result = TypeVar("_Result")
+
+
+class Connection:
+    """A connection to one controller."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._channel = aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
+        self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
+        self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def call(self, method: Callable[..., Awaitable[_Result]], request: object, *, seconds: float) -> _Result:
+        """Call a method that answers once.
+
+        Raises:
+            CommandError: It was refused, or nobody answered.
+        """
+        try:
+            return await method(request, metadata=self._metadata, timeout=seconds)
+        except aio.AioRpcError as failure:
+            raise failures.of_controller(rpc_errors.from_rpc(failure)) from failure
+
+    async def stream(self, method: Callable[..., Any], request: object) -> AsyncIterator[Any]:
+        """Call a method that goes on answering.
+
+        Raises:
+            UnavailableError: Nobody answers any more; the caller may try again.
+            CommandError: It was refused.
+        """
+        try:
+            async for response in method(request, metadata=self._metadata):
+                yield response
+        except aio.AioRpcError as failure:
+            error = rpc_errors.from_rpc(failure)
+            if isinstance(error, errors.UnavailableError):
+                raise error from failure
+            raise failures.of_controller(error) from failure
+
+
+def read_token(token_file: Path | None) -> str:
+    """The token in a file, or in that of the local controller's operator.
+
+    Raises:
+        CommandError: It cannot be read.
+    """
+    path = token_file or settings.operator_token_file(
+        Path(os.environ.get("INSTAR_STATE_DIR") or settings.default_state_dir(os.environ))
+    )
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else "not ASCII"
+        raise failures.usage("--token-file", str(path), f"a file with a token that can be read ({why})") from fault
+
+
+def with_controller(address: str, token_file: Path | None, work: Callable[[Connection], Awaitable[_Result]]) -> _Result:
+    """Do some work with a controller, and return what came of it."""
+
+    async def connected() -> _Result:
+        async with Connection(address, read_token(token_file)) as connection:
+            return await work(connection)
+
+    return asyncio.run(connected())
+
+
+def answer(address: str, token_file: Path | None, method: str, request: object) -> Any:  # noqa: ANN401  # any response
+    """Call one method of one service, named ``service.Method`` as in ``fleet.ListNodes``."""
+    service, _, name = method.partition(".")
+
+    async def work(connection: Connection) -> object:
+        stub = getattr(connection, service)
+        return await connection.call(getattr(stub, name), request, seconds=CALL_SECONDS)
+
+    return with_controller(address, token_file, work)

@@ -1,0 +1,51 @@
+"""`instar controller`: run a controller."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from controller.cli import options
+
+app = typer.Typer(no_args_is_help=True, help="Run a controller.")
+
+
+@app.callback()
+def controller() -> None:
+    """Run a controller."""
+
+
+@app.command()
+def serve(
+    *,
+    listen: Annotated[str | None, typer.Option(help="Loopback address and port; port 0 takes a free one.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where everything durable is.")] = None,
+    heartbeat_period: Annotated[str | None, typer.Option(help="Time between two heartbeats, for example 10s.")] = None,
+    config: Annotated[Path | None, typer.Option(envvar="INSTAR_CONFIG", help="TOML file of settings.")] = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Serve until SIGTERM or SIGINT; says on stderr (as JSON on stdout) where it listens once it does."""
+    from controller.cli import document
+    from controller.config import settings
+
+    flags = {
+        "listen": listen,
+        "state_dir": str(state_dir) if state_dir else None,
+        "heartbeat_period": heartbeat_period,
+    }
+    loaded = settings.load(flags, os.environ, config)
+
+    from controller import server  # only now: it takes a second, and a wrong setting is to be told at once
+
+    def say(address: str) -> None:
+        place = {"listen": address, "state_dir": str(loaded.state_dir), "token_file": str(loaded.operator_token_file)}
+        if output is options.Format.JSON:
+            document.write(place)
+        typer.echo(
+            f"listening on {address}; state in {loaded.state_dir}; token in {loaded.operator_token_file}", err=True
+        )
+
+    server.run(loaded, say)

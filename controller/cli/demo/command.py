@@ -1,0 +1,50 @@
+"""The command `instar demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from controller.cli import options, upgrade_commands
+
+FAILED_EXIT_CODE = 1  # something that should have held did not
+NODES_MAX = 50  # more than that, on one machine, measures the machine
+
+
+def demo(
+    nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="Number of nodes.")] = 5,
+    strategy: Annotated[
+        upgrade_commands.Strategy, typer.Option(help="How the fleet changes.")
+    ] = upgrade_commands.Strategy.CANARY,
+    *,
+    bad: Annotated[bool, typer.Option("--bad", help="Go on to a release that has to be undone.")] = False,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Upgrade a live service under load, on this machine: controller, agents and service as separate processes."""
+    from controller.cli.demo import process, scenario
+    from instar.v1 import rollout_pb2
+
+    wanted = scenario.Options(
+        nodes=nodes,
+        strategy=rollout_pb2.Strategy.Value(f"STRATEGY_{strategy.name}"),
+        is_bad=bad,
+    )
+    began_seconds = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began_seconds:6.1f} s  {line}", file=sys.stderr, flush=True)  # noqa: T201 progress
+
+    try:
+        found = asyncio.run(scenario.run(wanted, say))
+    except process.ProcessError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(FAILED_EXIT_CODE) from error
+    typer.echo(found.as_json() if output is options.Format.JSON else found.as_text())
+    for fault in found.faults:
+        typer.echo(f"did not hold: {fault}", err=True)
+    if found.faults:
+        raise typer.Exit(FAILED_EXIT_CODE)

@@ -1,0 +1,246 @@
+"""The processes of the demo: a controller, agents with their keepers and services, and the load client.
+
+Rules kept: each is started by the command that an operator would use, on loopback, with a state directory of its own;
+each is stopped by its process id, a node's services first by its keeper. Left out: what is rolled out (`scenario`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from controller.cli import connection, failures
+from controller.cli.demo import api, bundles, process
+from controller.config import settings
+
+READY_SECONDS = 30.0  # for a controller or an agent to come up on a busy machine
+HOST = "127.0.0.1"
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of the loopback that nobody listens on; all different."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Controller:
+    """A controller of its own, with its state under a folder.
+
+    Args:
+        folder: Where its state and its log lie.
+        otlp_port: Port of the loopback where it sends its spans; None for nowhere.
+        heartbeat_period: Time between two heartbeats of an agent, such as "1s".
+    """
+
+    def __init__(self, folder: Path, otlp_port: int | None, heartbeat_period: str) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._heartbeat_period = heartbeat_period
+        self._port = free_ports(1)[0]
+        self._otlp_port = otlp_port
+        self._process: process.Process | None = None
+
+    @property
+    def address(self) -> str:
+        """Where its gRPC listener is."""
+        return f"{HOST}:{self._port}"
+
+    @property
+    def running(self) -> process.Process:
+        """Its process."""
+        if self._process is None:
+            raise process.ProcessError("cannot use the controller: it was not started")
+        return self._process
+
+    async def start(self) -> None:
+        """Start it, or start it again on the same state; return when it answers."""
+        argv = [process.script("instar"), "controller", "serve"]
+        self._process = await process.start(
+            "the controller", argv, log=self._folder / "controller.log", environment=self._environment()
+        )
+        try:
+            await process.until("the controller answers", self._answers, seconds=READY_SECONDS)
+        except process.ProcessError as error:
+            raise self.running.failure("start the controller") from error
+
+    async def stop(self) -> None:
+        """Stop it, if it runs."""
+        if self._process is not None:
+            await self._process.stop()
+
+    def connect(self) -> connection.Connection:
+        """A connection to its API."""
+        return connection.Connection(self.address, connection.read_token(self._token_file))
+
+    async def instar(self, *arguments: str) -> str:
+        """Run a command of the operators' command line against it.
+
+        Returns:
+            What the command wrote on standard output.
+        """
+        what = "run instar " + " ".join(arguments)
+        return await process.run(what, [process.script("instar"), *arguments], environment=self._environment())
+
+    async def publish(self, source: bundles.Source) -> None:
+        """Write, build and publish a version of the demo's service."""
+        tree = self._folder / f"{bundles.COMPONENT}-{source.version}"
+        bundle = self._folder / f"{bundles.COMPONENT}-{source.version}.tar"
+        bundles.write(source, tree)
+        await self.instar("release", "build", str(tree), "-o", str(bundle))
+        await self.instar("release", "publish", str(bundle))
+
+    async def _answers(self) -> bool:
+        if not self.running.is_running:
+            raise self.running.failure("start the controller")
+        if not self._token_file.exists():
+            return False
+        async with self.connect() as link:
+            try:
+                await api.nodes(link)
+            except failures.CommandError as error:
+                if error.exit_code is not failures.Exit.UNREACHABLE:
+                    raise
+                return False
+        return True
+
+    @property
+    def _token_file(self) -> Path:
+        return settings.operator_token_file(self._folder / "state")
+
+    def _environment(self) -> Mapping[str, str]:
+        return (
+            _inherited()
+            | {
+                "INSTAR_STATE_DIR": str(self._folder / "state"),
+                "INSTAR_LISTEN": self.address,
+                "INSTAR_HEARTBEAT_PERIOD": self._heartbeat_period,
+                "INSTAR_CONTROLLER": self.address,
+                "INSTAR_TOKEN_FILE": str(self._token_file),
+            }
+            | ({} if self._otlp_port is None else _otlp_environment(self._otlp_port))
+        )
+
+
+class Node:
+    """A node of its own: keeper, agent and services, with their state under a folder.
+
+    Args:
+        folder: Where its state, its configuration and its log lie; a short path, for the sockets in it.
+    """
+
+    def __init__(self, node_id: str, folder: Path, controller: Controller) -> None:
+        self.id = node_id
+        self._folder = folder
+        self._controller = controller
+        self.port = free_ports(1)[0]
+        self._process: process.Process | None = None
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the keeper's and the instances' sockets lie."""
+        return self._folder / "run"
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the journal, the pointers and the releases lie."""
+        return self._folder / "state"
+
+    @property
+    def config_file(self) -> Path:
+        """What the agent is told."""
+        return self._folder / "agent.toml"
+
+    @property
+    def keeper(self) -> process.Process:
+        """The keeper's process, the first of the node's tree."""
+        if self._process is None:
+            raise process.ProcessError(f"cannot use node {self.id}: it was not started")
+        return self._process
+
+    async def enrol(self) -> None:
+        """Get a token and write the configuration."""
+        self._folder.mkdir(parents=True)
+        await self._controller.instar("node", "token", self.id, "--out", str(self._folder / "token"))
+        self.config_file.write_text(self._configuration(), encoding="utf-8")
+
+    async def start(self) -> None:
+        """Start the keeper, and with it the agent; or start them again on the same state."""
+        argv = [process.script("instar-agent"), "run", "--config", str(self.config_file)]
+        self._process = await process.start(
+            f"node {self.id}", argv, log=self._folder / "agent.log", environment=_inherited()
+        )
+
+    async def stop(self) -> None:
+        """Stop its services, its agent and its keeper."""
+        if self._process is None:
+            return
+        if self._process.is_running:
+            await self._shutdown()
+        await self._process.stop()
+        self._kill_instances()
+
+    async def _shutdown(self) -> None:
+        """Ask the keeper to stop what it keeps and to end."""
+        request = {"id": 1, "do": "shutdown", "components": "stop"}
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(process.STOP_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(self.run_dir / "keeper.sock")
+                writer.write(json.dumps(request).encode() + b"\n")
+                await reader.read()  # until the keeper is gone
+                writer.close()
+                await self.keeper.ended()
+
+    def _kill_instances(self) -> None:
+        """End what a keeper that was killed has left behind; its notes say what that is."""
+        for note in self.run_dir.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                os.killpg(int(json.loads(note.read_text(encoding="utf-8"))["pid"]), signal.SIGKILL)
+
+    def _configuration(self) -> str:
+        return f"""\
+node_id = "{self.id}"
+controller = "{self._controller.address}"
+token_file = "{self._folder / "token"}"
+state_dir = "{self.state_dir}"
+run_dir = "{self.run_dir}"
+
+[sockets.{bundles.COMPONENT}]
+{bundles.SOCKET} = "{HOST}:{self.port}"
+"""
+
+
+async def start_load(nodes: Sequence[Node], folder: Path, *, requests_per_second: float) -> process.Process:
+    """Start the load client on all nodes.
+
+    Args:
+        nodes: Whose services to ask.
+        folder: Where it writes ``requests.tsv``.
+        requests_per_second: Over all nodes together.
+    """
+    argv = [sys.executable, "-m", "controller.cli.demo.load", "--out", str(folder / "requests.tsv")]
+    argv += ["--rate", str(requests_per_second / len(nodes))]
+    for node in nodes:
+        argv += ["--node", f"{node.id}={HOST}:{node.port}"]
+    return await process.start("the load client", argv, log=folder / "load.log", environment=_inherited())
+
+
+def _inherited() -> dict[str, str]:
+    """Our own environment without settings that would send our processes elsewhere."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("INSTAR_", "OTEL_"))}
+
+
+def _otlp_environment(port: int) -> dict[str, str]:
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{port}",
+        "OTEL_EXPORTER_OTLP_INSECURE": "true",
+    }

@@ -1,0 +1,125 @@
+"""What the demo found, as one JSON document or as a few lines, and whether all of it held."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from controller.cli.demo import figures, receiver
+from instar.v1 import operation_pb2, rollout_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one run found.
+
+    Args:
+        rollouts: In the order in which they were asked for; the install is the first.
+        expected_states: The state that each of them should have ended in.
+        expected_version: The version that every node should run at the end.
+        versions: Number of nodes by the version that they run, by their own word.
+        trace: Spans of the upgrade to 1.1.0.
+    """
+
+    rollouts: Sequence[rollout_pb2.Rollout]
+    expected_states: Sequence[rollout_pb2.RolloutState.ValueType]
+    node_ids: frozenset[str]
+    expected_version: str
+    versions: Mapping[str, int]
+    requests: figures.Figures
+    trace: receiver.Trace
+    seconds: float
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Each thing that should have held and did not, as a sentence."""
+        wrong_states = [
+            f"rollout {rollout.name} ended {_state(rollout.state)}, not {_state(expected)}"
+            for rollout, expected in zip(self.rollouts, self.expected_states, strict=True)
+            if rollout.state != expected
+        ]
+        claims = {
+            f"nodes run {dict(self.versions)}, not {self.expected_version} alone": (
+                self.versions == {self.expected_version: len(self.node_ids)}
+            ),
+            f"{self.requests.failed} requests failed: {dict(self.requests.failures)}": self.requests.failed == 0,
+            "no request fell between activate and drained": self.requests.during_swap > 0,
+            f"the trace has {len(self.trace.roots)} roots, not one": len(self.trace.roots) == 1,
+            f"the trace has {len(self.trace.orphans)} orphans": not self.trace.orphans,
+            f"the trace lacks nodes {sorted(self.node_ids - self.trace.node_ids)}": (
+                self.node_ids <= self.trace.node_ids
+            ),
+        }
+        return (*wrong_states, *(text for text, held in claims.items() if not held))
+
+    def as_json(self) -> str:
+        """One JSON document."""
+        return json.dumps(
+            {
+                "rollouts": [_rollout(rollout) for rollout in self.rollouts],
+                "rollout": _rollout(self.rollouts[-1]),
+                "nodes": len(self.node_ids),
+                "versions": dict(self.versions),
+                "requests": {
+                    "total": self.requests.total,
+                    "failed": self.requests.failed,
+                    "failures": dict(self.requests.failures),
+                    "by_version": dict(self.requests.by_version),
+                    "during_swap": self.requests.during_swap,
+                    "p50_ms": self.requests.p50_ms,
+                    "p99_ms": self.requests.p99_ms,
+                    "p99_ms_during_swap": self.requests.p99_ms_during_swap,
+                },
+                "trace": {
+                    "trace_id": self.trace.trace_id,
+                    "spans": len(self.trace.spans),
+                    "roots": len(self.trace.roots),
+                    "orphans": len(self.trace.orphans),
+                    "nodes": sorted(self.trace.node_ids),
+                },
+                "seconds": round(self.seconds, 1),
+            }
+        )
+
+    def as_text(self) -> str:
+        """A few lines for people."""
+        requests, trace = self.requests, self.trace
+        versions = ", ".join(f"{number} on {version}" for version, number in self.versions.items())
+        answers = ", ".join(f"{version}: {number}" for version, number in requests.by_version.items())
+        lines = [
+            *(f"{rollout.name:<12} {_state(rollout.state)}" for rollout in self.rollouts),
+            f"nodes        {versions}",
+            f"requests     {requests.total}, {requests.failed} failed",
+            f"in the swap  {requests.during_swap} requests between activate and drained",
+            f"answered by  {answers}",
+            f"latency      p50 {requests.p50_ms} ms, p99 {requests.p99_ms} ms",
+            f"             p99 in the swap {requests.p99_ms_during_swap} ms",
+            f"trace        {trace.trace_id}",
+            f"spans        {len(trace.spans)}: {len(trace.roots)} root, {len(trace.orphans)} orphans",
+            f"took         {self.seconds:.1f} s",
+        ]
+        return "\n".join(lines)
+
+
+def progress(rollout: rollout_pb2.Rollout) -> str:
+    """One line on how far a rollout is."""
+    done = sum(change.state == operation_pb2.OPERATION_STATE_PERMANENT for change in rollout.changes)
+    line = (
+        f"{rollout.name}: {_state(rollout.state)}, wave {rollout.wave} of {len(rollout.plan.waves)}, "
+        f"{done} of {len(rollout.changes)} nodes done"
+    )
+    return f"{line}: {rollout.message}" if rollout.message else line
+
+
+def _rollout(rollout: rollout_pb2.Rollout) -> Mapping[str, str | int]:
+    return {
+        "name": rollout.name,
+        "state": _state(rollout.state),
+        "strategy": rollout_pb2.Strategy.Name(rollout.request.strategy).removeprefix("STRATEGY_"),
+        "waves": len(rollout.plan.waves),
+    }
+
+
+def _state(state: rollout_pb2.RolloutState.ValueType) -> str:
+    return rollout_pb2.RolloutState.Name(state).removeprefix("ROLLOUT_STATE_")

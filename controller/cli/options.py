@@ -1,0 +1,42 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@unique
+class Format(Enum):
+    """What a command prints on stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="json prints one JSON document, and nothing else.")]
+OutputOnly = Annotated[Format, typer.Option("--output", help="json prints one JSON document, and nothing else.")]
+Controller = Annotated[
+    str,
+    typer.Option("--controller", envvar="INSTAR_CONTROLLER", help="Address of the controller.", metavar="HOST:PORT"),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        envvar="INSTAR_TOKEN_FILE",
+        help="File of the token to show; the operator's of the local controller where it is left out.",
+    ),
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option("--state-dir", envvar="INSTAR_STATE_DIR", help="Where everything durable of the controller is."),
+]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", help="Give up waiting after this time, for example 90s or 10m; exit code 6.")
+]
+
+CONTROLLER_DEFAULT = "127.0.0.1:7443"

@@ -1,0 +1,112 @@
+"""`instar release`: build bundles, publish them, list what there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controller.cli import options
+
+if TYPE_CHECKING:
+    from controller import releases
+    from controller.cli import connection
+    from instar.v1 import release_service_pb2
+
+app = typer.Typer(no_args_is_help=True, help="Build, publish and list releases.")
+PUBLISH_SECONDS = 600.0  # the largest bundle over a slow disk
+
+
+@app.command()
+def build(
+    directory: Annotated[Path, typer.Argument(help="Folder with instar.toml at its root.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write the bundle to.")],
+    output: options.OutputOnly = options.Format.TABLE,
+) -> None:
+    """Make the bundle of a folder: the same files give the same bytes. __pycache__ is left out."""
+    from controller import releases
+    from controller.cli import document
+    from controller.config import manifest
+
+    bundle = releases.build(directory, out)
+    try:
+        with out.open("rb") as file:
+            told = manifest.parse(releases.manifest_text(file))
+    except Exception:
+        out.unlink()
+        raise
+    if output is options.Format.JSON:
+        document.write(
+            {
+                "component": told.name,
+                "version": told.version,
+                "digest": bundle.digest,
+                "size_bytes": bundle.size_bytes,
+                "file": str(out),
+            }
+        )
+        return
+    typer.echo(f"built {told.name} {told.version}: {out}, {bundle.size_bytes} bytes, {bundle.digest}")
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="A bundle made by `instar release build`.")],
+    *,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Publish a bundle; publishing the same bytes again changes nothing."""
+    from controller import releases
+    from controller.cli import connection, document, failures
+
+    try:
+        bundle = releases.measure(file)
+    except OSError as fault:
+        raise failures.usage("FILE", str(file), f"a bundle that can be read ({fault.strerror})") from fault
+
+    async def work(link: connection.Connection) -> release_service_pb2.PublishReleaseResponse:
+        return await link.call(link.releases.PublishRelease, _sent(bundle, file), seconds=PUBLISH_SECONDS)
+
+    answer = connection.with_controller(controller, token_file, work)
+    if output is options.Format.JSON:
+        document.write(document.of(answer))
+        return
+    release = answer.release
+    outcome = "published" if answer.created else "already published"
+    typer.echo(f"{outcome}: {release.component} {release.version}, {release.digest}")
+
+
+async def _sent(bundle: releases.Bundle, file: Path) -> AsyncIterator[release_service_pb2.PublishReleaseRequest]:
+    from controller import releases
+    from instar.v1 import release_service_pb2
+
+    header = release_service_pb2.PublishReleaseHeader(digest=bundle.digest, size_bytes=bundle.size_bytes)
+    yield release_service_pb2.PublishReleaseRequest(header=header)
+    with file.open("rb") as source:  # one command, nothing else waits
+        while chunk := source.read(releases.CHUNK_BYTES):
+            yield release_service_pb2.PublishReleaseRequest(chunk=chunk)
+
+
+@app.command("list")
+def list_releases(
+    component: Annotated[str, typer.Argument(help="Component; all where it is left out.")] = "",
+    *,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """List the releases, newest version first."""
+    from controller.cli import connection, document, tables
+    from instar.v1 import release_service_pb2
+
+    request = release_service_pb2.ListReleasesRequest(component=component)
+    answer = connection.answer(controller, token_file, "releases.ListReleases", request)
+    if output is options.Format.JSON:
+        document.write(document.of(answer))
+        return
+    tables.show(tables.releases(answer.releases))

@@ -1,0 +1,155 @@
+"""Settings of the controller: flag before environment before file before default.
+
+Rules kept here: read once, frozen afterwards; each value is text wherever it comes from and is checked in one place;
+an unknown key of the file is refused; as long as there is no TLS, only a loopback address is accepted. Left out: the
+command line that gives the flags (`controller.cli`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+
+from controller.core import errors
+
+ADDRESS_DEFAULT = "127.0.0.1:7443"
+HEARTBEAT_PERIOD_DEFAULT = "10s"
+HEARTBEAT_PERIOD_MIN = timedelta(milliseconds=100)  # below it the answers cost more than the work
+HEARTBEAT_PERIOD_MAX = timedelta(minutes=5)  # above it a dead node is noticed too late for any deadline
+_ENVIRONMENT_NAMES: Mapping[str, str] = {
+    "listen": "INSTAR_LISTEN",
+    "state_dir": "INSTAR_STATE_DIR",
+    "heartbeat_period": "INSTAR_HEARTBEAT_PERIOD",
+}
+_OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PORT_MAX = 65535
+_DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a controller is told before it starts.
+
+    Args:
+        listen: Loopback address and port; port 0 takes a free one.
+        state_dir: Where everything durable is.
+        heartbeat_period: Time between two heartbeats of an agent.
+        otlp_endpoint: Where spans go; empty for nowhere.
+    """
+
+    listen: str
+    state_dir: Path
+    heartbeat_period: timedelta
+    otlp_endpoint: str
+
+    @property
+    def operator_token_file(self) -> Path:
+        """The API token that the first start makes."""
+        return operator_token_file(self.state_dir)
+
+    @property
+    def principals_file(self) -> Path:
+        """The register of principals."""
+        return self.state_dir / "tokens" / "principals"
+
+
+def operator_token_file(state_dir: Path) -> Path:
+    """The API token that the first start of a controller makes in its state directory."""
+    return state_dir / "tokens" / "operator.token"
+
+
+def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None) -> Settings:
+    """Read the settings.
+
+    Args:
+        flags: By the name of the setting; None where a flag was not given.
+        environment: The variables of the process.
+        file: A TOML file; None where none was named.
+
+    Raises:
+        InvalidRequestError: The file cannot be read, a key is unknown, or a value breaks its rule.
+    """
+    given = _defaults(environment)
+    given |= _from_file(file) if file else {}
+    given |= _from_environment(environment)
+    given |= {key: value for key, value in flags.items() if value is not None}
+    return Settings(
+        listen=_loopback(given["listen"]),
+        state_dir=Path(given["state_dir"]).absolute(),
+        heartbeat_period=_period(given["heartbeat_period"]),
+        otlp_endpoint=given["otlp_endpoint"],
+    )
+
+
+def default_state_dir(environment: Mapping[str, str]) -> Path:
+    """``/var/lib/instar`` for root, else the XDG state directory."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/instar")
+    home = environment.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "instar"
+
+
+def _defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "listen": ADDRESS_DEFAULT,
+        "state_dir": str(default_state_dir(environment)),
+        "heartbeat_period": HEARTBEAT_PERIOD_DEFAULT,
+        "otlp_endpoint": "",
+    }
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    found = {key: environment[name] for key, name in _ENVIRONMENT_NAMES.items() if environment.get(name)}
+    for name in _OTLP_NAMES:  # as OpenTelemetry's own settings say, the more specific one last
+        found |= {"otlp_endpoint": environment[name]} if environment.get(name) else {}
+    return found | ({"otlp_endpoint": ""} if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" else {})
+
+
+def _from_file(file: Path) -> dict[str, str]:
+    try:
+        found = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise _invalid("config", str(file), f"a TOML file that can be read ({fault})") from fault
+    known = [one.name for one in fields(Settings)]
+    for key, value in found.items():
+        if key not in known:
+            raise _invalid(key, str(value), f"one of the keys {', '.join(known)}")
+        if not isinstance(value, str):
+            raise _invalid(key, str(value), "text in quotes")
+    return found
+
+
+def _loopback(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host
+    if not port.isascii() or not port.isdecimal() or int(port) > _PORT_MAX:
+        raise _invalid("listen", text, "ADDRESS:PORT with a port up to 65535")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError as fault:
+        raise _invalid("listen", text, "a loopback address and port, such as 127.0.0.1:7443 or [::1]:7443") from fault
+    if not address.is_loopback:
+        raise _invalid("listen", text, "a loopback address, since the controller does not speak TLS yet")
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"  # noqa: PLR2004  # of IP
+
+
+def _period(text: str) -> timedelta:
+    rule = f"seconds such as 2.5s, from {HEARTBEAT_PERIOD_MIN.total_seconds()}s to {HEARTBEAT_PERIOD_MAX.seconds}s"
+    if not _DURATION.fullmatch(text):
+        raise _invalid("heartbeat_period", text, rule)
+    period = timedelta(seconds=float(text.removesuffix("s")))
+    if not HEARTBEAT_PERIOD_MIN <= period <= HEARTBEAT_PERIOD_MAX:
+        raise _invalid("heartbeat_period", text, rule)
+    return period
+
+
+def _invalid(field: str, value: str, rule: str) -> errors.InvalidRequestError:
+    return errors.InvalidRequestError(
+        f"cannot use {field} {value!r}: it must be {rule}", code="setting_invalid", field=field, value=value, rule=rule
+    )

@@ -1,0 +1,218 @@
+"""The controller put together: store, engine, services, one gRPC server; and taken apart again in order.
+
+Rules kept here: the store is opened first, so that a second controller changes nothing; serving is said last and taken
+back first; agents are told before their streams close. Left out: what the parts do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+from grpc import aio
+
+from controller import clock, engine, releases
+from controller.config import settings
+from controller.core import errors
+from controller.engine import tasks
+from controller.rpc import (
+    agent_service,
+    door,
+    fleet_service,
+    health,
+    principals,
+    release_service,
+    rollout_service,
+)
+from controller.store import database, executor
+from instar.v1 import (
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    release_service_pb2,
+    release_service_pb2_grpc,
+    rollout_service_pb2,
+    rollout_service_pb2_grpc,
+)
+
+OPERATOR = "operator"  # the API principal that a first start makes
+DATABASE_NAME = "controller.db"
+MESSAGE_BYTES_MAX = 2 << 20  # 2 MiB received at once: twice the largest chunk of a bundle
+STOP_GRACE_SECONDS = 2.0  # for calls that are being answered; watchers come back to the next controller
+_SERVER_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second controller on one port shall fail, not share
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (agent_service_pb2, "AgentService"),
+        (fleet_service_pb2, "FleetService"),
+        (release_service_pb2, "ReleaseService"),
+        (rollout_service_pb2, "RolloutService"),
+    )
+)
+_logger = logging.getLogger(__name__)
+
+
+def run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        loaded: The settings.
+        ready: Told once where the controller listens, when it serves.
+
+    Raises:
+        RefusedError: Another controller uses the store or the address.
+    """
+    _log_as_json()
+    asyncio.run(_run(loaded, ready))
+
+
+async def _run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serving(loaded) as address:
+        ready(address)
+        await stop.wait()
+        _logger.info("stopping")
+
+
+@contextlib.asynccontextmanager
+async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
+    """A controller that serves while the block runs; yields where it listens.
+
+    Raises:
+        RefusedError: Another controller uses the store or the address.
+    """
+    loaded.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    time = clock.SystemClock()
+    store = database.Store(loaded.state_dir / DATABASE_NAME, executor.WriterThread())
+    with contextlib.closing(store):
+        register = principals.Register(loaded.principals_file)
+        _make_operator_token(loaded, register)
+        machine = engine.Engine(store, time, clock.RandomIds(), heartbeat_period=loaded.heartbeat_period)
+        blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
+        async with (
+            _emitting(store, loaded.otlp_endpoint),
+            _started(machine),
+            _listening(loaded, machine, blobs, register, time) as address,
+        ):
+            yield address
+
+
+@contextlib.asynccontextmanager
+async def _emitting(store: database.Store, endpoint: str) -> AsyncIterator[None]:
+    """Send spans while the block runs, where an endpoint is configured; else nothing of it is even imported."""
+    if not endpoint:
+        yield
+        return
+    from controller.telemetry import emit  # noqa: PLC0415  # as the line above says
+
+    emitter = emit.Emitter(store, endpoint)
+    guard = tasks.Guard()
+    guard.start(emitter.run(), "span emitter")
+    try:
+        yield
+    finally:
+        await guard.stop()
+        await emitter.close()
+
+
+@contextlib.asynccontextmanager
+async def _started(machine: engine.Engine) -> AsyncIterator[None]:
+    await machine.start()
+    try:
+        yield
+    finally:
+        await machine.stop()
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    loaded: settings.Settings,
+    machine: engine.Engine,
+    blobs: releases.Blobs,
+    register: principals.Register,
+    time: clock.Clock,
+) -> AsyncIterator[str]:
+    server = aio.server(interceptors=[door.Door(register)], options=_SERVER_OPTIONS)
+    agents = agent_service.AgentService(machine, caller=register.caller, open_blob=blobs.open_blob, clock=time)
+    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet_service.FleetService(machine), server)
+    release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
+        release_service.ReleaseService(machine, blobs, register, time), server
+    )
+    rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
+        rollout_service.RolloutService(machine, register), server
+    )
+    checks = health.Health(_SERVICES)
+    await checks.register(server)
+    address = _bind(server, loaded.listen)
+    await server.start()
+    await checks.serve()
+    try:
+        yield address
+    finally:
+        await checks.stop()
+        await agents.go_away()
+        await server.stop(STOP_GRACE_SECONDS)
+
+
+def _bind(server: aio.Server, address: str) -> str:
+    """Take the address; the one with the port that was found, where port 0 was asked for."""
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as fault:
+        raise errors.RefusedError(
+            f"cannot listen on {address}: another program does, or the address is not this machine's",
+            code="address_in_use",
+            field="listen",
+            value=address,
+            rule="a free address of this machine",
+        ) from fault
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _make_operator_token(loaded: settings.Settings, register: principals.Register) -> None:
+    """Make the first API token, where there is none yet."""
+    if not loaded.operator_token_file.exists():
+        token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
+        principals.write_private(loaded.operator_token_file, f"{token}\n")
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object for each record."""
+
+    _FACTS = ("trace_id", "rollout_id", "node_id", "session_generation")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record with the facts that it carries."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in self._FACTS if hasattr(record, name)}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log_as_json() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,0 +1,217 @@
+"""A real controller in a process of its own, the real command line against it, and agents that do as they are told.
+
+The agents speak the link over real gRPC, but run nothing: what they answer to an operation is what the test wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sysconfig
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grpc import aio
+
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, node_pb2, operation_pb2
+
+DEADLINE_SECONDS = 60.0
+INSTAR = str(Path(sysconfig.get_path("scripts")) / "instar")
+BAKED = node_pb2.ComponentStatus(health=node_pb2.HEALTH_HEALTHY)
+BAKED.healthy_for.FromSeconds(3600)
+_States = operation_pb2.OperationState
+_Response = agent_service_pb2.ConnectResponse
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:  # noqa: ANN401  # the test knows what it asked for
+        return json.loads(self.out)
+
+
+class House:
+    """A controller's folder and, while it runs, where it listens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.address = ""
+
+    @property
+    def operator_token(self) -> str:
+        return (self.state_dir / "tokens" / "operator.token").read_text().strip()
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("INSTAR_", "OTEL_"))}
+        return inherited | {"INSTAR_STATE_DIR": str(self.state_dir), "INSTAR_CONTROLLER": self.address}
+
+    async def start(self, *arguments: str, program: str = INSTAR) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            program,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self.environment,
+        )
+
+    async def instar(self, *arguments: str | Path, program: str = INSTAR) -> Outcome:
+        process = await self.start(*map(str, arguments), program=program)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            out, err = await process.communicate()
+        return Outcome(process.returncode or 0, out.decode(), err.decode())
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listen: str = "127.0.0.1:0") -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run the controller while the block runs; its logs go to a file, since nobody reads them meanwhile."""
+        with (self.folder / "controller.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                INSTAR,
+                *("controller", "serve", "--listen", listen, "--heartbeat-period", "0.2s", "-o", "json"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=self.environment,
+            )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                self.address = json.loads(await process.stdout.readuntil(b"}\n"))["listen"]
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+
+    def tree(self, version: str, more: str = "") -> Path:
+        """A folder that makes a bundle."""
+        root = self.folder / f"web-{version}"
+        root.mkdir()
+        manifest = f'name = "web"\nversion = "{version}"\ndriver = "handover"\ncommand = ["python", "main.py"]\n{more}'
+        (root / "instar.toml").write_text(manifest)
+        (root / "main.py").write_text(f"print({version!r})\n")
+        return root
+
+    async def publish(self, version: str) -> str:
+        """Publish a release; return its digest."""
+        bundle = self.folder / f"web-{version}.tar"
+        built = await self.instar("release", "build", self.tree(version), "-o", bundle, "--output", "json")
+        published = await self.instar("release", "publish", bundle)
+        assert published.code == 0, published
+        digest: str = built.document["digest"]
+        return digest
+
+    async def token(self, node_id: str) -> str:
+        file = self.folder / f"{node_id}.token"
+        made = await self.instar("node", "token", node_id, "--out", file)
+        assert made.code == 0, made
+        return file.read_text().strip()
+
+    @contextlib.asynccontextmanager
+    async def nodes(self, *node_ids: str, answer: Answer | None = None) -> AsyncIterator[None]:
+        """Agents that are connected while the block runs."""
+        tokens = {node_id: await self.token(node_id) for node_id in node_ids}
+        ready = [asyncio.Event() for _ in node_ids]
+        async with asyncio.TaskGroup() as group, aio.insecure_channel(self.address) as channel:
+            agents = [
+                group.create_task(_agent(channel, node_id, tokens[node_id], answer or succeed, event.set))
+                for node_id, event in zip(node_ids, ready, strict=True)
+            ]
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                for event in ready:
+                    await event.wait()
+            yield
+            for agent in agents:
+                agent.cancel()
+
+
+Answer = Callable[[str, agent_service_pb2.Assign], agent_service_pb2.Report]
+
+
+def succeed(_node_id: str, assign: agent_service_pb2.Assign) -> agent_service_pb2.Report:
+    """Be done at once, and healthy for long."""
+    component = node_pb2.ComponentStatus(
+        name=assign.component, version=assign.to_version, digest=assign.to_digest, permanent_digest=assign.to_digest
+    )
+    component.MergeFrom(BAKED)
+    if not assign.to_digest:
+        component = node_pb2.ComponentStatus(name=assign.component, removed=True)
+    return agent_service_pb2.Report(components=[component], operations=[status(assign, "PERMANENT")])
+
+
+def fail(_node_id: str, assign: agent_service_pb2.Assign) -> agent_service_pb2.Report:
+    """Go back by the version's fault."""
+    failed = status(assign, "ABORTED")
+    failed.fault = operation_pb2.FAULT_VERSION
+    failed.reason = "health_probe_failed"
+    failed.message = "the health probe failed 3 times"
+    return agent_service_pb2.Report(operations=[failed])
+
+
+def work_on(_node_id: str, assign: agent_service_pb2.Assign) -> agent_service_pb2.Report:
+    """Never come to an end."""
+    return agent_service_pb2.Report(operations=[status(assign, "RUNNING")])
+
+
+def status(assign: agent_service_pb2.Assign, state: str) -> operation_pb2.OperationStatus:
+    told = operation_pb2.OperationStatus(
+        operation_id=assign.operation_id,
+        fence=assign.fence,
+        component=assign.component,
+        state=_States.Value(f"OPERATION_STATE_{state}"),
+        step=operation_pb2.STEP_SOAK,
+    )
+    told.change_time.GetCurrentTime()
+    return told
+
+
+async def _agent(channel: aio.Channel, node_id: str, token: str, answer: Answer, ready: Callable[[], None]) -> None:
+    """One session: greet, answer each operation once, and beat in between."""
+    stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+    outgoing: asyncio.Queue[agent_service_pb2.Report] = asyncio.Queue()
+    call = stub.Connect(_said(node_id, outgoing), metadata=(("authorization", f"Bearer {token}"),))
+    async for response in call:
+        match response.WhichOneof("message"):
+            case "welcome":
+                ready()
+            case "assign":
+                outgoing.put_nowait(answer(node_id, response.assign))
+            case _:
+                pass
+
+
+async def _said(
+    node_id: str, outgoing: asyncio.Queue[agent_service_pb2.Report]
+) -> AsyncIterator[agent_service_pb2.ConnectRequest]:
+    hello = agent_service_pb2.Hello(
+        node_id=node_id,
+        boot_id="boot",
+        instance_token=node_id,
+        protocol_versions=[1],
+        agent_version="0.1.0",
+        capabilities=["driver.handover"],
+        labels={"zone": "a"},
+        report=agent_service_pb2.Report(),
+    )
+    yield agent_service_pb2.ConnectRequest(sequence=1, hello=hello)
+    sequence = 1
+    while True:
+        sequence += 1
+        report = agent_service_pb2.Report()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                report = await outgoing.get()
+        beat = agent_service_pb2.Heartbeat(report=report)
+        beat.send_time.GetCurrentTime()
+        yield agent_service_pb2.ConnectRequest(sequence=sequence, heartbeat=beat)
