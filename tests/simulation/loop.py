@@ -11,7 +11,10 @@ import asyncio
 import hashlib
 import random
 from collections import deque
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+Result = TypeVar("Result")
 
 
 class DeadlockError(Exception):
@@ -74,6 +77,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def trace_hash(self) -> str:
         """Hash over all that was recorded so far."""
         return self._trace.hexdigest()
+
+    def run_in_executor(  # there are no threads: what would run on one runs now
+        self, _executor: object, func: Callable[..., Result], *args: object
+    ) -> asyncio.Future[Result]:
+        done: asyncio.Future[Result] = self.create_future()
+        done.set_result(func(*args))
+        return done
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are no descriptors, so there are no events of theirs."""
