@@ -1,0 +1,35 @@
+"""The command `python -m tests.bench NAME [-o json]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from tests import bench
+from tests.bench import result
+
+_NOT_BENCHMARKS = {"__main__", "result"}
+
+
+def names() -> Sequence[str]:
+    """The benchmarks that there are."""
+    modules = (module.name for module in pkgutil.iter_modules(bench.__path__))
+    return sorted(name for name in modules if name not in _NOT_BENCHMARKS and not name.startswith("test_"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one benchmark and print what it measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("name", choices=names())
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    arguments = parser.parse_args(argv)
+    found: result.Result = importlib.import_module(f"tests.bench.{arguments.name}").measure()
+    print(found.as_json() if arguments.output == "json" else found.as_text())  # noqa: T201 it is what the command is for
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from controller.cli.demo import process
+
+
+async def demo(*arguments: str) -> dict[str, Any]:
+    argv = [process.script("instar"), "demo", *arguments, "-o", "json"]
+    found: dict[str, Any] = json.loads(await process.run("run the demo", argv, environment=os.environ))
+    return found
+
+
+@pytest.mark.slow
+async def test_the_demo_upgrades_a_live_service_and_loses_nothing() -> None:
+    found = await demo("--nodes", "3", "--strategy", "canary")
+
+    assert [(one["state"], one["strategy"], one["waves"]) for one in found["rollouts"]] == [
+        ("SUCCEEDED", "IMMEDIATE", 1),
+        ("SUCCEEDED", "CANARY", 2),
+    ]
+    assert found["versions"] == {"1.1.0": 3}
+    requests = found["requests"]
+    assert requests["failed"] == 0
+    assert requests["total"] >= 5000
+    assert requests["during_swap"] >= 1000
+    assert set(requests["by_version"]) == {"1.0.0", "1.1.0"}
+    trace = found["trace"]
+    assert (trace["roots"], trace["orphans"]) == (1, 0)
+    assert trace["spans"] >= 30
+    assert trace["nodes"] == ["demo-1", "demo-2", "demo-3"]
+
+
+@pytest.mark.slow
+async def test_the_demo_s_bad_release_takes_traffic_and_is_undone_by_itself() -> None:
+    found = await demo("--nodes", "2", "--bad")
+
+    assert [one["state"] for one in found["rollouts"]] == ["SUCCEEDED", "SUCCEEDED", "REVERTED"]
+    assert found["rollout"]["name"] == "web-1.2.0"
+    assert found["versions"] == {"1.1.0": 2}
+    assert found["requests"]["failed"] == 0
+    assert found["requests"]["by_version"]["1.2.0"] > 0
