@@ -25,7 +25,7 @@ from controller.core import errors, model
 
 MANIFEST_NAME = "instar.toml"
 BUNDLE_BYTES_MAX = 1 << 30  # 1 GiB: what a node can fetch and check within the deadlines of a rollout
-MANIFEST_BYTES_MAX = 256 << 10  # 256 KiB: a thousand times a usual one
+MANIFEST_BYTES_MAX = 64 << 10  # 64 KiB, as the node has it: a hundred times a long one
 FILES_MAX = 20_000  # past it a node spends more on names than on bytes
 CHUNK_BYTES = 1 << 20  # 1 MiB at a time, in memory and on the wire
 _BLOCK_BYTES = tarfile.BLOCKSIZE

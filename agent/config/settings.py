@@ -12,15 +12,14 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import cast
 
+import agent
 from agent.config import layout
 from agent.config.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "INSTAR_"
-DISTRIBUTION = "instar"
 DEFAULT_CONTROLLER = "127.0.0.1:7443"
 RUN_DIR_BYTES_MAX = 72  # a Unix socket path has at most 107 bytes; this leaves 35 for "/", instance id and ".probe"
 TEXT_KEYS = ("node_id", "state_dir", "run_dir", "controller", "token_file")
@@ -135,7 +134,7 @@ def read_token(path: Path) -> str:
 
 def agent_version() -> str:
     """Version of the agent that runs."""
-    return metadata.version(DISTRIBUTION)
+    return agent.__version__
 
 
 def _text(document: Mapping[str, object], environment: Mapping[str, str], key: str) -> str:

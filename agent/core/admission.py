@@ -1,4 +1,4 @@
-"""Whether an assignment may begin on this node: the fence, what is known already, and what the node runs.
+"""Whether an assignment may begin on this node: the fence, what is known already, the time, and what the node runs.
 
 Rules kept here: an assignment that is known changes nothing; one that is not begun changes nothing either and says
 why. Left out: the assignment's own course (`operation`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, unique
 
 from agent.core import model
@@ -15,12 +16,13 @@ from agent.core import model
 
 @unique
 class Verdict(Enum):
-    """What to do with an assignment."""
+    """What to do with an assignment; UNSURE is not answered, and the controller says it again."""
 
     BEGIN = "BEGIN"
     KNOWN = "KNOWN"
     EXPIRED = "EXPIRED"
     REFUSED = "REFUSED"
+    UNSURE = "UNSURE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Ledger:
         holder: The operation that holds the node until its COMMIT; None when it is free.
         current: Digest that is current, for each installed component.
         methods: Methods that the node's drivers can do.
+        latest_now: The latest that the controller's clock may show; None while this node is unsure of it.
     """
 
     highest_fence: int
@@ -49,6 +52,7 @@ class Ledger:
     holder: str | None
     current: Mapping[str, str]
     methods: frozenset[model.Method]
+    latest_now: datetime | None
 
 
 def admit(assignment: model.Assignment, ledger: Ledger) -> Answer:
@@ -58,6 +62,9 @@ def admit(assignment: model.Assignment, ledger: Ledger) -> Answer:
     stale = _judge_fence(assignment, ledger)
     if stale is not None:
         return stale
+    late = _judge_time(assignment, ledger)
+    if late is not None:
+        return late
     if ledger.holder is not None:
         return _refused("node_busy", f"operation {ledger.holder} holds the node")
     if assignment.method not in ledger.methods:
@@ -73,6 +80,18 @@ def _judge_fence(assignment: model.Assignment, ledger: Ledger) -> Answer | None:
         message = f"cannot tell the outcome of {assignment.operation_id}: it is older than what is remembered"
         return Answer(Verdict.EXPIRED, "outcome_expired", message)
     return _refused("fence_stale", f"fence {assignment.fence} is not above {ledger.highest_fence}")
+
+
+def _judge_time(assignment: model.Assignment, ledger: Ledger) -> Answer | None:
+    """Refuse what is late by the controller's clock; what the two clocks may differ by counts against it (G5)."""
+    if assignment.start_by is None:
+        return None
+    if ledger.latest_now is None:
+        return Answer(Verdict.UNSURE)
+    if ledger.latest_now <= assignment.start_by:
+        return None
+    rule = f"start_by was {assignment.start_by.isoformat()}, and it may be {ledger.latest_now.isoformat()}"
+    return _refused("start_by_passed", rule)
 
 
 def _judge_kind(assignment: model.Assignment, current: str) -> Answer:

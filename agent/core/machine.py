@@ -98,11 +98,7 @@ def _decide_order(state: operation.Operation, event: events.Order) -> operation.
 
 
 def _begin(state: operation.Operation, at: events.Moment) -> operation.Decision:
-    assignment = state.assignment
-    if assignment.start_by is not None and at.wall > assignment.start_by:
-        message = f"cannot begin at {at.wall.isoformat()}: start_by was {assignment.start_by.isoformat()}"
-        return operation.refuse(assignment, at, "start_by_passed", message)
-    is_removal = assignment.kind is model.ChangeKind.REMOVE
+    is_removal = state.assignment.kind is model.ChangeKind.REMOVE
     return _enter(state, transitions.Phase.PREFLIGHT if is_removal else transitions.Phase.FETCH, at)
 
 
@@ -257,7 +253,8 @@ def _soak(state: operation.Operation, event: events.Observed) -> operation.Decis
     wanted = state.assignment.soak_requests_min
     if event.served < wanted:
         message = f"cannot tell whether the new version is well: it answered {event.served} requests of {wanted}"
-        return _blame(state, event.at, "soak_requests_too_few", message)
+        # Too little evidence is none about the version (G8).
+        return _abort(state, event.at, model.Fault.INFRASTRUCTURE, "soak_requests_too_few", message)
     evidence = {"served": str(event.served), "health": event.health.value}
     soaked, record = _record(state, event.at, is_success=True, evidence=evidence)
     return replace(_go_on(soaked, transitions.Phase.COMMIT, event.at), records=(record,))

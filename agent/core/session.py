@@ -37,6 +37,7 @@ class State(Enum):
 class Opened:
     """A stream to the controller is there."""
 
+    at: datetime
     facts: model.HelloFacts
     report: model.Report
 
@@ -59,13 +60,17 @@ class Welcomed:
     """The controller accepted the session.
 
     Args:
+        at: When it came, on the agent's clock.
         generation: Number of this session among those of the node.
+        server_time: The controller's clock when it was sent.
     """
 
+    at: datetime
     session_id: str
     generation: int
     protocol_version: int
     heartbeat_period: timedelta
+    server_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,7 @@ class IllegalMessageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """What the last acknowledgement told of the two clocks.
+    """What the last exchange told of the two clocks.
 
     Args:
         offset: What to add to the agent's clock to get the controller's.
@@ -222,7 +227,8 @@ class Session:
         acknowledged_sequence: Highest sequence that the controller has acknowledged.
         carried: Results told and not acknowledged, by message, oldest first.
         is_full_wanted: True from the controller's request until the next heartbeat.
-        clock: None until a heartbeat has been acknowledged; outlives the session.
+        greeted_at: When the hello was sent, on the agent's clock; None before.
+        clock: None until a controller has answered once; outlives the session.
     """
 
     state: State = State.CLOSED
@@ -234,6 +240,7 @@ class Session:
     told: Told = field(default_factory=Told)
     carried: tuple[Carried, ...] = ()
     is_full_wanted: bool = False
+    greeted_at: datetime | None = None
     clock: ClockReading | None = None
 
     @property
@@ -265,8 +272,8 @@ def step(session: Session, event: Event) -> Decision:
 
 def _act(session: Session, event: Own) -> Decision:
     match event:
-        case Opened(facts, report):
-            return _greet(session, facts, report)
+        case Opened(at, facts, report):
+            return _greet(replace(session, greeted_at=at), facts, report)
         case Beat(at, report):
             return _beat(session, at, report)
         case Lost():
@@ -308,6 +315,7 @@ def _welcome(session: Session, welcome: Welcomed) -> Decision:
         session_id=welcome.session_id,
         generation=welcome.generation,
         heartbeat_period=welcome.heartbeat_period,
+        clock=_reading(session.greeted_at, welcome.server_time, welcome.at) or session.clock,
     )
     return Decision(opened, (BeatSoon(),))
 
@@ -337,17 +345,17 @@ def _acknowledge(session: Session, ack: Acknowledged) -> Decision:
         acknowledged_sequence=ack.sequence,
         told=told,
         carried=session.carried[len(covered) :],
-        clock=_reading(ack) or session.clock,
+        clock=_reading(ack.echo_sent_at, ack.server_time, ack.at) or session.clock,
     )
     is_worth_saying = settled.operations or settled.steps
     return Decision(session, (Settle(settled.operations, settled.steps),) if is_worth_saying else ())
 
 
-def _reading(ack: Acknowledged) -> ClockReading | None:
-    if ack.echo_sent_at is None or ack.echo_sent_at > ack.at:  # the agent's own clock was set back meanwhile
+def _reading(sent_at: datetime | None, server_time: datetime, at: datetime) -> ClockReading | None:
+    if sent_at is None or sent_at > at:  # the agent's own clock was set back meanwhile
         return None
-    round_trip = ack.at - ack.echo_sent_at
-    return ClockReading(ack.server_time + round_trip / 2 - ack.at, round_trip)
+    round_trip = at - sent_at
+    return ClockReading(server_time + round_trip / 2 - at, round_trip)
 
 
 def _everything(report: model.Report) -> model.Report:

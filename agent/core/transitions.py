@@ -56,7 +56,7 @@ _LATE = {events.Cancelled: (), events.Proceeded: ()}
 
 TRANSITIONS: Mapping[Phase, Mapping[type[events.Event], tuple[Phase, ...]]] = {
     # Each phase: which events it allows, and the phases that they may lead to beside staying.
-    P.ACCEPTED: {events.Began: (P.FETCH, P.PREFLIGHT, P.REFUSED), **_LEAVE},
+    P.ACCEPTED: {events.Began: (P.FETCH, P.PREFLIGHT), **_LEAVE},
     P.FETCH: {events.Succeeded: (P.VERIFY,), events.Ticked: (P.ABORTING,), **_WORK},
     P.VERIFY: {events.Succeeded: (P.STAGE,), events.Ticked: (P.ABORTING,), **_WORK},
     P.STAGE: {events.Succeeded: (P.PREFLIGHT,), events.Ticked: (P.ABORTING,), **_WORK},

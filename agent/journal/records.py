@@ -7,10 +7,11 @@ Left out: where the bytes lie (`agent.journal.slots`), and what an operation may
 
 from __future__ import annotations
 
+import functools
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -125,8 +126,13 @@ def from_plain(kind: type[T], plain: object) -> T:
         KeyError, TypeError, ValueError: It was not made from this class.
     """
     table = cast("Mapping[str, object]", plain)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(cast("Hashable", kind))
     return kind(**{name: _value(hint, table[name]) for name, hint in hints.items()})
+
+
+@functools.cache
+def _hints(kind: Hashable) -> Mapping[str, object]:
+    return typing.get_type_hints(kind)  # compiles each annotation anew; a journal holds hundreds of records
 
 
 def _value(hint: object, plain: object) -> object:

@@ -137,7 +137,7 @@ def response(message: agent_service_pb2.ConnectResponse, at: datetime) -> sessio
 def _response(message: agent_service_pb2.ConnectResponse, at: datetime) -> session.Message | None:
     match message.WhichOneof("message"):
         case "welcome":
-            return _welcome(message.welcome)
+            return _welcome(message.welcome, at)
         case "acknowledgement":
             return _acknowledgement(message.acknowledgement, at)
         case "full_report_request":
@@ -152,12 +152,14 @@ def _response(message: agent_service_pb2.ConnectResponse, at: datetime) -> sessi
             assert_never(kind)
 
 
-def _welcome(welcome: agent_service_pb2.Welcome) -> session.Welcomed:
+def _welcome(welcome: agent_service_pb2.Welcome, at: datetime) -> session.Welcomed:
     return session.Welcomed(
+        at=at,
         session_id=welcome.session_id,
         generation=welcome.session_generation,
         protocol_version=welcome.protocol_version,
         heartbeat_period=welcome.heartbeat_period.ToTimedelta(),
+        server_time=_instant(welcome.server_time),
     )
 
 

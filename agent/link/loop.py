@@ -128,7 +128,7 @@ class Link:
             await stream.close()
 
     async def _write(self, node: Node, stream: transport.Stream) -> None:
-        await self._take(session.Opened(node.hello_facts(), node.full_report()), node, stream)
+        await self._take(session.Opened(self._now(), node.hello_facts(), node.full_report()), node, stream)
         async with _within(WELCOME_DEADLINE_SECONDS, "cannot open a session: no welcome came"):
             while self._session.state is session.State.GREETING:
                 self._due.clear()

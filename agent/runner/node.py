@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Never, Protocol, assert_never
 
 from agent import depot, drivers, journal, processes
 from agent.config import settings
-from agent.core import admission, events, model, operation
+from agent.core import admission, events, model, operation, session
 from agent.drivers import handover
 from agent.runner import clock, executor, health, inventory, operations, steps, upkeep
 
@@ -38,6 +39,11 @@ class Link(steps.Source, Protocol):
 
     def wake(self) -> None:
         """Report soon."""
+        ...
+
+    @property
+    def clock(self) -> session.ClockReading | None:
+        """How the controller's clock stands to this node's; None until a controller has told."""
         ...
 
 
@@ -156,9 +162,11 @@ class Node:
             self._link.wake()
             return
         methods = frozenset(m for driver in self._drivers.values() for m in driver.capabilities().methods)
-        answer = admission.admit(assignment, self._operations.ledger(self._inventory.current, methods))
+        answer = admission.admit(
+            assignment, self._operations.ledger(self._inventory.current, methods, self._latest_now())
+        )
         match answer.verdict:
-            case admission.Verdict.KNOWN:
+            case admission.Verdict.KNOWN | admission.Verdict.UNSURE:
                 pass
             case admission.Verdict.EXPIRED:
                 self._operations.answer(self._expired(assignment, answer))
@@ -169,6 +177,10 @@ class Node:
             case _:
                 assert_never(answer.verdict)
         self._link.wake()
+
+    def _latest_now(self) -> datetime | None:
+        reading = self._link.clock
+        return self._rooms.now().wall + reading.offset + reading.round_trip / 2 if reading else None
 
     def _refuse(self, assignment: model.Assignment, answer: admission.Answer) -> None:
         """Refuse, for ever: a fence that is new is used up by it, so that no duplicate begins later."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from agent import journal
 from agent.core import admission, model, operation, transitions
@@ -82,7 +83,9 @@ class Operations:
         """True while an unfinished operation refers to the release."""
         return any(digest in {s.assignment.from_digest, s.assignment.to_digest} for s in self.unfinished)
 
-    def ledger(self, current: Mapping[str, str], methods: frozenset[model.Method]) -> admission.Ledger:
+    def ledger(
+        self, current: Mapping[str, str], methods: frozenset[model.Method], latest_now: datetime | None
+    ) -> admission.Ledger:
         """What admission looks at."""
         holders = [s for s in self.unfinished if s.phase is not transitions.Phase.SETTLING]
         return admission.Ledger(
@@ -91,6 +94,7 @@ class Operations:
             holder=holders[0].assignment.operation_id if holders else None,
             current=current,
             methods=methods,
+            latest_now=latest_now,
         )
 
     def outcome(self, operation_id: str) -> model.OperationStatus | None:

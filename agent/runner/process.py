@@ -57,6 +57,10 @@ class Alone:
     def wake(self) -> None:
         """Nobody listens."""
 
+    @property
+    def clock(self) -> None:
+        """Nobody has told."""
+
     async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Fail: there is nobody to fetch from."""
         yield b""

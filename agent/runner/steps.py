@@ -185,7 +185,7 @@ class Steps:
 
     async def _fetch(self, state: operation.Operation, source: Source) -> drivers.Evidence:
         digest = state.assignment.to_digest
-        if self._disk.has_release(digest) or self._disk.has_bundle(digest):
+        if await self._is_intact(digest) or self._disk.has_bundle(digest):
             return {"fetched_bytes": "0"}
         tries = 0
         while True:
@@ -203,10 +203,19 @@ class Steps:
             finally:
                 incoming.close()
 
+    async def _is_intact(self, digest: str) -> bool:
+        """True where the release is unpacked and has every byte that it should."""
+        if not self._disk.has_release(digest):
+            return False
+        try:
+            return await asyncio.to_thread(trees.tree_digest, self._disk.release_dir(digest)) == digest
+        except keeper_errors.RequestError:
+            return False
+
     async def _verify(self, state: operation.Operation) -> drivers.Evidence:
         assignment = state.assignment
         digest = assignment.to_digest
-        if not self._disk.has_release(digest):
+        if self._disk.has_bundle(digest):  # a release that was found damaged is replaced by what was fetched anew
             self._check_verdict(digest, await self._keeper.verify(digest))
             self._disk.discard_bundle(digest)
         read = self.manifest(digest)
@@ -243,11 +252,7 @@ class Steps:
         digest = state.assignment.from_digest
         if not digest:
             return {"point": "none"}
-        try:
-            seen = await asyncio.to_thread(trees.tree_digest, self._disk.release_dir(digest))
-        except keeper_errors.RequestError as error:
-            raise StepError(str(error), fault=model.Fault.INFRASTRUCTURE, reason="rollback_point_damaged") from error
-        if seen != digest:
+        if not await self._is_intact(digest):
             message = f"cannot begin: the release to go back to, {digest}, is damaged"
             raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="rollback_point_damaged")
         return {"point": digest, "version": self.manifest(digest).version}

@@ -20,6 +20,14 @@ from instar.v1 import manifest_pb2
 
 NAME_RULE = "1 to 63 lower-case letters, digits, dots and dashes, beginning and ending with a letter or digit"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+# As the node has it: an instance's id and socket paths are made of the name.
+COMPONENT_NAME_CHARS_MAX = 40
+ITEMS_MAX = 64  # of arguments, variables, sockets or series
+BACKLOG_MAX = 65_535
+PROBE_SOCKET = "instar-probe"  # the name that the hand-over protocol keeps for itself
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED = re.compile(r"INSTAR_.*|LISTEN_.*|TRACEPARENT")
+_PATH = re.compile(r"/[!-~]*")
 _PARSE_FIELD = re.compile(r"Failed to parse (\w+) field: ")
 SECONDS_MAX = 86_400  # one day: whatever a component waits for, it is not longer
 
@@ -83,12 +91,13 @@ def _is_opaque(message: descriptor.Descriptor) -> bool:
 
 def _check(manifest: manifest_pb2.Manifest) -> None:
     _check_name("name", manifest.name)
+    if len(manifest.name) > COMPONENT_NAME_CHARS_MAX:
+        _refuse("name", manifest.name, f"at most {COMPONENT_NAME_CHARS_MAX} characters long")
     versions.parse(manifest.version)
     if manifest.minimum_agent_version:
         versions.parse(manifest.minimum_agent_version, "minimum_agent_version")
     _check_name("driver", manifest.driver)
-    if not manifest.command or not manifest.command[0]:
-        _refuse("command", "", "a program and its arguments")
+    _check_command(manifest)
     _check_sockets(manifest)
     _check_environment(manifest)
     for field in ("readiness", "health"):
@@ -106,18 +115,38 @@ def _check_name(field: str, value: str) -> None:
         _refuse(field, value, NAME_RULE)
 
 
+def _check_command(manifest: manifest_pb2.Manifest) -> None:
+    if not manifest.command or not manifest.command[0]:
+        _refuse("command", "", "a program and its arguments")
+    if any("\0" in word for word in manifest.command):
+        _refuse("command", "", "without NUL")
+    for field in ("command", "environment", "sockets"):
+        _check_count(field, len(getattr(manifest, field)))
+    _check_count("metrics.series", len(manifest.metrics.series))
+
+
+def _check_count(field: str, count: int) -> None:
+    if count > ITEMS_MAX:
+        _refuse(field, str(count), f"at most {ITEMS_MAX} items long")
+
+
 def _check_sockets(manifest: manifest_pb2.Manifest) -> None:
     names = [socket.name for socket in manifest.sockets]
     for index, name in enumerate(names):
         _check_name("sockets.name", name)
-        if name in names[:index]:
-            _refuse("sockets.name", name, "a name that no other socket of the manifest has")
+        if name in (*names[:index], PROBE_SOCKET):
+            _refuse("sockets.name", name, f"a name that no other socket has, and not {PROBE_SOCKET}")
+    for socket in manifest.sockets:
+        if socket.backlog > BACKLOG_MAX:
+            _refuse("sockets.backlog", str(socket.backlog), f"at most {BACKLOG_MAX}")
 
 
 def _check_environment(manifest: manifest_pb2.Manifest) -> None:
     for name, value in manifest.environment.items():
-        if not name or "=" in name or "\0" in name + value:
-            _refuse(f"environment.{name}", value, "a name without '=' and a value without NUL")
+        if not _ENVIRONMENT_NAME.fullmatch(name) or "\0" in value:
+            _refuse(f"environment.{name}", value, "a name of letters, digits and underscores, and a value without NUL")
+        if _RESERVED.fullmatch(name):
+            _refuse(f"environment.{name}", value, "another name: this one is the hand-over protocol's")
 
 
 def _check_probe(field: str, probe: manifest_pb2.Probe) -> None:
@@ -128,8 +157,8 @@ def _check_probe(field: str, probe: manifest_pb2.Probe) -> None:
 
 
 def _check_path(field: str, path: str) -> None:
-    if not path.startswith("/") or not path.isprintable() or " " in path:
-        _refuse(field, path, "a path that begins with '/' and holds no space")
+    if not _PATH.fullmatch(path):
+        _refuse(field, path, "a path that begins with '/' and holds visible ASCII only")
 
 
 def _durations(message: object, path: str) -> Iterator[tuple[str, float]]:

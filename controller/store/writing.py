@@ -6,6 +6,7 @@ epoch; a node's fence never goes back; step records and spans are stored once, w
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -156,12 +157,16 @@ def _insert_once(connection: sa.Connection, table: sa.Table, values: Sequence[Ro
 
 
 def _upsert(connection: sa.Connection, table: sa.Table, values: Sequence[Row]) -> None:
-    if not values:
-        return
+    if values:
+        connection.execute(_upsert_into(table), values)
+
+
+@functools.cache
+def _upsert_into(table: sa.Table) -> sa.Insert:
     statement = sqlite.insert(table)
     keys = [column.name for column in table.primary_key]
     changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), values)
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def _lease_row(lease: rows.Lease) -> Row:

@@ -10,11 +10,12 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Never
 
 from agent.config import settings
-from agent.core import model
+from agent.core import model, session
 from agent.journal import records
 from agent.runner import node, process
 
@@ -41,6 +42,11 @@ class FileLink:
 
     def wake(self) -> None:
         """The next look is soon."""
+
+    @property
+    def clock(self) -> session.ClockReading:
+        """Leader and agent share a host."""
+        return session.ClockReading(timedelta(), timedelta())
 
     async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         data = (self._root / "bundles" / digest.removeprefix("sha256:")).read_bytes()[offset:]

@@ -34,6 +34,17 @@ async def test_an_upgrade_under_load_fails_no_request_and_becomes_permanent(a_no
     assert [each.version for each in await a_node.instances()] == ["1.1.0"]
 
 
+async def test_a_release_that_was_damaged_on_disk_is_fetched_anew(a_node: live_node.LiveNode) -> None:
+    digest = a_node.bundle("1.0.0")
+    damaged = a_node.keeper.state / "releases" / digest.removeprefix("sha256:")
+    damaged.mkdir(parents=True)
+    (damaged / "instar.toml").write_text("not what was published")
+    operation_id = a_node.assign("1.0.0", digest)
+    await a_node.until_state(operation_id, "PERMANENT")
+    assert (damaged / "instar.toml").read_text() != "not what was published"
+    assert [each.version for each in await a_node.instances()] == ["1.0.0"]
+
+
 async def test_a_version_that_goes_bad_in_use_is_undone_by_itself_and_fails_no_request(
     a_node: live_node.LiveNode,
 ) -> None:

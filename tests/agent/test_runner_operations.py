@@ -90,9 +90,9 @@ def test_only_what_is_not_yet_committed_holds_the_node(records: journal.Journal)
     known = operations.Operations(records, "boot")
     story = stories.Story().begins()
     write(known, story)
-    assert known.ledger({}, frozenset()).holder == "op-1"
+    assert known.ledger({}, frozenset(), None).holder == "op-1"
     assert known.is_changing("web")
     write(known, stories.Story().commits())
-    assert known.ledger({}, frozenset()).holder is None
+    assert known.ledger({}, frozenset(), None).holder is None
     assert not known.is_changing("web")
     assert known.latest_to("web", stories.NEW) is not None

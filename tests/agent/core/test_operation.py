@@ -125,7 +125,11 @@ def test_a_soak_without_enough_requests_proves_nothing_and_is_undone() -> None:
     story = Story().soaks()
     story.seconds = 5
     story.is_seen(served=9)
-    assert (story.phase, story.status.fault, story.status.reason) == ("ABORTING", VERSION, "soak_requests_too_few")
+    assert (story.phase, story.status.fault, story.status.reason) == (
+        "ABORTING",
+        model.Fault.INFRASTRUCTURE,
+        "soak_requests_too_few",
+    )
 
 
 @pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
@@ -168,15 +172,6 @@ def test_no_deadline_ends_a_commit_that_is_being_decided() -> None:
     story.seconds = 5
     assert story.is_seen().passes(1000).phase == "COMMIT"
     assert operation.next_deadline(story.state) is None
-
-
-def test_a_late_assignment_is_refused_and_changes_nothing() -> None:
-    story = Story(start_by=stories.EPOCH)
-    story.seconds = 1
-    story.begins()
-    assert (story.status.state, story.status.fault) == (model.OperationState.REFUSED, COMMAND)
-    assert (story.status.reason, story.effects) == ("start_by_passed", [])
-    assert Story(start_by=stories.EPOCH).begins().phase == "FETCH"
 
 
 @pytest.mark.parametrize("step", [*stories.STEPS_UNTIL_SOAK, Step.SOAK])
@@ -340,10 +335,19 @@ def test_every_phase_stands_in_the_tables() -> None:
     assert set(transitions.TRANSITIONS) == phases
     assert set(transitions.STATE_OF) == phases
     reached = {to for targets in transitions.TRANSITIONS.values() for tos in targets.values() for to in tos}
-    assert reached == phases - {transitions.Phase.ACCEPTED}
+    # An operation begins accepted or refused.
+    assert reached == phases - {transitions.Phase.ACCEPTED, transitions.Phase.REFUSED}
 
 
 def test_time_changes_nothing_of_what_has_ended() -> None:
     assert operation.next_deadline(Story().soaks().is_cancelled().succeeds(Step.ABORT).state) is None
     assert operation.next_deadline(Story().state) is None
     assert Story(deadline=timedelta(seconds=7)).state.deadline_seconds == 7
+
+
+def test_what_is_refused_has_ended_and_says_why() -> None:
+    at = events.Moment(5.0, stories.EPOCH)
+    refused = operation.refuse(stories.assignment(), at, "node_busy", "cannot begin: the node is held")
+    told = operation.status(refused.state)
+    assert (told.state, told.fault, told.reason) == (model.OperationState.REFUSED, COMMAND, "node_busy")
+    assert (refused.effects, refused.records) == ((), ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -16,6 +17,7 @@ FREE = admission.Ledger(
     holder=None,
     current={"web": stories.OLD},
     methods=frozenset({model.Method.HOT_SWAP}),
+    latest_now=stories.EPOCH,
 )
 
 
@@ -43,6 +45,18 @@ def test_a_fence_that_is_not_higher_than_the_highest_is_refused() -> None:
 def test_an_operation_older_than_what_is_remembered_has_expired() -> None:
     assert judge(fence=5) == (admission.Verdict.EXPIRED, "outcome_expired")
     assert judge(replace(FREE, fences={}), fence=7) == (admission.Verdict.EXPIRED, "outcome_expired")
+
+
+def test_what_is_late_by_the_controllers_clock_is_refused() -> None:
+    second = timedelta(seconds=1)
+    assert judge(start_by=stories.EPOCH) == (admission.Verdict.BEGIN, "")
+    assert judge(start_by=stories.EPOCH - second) == (admission.Verdict.REFUSED, "start_by_passed")
+
+
+def test_a_node_that_is_unsure_of_the_controllers_clock_answers_nothing_yet() -> None:
+    unsure = replace(FREE, latest_now=None)
+    assert judge(unsure, start_by=stories.EPOCH) == (admission.Verdict.UNSURE, "")
+    assert judge(unsure) == (admission.Verdict.BEGIN, "")
 
 
 @pytest.mark.parametrize(

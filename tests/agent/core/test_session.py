@@ -19,7 +19,7 @@ RUNNING = model.OperationStatus("r/1", 8, "web", model.OperationState.RUNNING, m
 COMMITTED = replace(RUNNING, state=model.OperationState.COMMITTED, step=model.Step.COMMIT)
 FETCHED = model.StepRecord("r/1", 1, model.Step.FETCH, NOW, NOW, is_success=True, evidence={})
 EVERYTHING = model.Report(metrics=(LOAD,), components=(WEB,))
-WELCOME = session.Welcomed("s-1", 3, 1, PERIOD)
+WELCOME = session.Welcomed(NOW, "s-1", 3, 1, PERIOD, NOW)
 
 
 def acknowledged(sequence: int, *, at: datetime = NOW) -> session.Acknowledged:
@@ -29,7 +29,7 @@ def acknowledged(sequence: int, *, at: datetime = NOW) -> session.Acknowledged:
 EVENTS: dict[type[session.Event], session.Event] = {
     type(event): event
     for event in (
-        session.Opened(FACTS, EVERYTHING),
+        session.Opened(NOW, FACTS, EVERYTHING),
         session.Beat(NOW, EVERYTHING),
         session.Lost(),
         WELCOME,
@@ -50,7 +50,7 @@ def run(*events: session.Event) -> session.Session:
 
 
 def opened(report: model.Report = EVERYTHING) -> session.Session:
-    return run(session.Opened(FACTS, report), WELCOME)
+    return run(session.Opened(NOW, FACTS, report), WELCOME)
 
 
 def beat(at: session.Session, report: model.Report) -> tuple[session.Session, session.SendHeartbeat]:
@@ -62,9 +62,9 @@ def beat(at: session.Session, report: model.Report) -> tuple[session.Session, se
 
 REACHED = {
     session.State.CLOSED: run(),
-    session.State.GREETING: run(session.Opened(FACTS, EVERYTHING)),
+    session.State.GREETING: run(session.Opened(NOW, FACTS, EVERYTHING)),
     session.State.OPEN: opened(),
-    session.State.LEAVING: run(session.Opened(FACTS, EVERYTHING), WELCOME, session.WentAway(PERIOD)),
+    session.State.LEAVING: run(session.Opened(NOW, FACTS, EVERYTHING), WELCOME, session.WentAway(PERIOD)),
 }
 
 
@@ -85,7 +85,7 @@ def test_every_event_either_leads_where_the_table_says_or_raises(
 
 
 def test_the_hello_is_message_one_and_tells_everything() -> None:
-    decision = session.step(session.Session(), session.Opened(FACTS, EVERYTHING))
+    decision = session.step(session.Session(), session.Opened(NOW, FACTS, EVERYTHING))
     assert decision.effects == (session.SendHello(1, FACTS, EVERYTHING),)
 
 
@@ -93,6 +93,13 @@ def test_a_welcome_makes_the_first_heartbeat_due_at_once() -> None:
     decision = session.step(REACHED[session.State.GREETING], WELCOME)
     assert decision.effects == (session.BeatSoon(),)
     assert (decision.session.session_id, decision.session.generation) == ("s-1", 3)
+
+
+def test_a_welcome_tells_how_the_two_clocks_stand() -> None:
+    second = timedelta(seconds=1)
+    welcome = replace(WELCOME, at=NOW + 2 * second, server_time=NOW + 11 * second)
+    after = session.step(REACHED[session.State.GREETING], welcome).session
+    assert after.clock == session.ClockReading(offset=10 * second, round_trip=2 * second)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +231,8 @@ def test_an_acknowledgement_tells_the_offset_of_the_clocks_and_the_next_period()
 @pytest.mark.parametrize("echo", [None, NOW + timedelta(seconds=1)], ids=["no echo", "clock was set back"])
 def test_an_acknowledgement_without_a_usable_echo_tells_no_offset(echo: datetime | None) -> None:
     after, _ = beat(opened(), EVERYTHING)
-    assert session.step(after, replace(acknowledged(2), echo_sent_at=echo)).session.clock is None
+    told = replace(acknowledged(2, at=NOW), echo_sent_at=echo, server_time=NOW + timedelta(hours=1))
+    assert session.step(after, told).session.clock == after.clock
 
 
 def test_a_lost_session_keeps_the_clock_reading_and_nothing_that_was_told() -> None:

@@ -148,7 +148,7 @@ def test_the_words_of_the_session_arrive() -> None:
     echo = convert.heartbeat(session.SendHeartbeat(2, NOW, model.Report(), is_full=False)).heartbeat.send_time
     ack = agent_convert.acknowledgement(5, echo_send_time=echo, server_time=NOW, heartbeat_period=period)
     bare = agent_convert.acknowledgement(1, echo_send_time=None, server_time=NOW, heartbeat_period=period)
-    assert convert.response(agent_convert.welcome(grant, 1), later) == session.Welcomed("s", 4, 1, period)
+    assert convert.response(agent_convert.welcome(grant, 1), later) == session.Welcomed(later, "s", 4, 1, period, NOW)
     assert convert.response(ack, later) == session.Acknowledged(later, 5, NOW, NOW, period)
     assert convert.response(bare, later) == session.Acknowledged(later, 1, None, NOW, period)
     assert convert.response(agent_convert.full_report_request(6), later) == session.FullReportRequested(6)
