@@ -164,9 +164,15 @@ class Marks:
             if mark.is_rolling_back:
                 self._resume_old(mark)
             elif not self._is_alive(mark.new_instance_id):
-                self._roll_back(mark, f"instance {mark.new_instance_id} ended while there was no keeper")
+                self._roll_back(mark, self._why_ended_unseen(mark))
             else:
                 self._watch_deadline(mark)
+
+    def _why_ended_unseen(self, mark: Mark) -> str:
+        """Blame the new instance only if the old one outlived the keeper: what kills all is not the version's fault."""
+        if mark.old_instance_id is not None and self._is_alive(mark.old_instance_id):
+            return f"instance {mark.new_instance_id} ended while there was no keeper"
+        return "no instance outlived the keeper"
 
     def _watch_deadline(self, mark: Mark) -> None:
         remaining = max(0.0, mark.deadline_monotonic - self._loop.now())

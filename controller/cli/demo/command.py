@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from controller.cli import options, upgrade_commands
+
+if TYPE_CHECKING:
+    from controller.cli.demo import report
 
 FAILED_EXIT_CODE = 1  # something that should have held did not
 NODES_MAX = 50  # more than that, on one machine, measures the machine
@@ -39,7 +44,9 @@ def demo(
         print(f"{time.monotonic() - began_seconds:6.1f} s  {line}", file=sys.stderr, flush=True)  # noqa: T201 progress
 
     try:
-        found = asyncio.run(scenario.run(wanted, say))
+        found = asyncio.run(_run(scenario.run(wanted, say)))
+    except asyncio.CancelledError as error:
+        raise typer.Abort from error
     except process.ProcessError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(FAILED_EXIT_CODE) from error
@@ -48,3 +55,11 @@ def demo(
         typer.echo(f"did not hold: {fault}", err=True)
     if found.faults:
         raise typer.Exit(FAILED_EXIT_CODE)
+
+
+async def _run(work: Coroutine[None, None, report.Report]) -> report.Report:
+    """Do the work; SIGTERM gives it up, and what it has started is stopped first."""
+    running = asyncio.current_task()
+    assert running is not None  # noqa: S101 a coroutine that runs is in a task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    return await work

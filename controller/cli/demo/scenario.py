@@ -73,7 +73,10 @@ async def run(options: Options, say: Say) -> report.Report:
         async with AsyncExitStack() as started:
             stage = await _set_up(options, root, started, say)
             found = await _perform(stage, options, lambda: ticks.monotonic() - began_seconds)
-    except BaseException:
+    except asyncio.CancelledError:
+        shutil.rmtree(root)
+        raise
+    except Exception:
         say(f"what was written is kept in {root}")
         raise
     shutil.rmtree(root)
@@ -119,9 +122,17 @@ async def _set_up(options: Options, root: Path, started: AsyncExitStack, say: Sa
 
 
 async def _together(actions: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        for action in actions:
-            tasks.create_task(action())
+    """Do some things at the same time.
+
+    Raises:
+        process.ProcessError: One of them failed; the others were given up.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for action in actions:
+                tasks.create_task(action())
+    except ExceptionGroup as group:
+        raise process.ProcessError("\n".join(str(error) for error in group.exceptions)) from group
 
 
 async def _is_connected(stage: _Stage) -> bool:
