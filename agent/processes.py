@@ -59,6 +59,16 @@ class Decision(Enum):
 
 
 @unique
+class Cause(Enum):
+    """Why an operation ended as it did; only the death of the new instance speaks against its version."""
+
+    AGENT_ASKED = "agent_asked"
+    AGENT_AWAY = "agent_away"
+    INSTANCE_DIED = "instance_died"
+    ALL_DIED = "all_died"
+
+
+@unique
 class OnShutdown(Enum):
     """What a shutdown of the keeper does to the components."""
 
@@ -190,6 +200,7 @@ class Outcome:
 
     operation_id: str
     decision: Decision
+    cause: Cause
     why: str
 
 
@@ -457,4 +468,4 @@ def _mark(body: dict[str, Any]) -> Mark:
 
 
 def _outcome(body: dict[str, Any]) -> Outcome:
-    return Outcome(body["operation_id"], Decision(body["outcome"]), body["why"])
+    return Outcome(body["operation_id"], Decision(body["outcome"]), Cause(body["cause"]), body["why"])

@@ -44,7 +44,7 @@ def instance_of(seen: processes.Instance) -> model.Instance:
 
 def fault_of(outcome: processes.Outcome) -> model.Fault:
     """Whose fault it was that the keeper went back: the new instance's that ended, or nobody's who was away."""
-    return model.Fault.VERSION if outcome.why.startswith("instance ") else model.Fault.INFRASTRUCTURE
+    return model.Fault.VERSION if outcome.cause is processes.Cause.INSTANCE_DIED else model.Fault.INFRASTRUCTURE
 
 
 class Handover:

@@ -15,6 +15,10 @@ from agent.keeper import control, errors, fields, instance, instances, loop, pla
 
 COMMITTED = "committed"
 ROLLED_BACK = "rolled_back"
+AGENT_ASKED = "agent_asked"
+AGENT_AWAY = "agent_away"
+INSTANCE_DIED = "instance_died"
+ALL_DIED = "all_died"
 MARKS_MAX = 16  # one operation at a time holds a node; more is a broken agent
 OUTCOMES_MAX = 64  # of the contract with the agent
 WORD_TIMEOUT_SECONDS = 2.0  # an instance obeys within a turn of its event loop
@@ -43,10 +47,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an operation ended."""
+    """How an operation ended; ``cause`` for programs, ``why`` for people."""
 
     operation_id: str
     outcome: str
+    cause: str
     why: str
 
 
@@ -119,7 +124,7 @@ class Marks:
         if mark is not None and mark.new_instance_id != current_instance_id:
             raise fields.refuse("current_instance_id", current_instance_id, f"{mark.new_instance_id} was marked")
         if mark is not None and not mark.is_rolling_back and not self._is_alive(mark.new_instance_id):
-            self._roll_back(mark, f"instance {mark.new_instance_id} ended before the commit")
+            self._roll_back(mark, INSTANCE_DIED, f"instance {mark.new_instance_id} ended before the commit")
         elif mark is not None and not mark.is_rolling_back:
             self._commit(mark)
         if operation_id not in self._outcomes:
@@ -133,7 +138,7 @@ class Marks:
         mark = self._marks.get(operation_id)
         if mark is not None and not mark.is_rolling_back:
             del self._marks[operation_id]
-            self._decide(Outcome(operation_id, ROLLED_BACK, "the agent aborted"))
+            self._decide(Outcome(operation_id, ROLLED_BACK, AGENT_ASKED, "the agent aborted"))
 
     def on_exit(self, ended: instance.Instance) -> None:
         """Roll back what the ended instance was to become."""
@@ -142,7 +147,7 @@ class Marks:
                 if mark.is_rolling_back:
                     self._finish_when_old_serves(mark)
                 else:
-                    self._roll_back(mark, f"instance {ended.id} ended before the commit")
+                    self._roll_back(mark, INSTANCE_DIED, f"instance {ended.id} ended before the commit")
 
     def on_agent_gone(self) -> None:
         """Look at the deadlines at once: an agent that was late is away now."""
@@ -164,15 +169,16 @@ class Marks:
             if mark.is_rolling_back:
                 self._resume_old(mark)
             elif not self._is_alive(mark.new_instance_id):
-                self._roll_back(mark, self._why_ended_unseen(mark))
+                self._roll_back_unseen(mark)
             else:
                 self._watch_deadline(mark)
 
-    def _why_ended_unseen(self, mark: Mark) -> str:
+    def _roll_back_unseen(self, mark: Mark) -> None:
         """Blame the new instance only if the old one outlived the keeper: what kills all is not the version's fault."""
         if mark.old_instance_id is not None and self._is_alive(mark.old_instance_id):
-            return f"instance {mark.new_instance_id} ended while there was no keeper"
-        return "no instance outlived the keeper"
+            self._roll_back(mark, INSTANCE_DIED, f"instance {mark.new_instance_id} ended while there was no keeper")
+        else:
+            self._roll_back(mark, ALL_DIED, "no instance outlived the keeper")
 
     def _watch_deadline(self, mark: Mark) -> None:
         remaining = max(0.0, mark.deadline_monotonic - self._loop.now())
@@ -181,11 +187,11 @@ class Marks:
     def _on_deadline(self, mark: Mark) -> None:
         is_standing = self._marks.get(mark.operation_id) is mark and not mark.is_rolling_back
         if is_standing and not self._is_agent_attached():
-            self._roll_back(mark, "no agent was attached past the deadline")
+            self._roll_back(mark, AGENT_AWAY, "no agent was attached past the deadline")
 
     def _commit(self, mark: Mark) -> None:
         """Write the decision, then believe it: a keeper that dies right after the answer must not undo it."""
-        outcome = Outcome(mark.operation_id, COMMITTED, "the agent committed")
+        outcome = Outcome(mark.operation_id, COMMITTED, AGENT_ASKED, "the agent committed")
         del self._marks[mark.operation_id]
         self._outcomes[mark.operation_id] = outcome
         try:
@@ -195,12 +201,12 @@ class Marks:
             self._marks[mark.operation_id] = mark
             raise errors.RequestError("write_failed", f"cannot commit {mark.operation_id}: {error}") from error
 
-    def _roll_back(self, mark: Mark, why: str) -> None:
+    def _roll_back(self, mark: Mark, cause: str, why: str) -> None:
         if mark.is_rolling_back:
             return
         mark.is_rolling_back = True
         self._resume_old(mark)  # first of all, before anything is written
-        self._decide(Outcome(mark.operation_id, ROLLED_BACK, why))
+        self._decide(Outcome(mark.operation_id, ROLLED_BACK, cause, why))
 
     def _resume_old(self, mark: Mark) -> None:
         if mark.old_instance_id is None:

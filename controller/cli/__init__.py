@@ -12,6 +12,9 @@ import sys
 
 def main() -> None:
     """Run the command that the arguments name, and leave with its exit code."""
-    from controller.cli import application
+    try:
+        from controller.cli import application
+    except ModuleNotFoundError as error:  # a host that has the agent alone
+        sys.exit(f"cannot run instar: {error.name} is missing; install instar[controller]")
 
     sys.exit(application.run(sys.argv[1:]))

@@ -27,6 +27,7 @@ class Seen:
 
     fence: int = 0
     known: set[str] = field(default_factory=set)
+    steps: dict[str, int] = field(default_factory=dict)
     over: set[str] = field(default_factory=set)
     lit_at_seconds: float = 0.0
 
@@ -118,5 +119,10 @@ class Checkers:
         unfinished = {state.assignment.operation_id for state in operations.unfinished}
         for operation_id in sorted(unfinished & seen.over):
             self._found(f"G4 nothing is carried out twice: {operation_id} began again on {host.node_id}")
+        for state in operations.unfinished:
+            operation_id = state.assignment.operation_id
+            if state.steps_ended < seen.steps.get(operation_id, 0):
+                self._found(f"G4 nothing is carried out twice: {operation_id} began anew on {host.node_id}")
+            seen.steps[operation_id] = state.steps_ended
         seen.over |= seen.known - unfinished
         seen.known |= unfinished

@@ -129,7 +129,7 @@ class Host:
         self.end(instance_id, exit_code=1)
         for mark in list(self.marks.values()):
             if mark.new_instance_id == instance_id:
-                self.roll_back(mark, f"instance {instance_id} ended before commit")
+                self.roll_back(mark, processes.Cause.INSTANCE_DIED, f"{instance_id} ended before the commit")
         self.revive(instance_id)
 
     def end(self, instance_id: str, exit_code: int) -> None:
@@ -150,10 +150,12 @@ class Host:
         if seen.is_kept and seen.state is S.EXITED:
             self._later(RESTART_SECONDS, instance_id, seen.pid, self._start_again)
 
-    def roll_back(self, mark: processes.Mark, why: str) -> None:
+    def roll_back(self, mark: processes.Mark, cause: processes.Cause, why: str) -> None:
         """Resume the old instance first, then end the new one."""
         del self.marks[mark.operation_id]
-        self.outcomes[mark.operation_id] = processes.Outcome(mark.operation_id, processes.Decision.ROLLED_BACK, why)
+        self.outcomes[mark.operation_id] = processes.Outcome(
+            mark.operation_id, processes.Decision.ROLLED_BACK, cause, why
+        )
         old = self.instances.get(mark.old_instance_id or "")
         if old is not None and old.state not in GONE:
             self.change(old.id, S.ACTIVE)
@@ -167,7 +169,7 @@ class Host:
         if mark is None:
             return
         if self.client is None:
-            self.roll_back(mark, "no agent came back before the deadline")
+            self.roll_back(mark, processes.Cause.AGENT_AWAY, "no agent came back before the deadline")
         else:
             self._after(1.0, lambda: self.check_mark(operation_id))
 
@@ -309,14 +311,14 @@ class Keeper(processes.Keeper):
             mark = self._host.marks.pop(operation_id, None)
             if mark is None or mark.new_instance_id != current_instance_id:
                 raise processes.KeeperError("mark_unknown", f"cannot commit {operation_id}: it has no mark")
-            outcome = processes.Outcome(operation_id, processes.Decision.COMMITTED, "asked by the agent")
+            outcome = processes.Outcome(operation_id, processes.Decision.COMMITTED, processes.Cause.AGENT_ASKED, "")
             self._host.outcomes[operation_id] = outcome
         return outcome
 
     async def unmark(self, operation_id: str) -> None:
         await self._answer()
         if self._host.marks.pop(operation_id, None) is not None:
-            outcome = processes.Outcome(operation_id, processes.Decision.ROLLED_BACK, "asked by the agent")
+            outcome = processes.Outcome(operation_id, processes.Decision.ROLLED_BACK, processes.Cause.AGENT_ASKED, "")
             self._host.outcomes[operation_id] = outcome
 
     async def keep(self, component: str, instance_id: str) -> None:

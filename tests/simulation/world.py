@@ -26,7 +26,8 @@ from tests.simulation import loop as loops
 
 STORY_SECONDS = 600.0  # that faults go on at least
 LIVENESS_SECONDS = 3600.0  # within which every rollout ends once faults have stopped
-FAULT_GAP_SECONDS = 15.0  # between two faults, on average
+FAULT_GAP_SECONDS = 10.0  # between two faults, on average
+AIMED_SHARE = 0.7  # of the faults of hosts, at those that are in the middle of something
 CUT_SECONDS = (5.0, 90.0)  # that nodes are cut off
 ABSENCE_SECONDS = (1.0, 45.0)  # that no controller is up
 CHECK_SECONDS = 1.0  # between two looks at all nodes
@@ -185,6 +186,12 @@ class World:
     async def run(self) -> None:
         """Tell the story under faults, then let everything come to rest."""
         await self.controller.start()
+        try:
+            await self._live()
+        finally:
+            await self.controller.crash()
+
+    async def _live(self) -> None:
         async with asyncio.TaskGroup() as group:
             lives = [group.create_task(each.run(), name=f"host {node_id}") for node_id, each in self.fleet.items()]
             watch = group.create_task(self._watch(), name="checkers")
@@ -195,7 +202,6 @@ class World:
             await self._rest()
             for task in (*lives, watch):
                 task.cancel()
-        await self.controller.crash()
 
     async def _watch(self) -> None:
         while True:
@@ -314,7 +320,10 @@ class World:
                 group.create_task(fault(), name=fault.__name__)
 
     def _some_host(self) -> host.Host:
-        return self.fleet[self.loop.random.choice(sorted(self.fleet))]
+        """Draw a host; where one works on an operation, mostly one of those."""
+        busy = [node_id for node_id, each in self.fleet.items() if each.agent and each.agent._operations.unfinished]
+        is_aimed = bool(busy) and self.loop.random.random() < AIMED_SHARE
+        return self.fleet[self.loop.random.choice(busy if is_aimed else sorted(self.fleet))]
 
     async def _cut_off(self) -> None:
         self.faults["nodes cut off"] += 1

@@ -86,7 +86,8 @@ async def test_an_agent_that_stays_away_past_the_deadline_loses_the_swap_and_no_
         await node.is_gone(watcher, new.id)
         await seen.until_served(OLD, 50)
     inspection = await watcher.inspect()
-    assert [each.decision for each in inspection.outcomes] == [processes.Decision.ROLLED_BACK]
+    (outcome,) = inspection.outcomes
+    assert (outcome.decision, outcome.cause) == (processes.Decision.ROLLED_BACK, processes.Cause.AGENT_AWAY)
     assert (await node.find(watcher, old.id)).state is processes.InstanceState.ACTIVE
     assert seen.failures == []
 
@@ -139,7 +140,20 @@ async def test_a_new_instance_that_dies_while_there_is_no_keeper_is_rolled_back_
     a_node.start()
     keeper = await a_node.client()
     await node.reaches(keeper, old.id, processes.InstanceState.ACTIVE)
-    assert (await keeper.commit("op-1", new.id)).decision is processes.Decision.ROLLED_BACK
+    outcome = await keeper.commit("op-1", new.id)
+    assert (outcome.decision, outcome.cause) == (processes.Decision.ROLLED_BACK, processes.Cause.INSTANCE_DIED)
+
+
+async def test_what_kills_every_instance_and_the_keeper_is_nobodys_fault(a_node: node.Node) -> None:
+    first = await a_node.attached()
+    old = await a_node.serving(first, OLD)
+    new = await switched(first, a_node, old)
+    a_node.kill()
+    node.kill(new.pid)
+    node.kill(old.pid)
+    a_node.start()
+    outcome = await (await a_node.client()).commit("op-1", new.id)
+    assert (outcome.decision, outcome.cause) == (processes.Decision.ROLLED_BACK, processes.Cause.ALL_DIED)
 
 
 async def test_a_committed_swap_stays_committed_for_the_next_keeper(a_node: node.Node) -> None:

@@ -27,7 +27,8 @@ async def test_a_commit_of_a_dead_instance_is_a_roll_back_even_before_its_death_
     await keeper.mark("op-1", new.id, None, LONG)
     node.kill(new.pid)
     assert node.is_over(new.pid)
-    assert (await keeper.commit("op-1", new.id)).decision is processes.Decision.ROLLED_BACK
+    outcome = await keeper.commit("op-1", new.id)
+    assert (outcome.decision, outcome.cause) == (processes.Decision.ROLLED_BACK, processes.Cause.INSTANCE_DIED)
 
 
 async def test_an_install_that_the_agent_leaves_alone_is_stopped_at_the_deadline(a_node: node.Node) -> None:

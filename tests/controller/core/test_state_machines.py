@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from controller.core import model, progress, rollout
+from tests import documents
 
 pytestmark = pytest.mark.core
-
-DOCUMENT = Path(__file__).parents[3] / "docs" / "state-machines.md"
 
 
 def rollout_diagram() -> Iterator[str]:
@@ -45,24 +43,8 @@ def operation_table() -> Iterator[str]:
 PARTS = {"rollout diagram": rollout_diagram, "rollout table": rollout_table, "operation table": operation_table}
 
 
-def filled(text: str) -> str:
-    """Replace what stands between the marks of each part."""
-    for name, lines in PARTS.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-        assert text.count(begin) == text.count(end) == 1, f"{DOCUMENT.name} has no place for the {name}"
-        body = "\n".join(lines())
-        fenced = f"```mermaid\n{body}\n```" if name.endswith("diagram") else body
-        head, tail = text.partition(begin)[0], text.partition(end)[2]
-        text = f"{head}{begin}{fenced}\n{end}{tail}"
-    return text
-
-
 def test_the_document_shows_the_machines_as_they_are(*, is_rewriting: bool) -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    if is_rewriting:
-        DOCUMENT.write_text(filled(text), encoding="utf-8")
-    else:
-        assert text == filled(text), "run pytest with --rewrite, and read the diff"
+    documents.check(documents.DOCS / "state-machines.md", PARTS, is_rewriting=is_rewriting)
 
 
 def test_every_row_of_the_table_is_a_state_that_can_be_reached() -> None:
