@@ -15,9 +15,16 @@ from datetime import timedelta
 from agent import depot, drivers, processes
 from agent.config.errors import ConfigError
 from agent.core import model, operation
+from agent.drivers import handover
 from agent.runner import clock, inventory, operations, steps
 
 TRIAL_RESTARTS_MAX = 0  # how often a version on trial may die; it has one start
+
+WORD_TO_ACCEPT = {
+    processes.InstanceState.PREPARED: processes.Word.ACTIVATE,
+    processes.InstanceState.PAUSED: processes.Word.RESUME,
+}
+READY = frozenset({processes.InstanceState.ACTIVE, *WORD_TO_ACCEPT})
 
 _logger = logging.getLogger(__name__)
 
@@ -51,14 +58,15 @@ class Upkeep:
             await self._fall_back(component, pointers)
         elif kept is None:
             await self._bring_up(component, pointers)
-        elif not self._is_settling(component):
-            others = {each.id for each in seen} - {kept.id}
-            if others:
+        else:
+            await self._let_accept(kept)
+            if len(seen) > 1 and not self._is_settling(component):
                 await self._driver(pointers.current).gc(component, {kept.id})
 
     async def _bring_up(self, component: str, pointers: depot.Pointers) -> None:
         serving = self.stock.serving(component)
-        if serving is not None:  # activated, and never said to be kept
+        if serving is not None and serving.state in READY:  # an earlier agent died before it had said all
+            await self._let_accept(serving)
             await self.keeper.keep(component, serving.id)
             return
         if not self._note_trial(component, pointers):
@@ -79,9 +87,16 @@ class Upkeep:
         driver = self._driver(digest)
         await driver.gc(component, ())
         await driver.prepare(change)
-        await self.keeper.say(launch.instance_id, processes.Word.ACTIVATE, timedelta(seconds=5))
+        await self.keeper.say(launch.instance_id, processes.Word.ACTIVATE, handover.WORD_TIMEOUT)
         await self.keeper.keep(component, launch.instance_id)
         _logger.info("started %s", component, extra={"component": component, "digest": digest})
+
+    async def _let_accept(self, seen: processes.Instance) -> None:
+        """What is current accepts, whenever no operation says otherwise."""
+        word = WORD_TO_ACCEPT.get(seen.state)
+        if word is not None:
+            _logger.warning("%s did not accept", seen.id, extra={"instance_id": seen.id, "state": seen.state.value})
+            await self.keeper.say(seen.id, word, handover.WORD_TIMEOUT)
 
     def _note_trial(self, component: str, pointers: depot.Pointers) -> bool:
         """Journal that `current` is on trial in this boot; False where an earlier boot has tried it already."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent import processes
+from agent.processes import line
 from tests.agent.keeper import node
 from tests.agent.keeper.conftest import a_node
 from tests.agent.keeper.test_instances import refused
@@ -44,7 +45,7 @@ async def test_facts_name_the_life_of_the_keeper(a_node: node.Node) -> None:
 
 
 async def test_events_past_the_bound_push_out_the_oldest(a_node: node.Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "EVENTS_MAX", 1)
+    monkeypatch.setattr(line, "EVENTS_MAX", 1)
     keeper = await a_node.attached()
     made = await a_node.serving(keeper, "1.0.0")
     event = await keeper.events.get()

@@ -12,6 +12,7 @@ from agent import processes
 from agent.core import model
 from tests.agent import live_node
 from tests.agent.keeper import load
+from tests.agent.keeper import node as keeper_node
 
 
 @pytest.fixture
@@ -43,6 +44,15 @@ async def test_a_release_that_was_damaged_on_disk_is_fetched_anew(a_node: live_n
     await a_node.until_state(operation_id, "PERMANENT")
     assert (damaged / "instar.toml").read_text() != "not what was published"
     assert [each.version for each in await a_node.instances()] == ["1.0.0"]
+
+
+async def test_what_is_current_accepts_again_when_no_operation_wants_it_paused(a_node: live_node.LiveNode) -> None:
+    await a_node.installed("1.0.0")
+    keeper = await a_node.keeper.client()
+    (serving,) = await a_node.instances()
+    await keeper.say(serving.id, processes.Word.PAUSE, timedelta(seconds=5))
+    await keeper_node.reaches(keeper, serving.id, processes.InstanceState.ACTIVE)
+    assert [each.pid for each in await a_node.instances()] == [serving.pid]
 
 
 async def test_a_version_that_goes_bad_in_use_is_undone_by_itself_and_fails_no_request(

@@ -10,6 +10,23 @@ down_revision = None
 
 
 def upgrade() -> None:
+    _assignments()
+    _audit()
+    _changes()
+    _events()
+    _leases()
+    _meta()
+    _nodes()
+    _outbox()
+    _refusals()
+    _releases()
+    _requests()
+    _rollouts()
+    _sessions()
+    _steps()
+
+
+def _assignments() -> None:
     op.create_table(
         "assignments",
         sa.Column("operation_id", sa.Text(), nullable=False),
@@ -33,6 +50,9 @@ def upgrade() -> None:
         sqlite_where=sa.text("is_open = 1"),
         postgresql_where=sa.text("is_open"),
     )
+
+
+def _audit() -> None:
     op.create_table(
         "audit",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -44,6 +64,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
     op.create_index("ix_audit_subject", "audit", ["subject"], unique=False)
+
+
+def _changes() -> None:
     op.create_table(
         "changes",
         sa.Column("rollout_id", sa.Text(), nullable=False),
@@ -53,6 +76,9 @@ def upgrade() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("rollout_id", "wave", "node_id", "component", name=op.f("pk_changes")),
     )
+
+
+def _events() -> None:
     op.create_table(
         "events",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -64,6 +90,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     op.create_index("ix_events_rollout_id", "events", ["rollout_id"], unique=False)
+
+
+def _leases() -> None:
     op.create_table(
         "leases",
         sa.Column("rollout_id", sa.Text(), nullable=False),
@@ -71,12 +100,18 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("rollout_id", name=op.f("pk_leases")),
     )
+
+
+def _meta() -> None:
     op.create_table(
         "meta",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_meta")),
     )
+
+
+def _nodes() -> None:
     op.create_table(
         "nodes",
         sa.Column("node_id", sa.Text(), nullable=False),
@@ -89,6 +124,9 @@ def upgrade() -> None:
         sa.Column("bad_digests", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_nodes")),
     )
+
+
+def _outbox() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -100,6 +138,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_outbox_is_emitted", "outbox", ["is_emitted"], unique=False)
     op.create_index("uq_outbox_trace_id_span_id", "outbox", ["trace_id", "span_id"], unique=True)
+
+
+def _refusals() -> None:
     op.create_table(
         "refusals",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -111,6 +152,9 @@ def upgrade() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refusals")),
     )
+
+
+def _releases() -> None:
     op.create_table(
         "releases",
         sa.Column("component", sa.Text(), nullable=False),
@@ -119,12 +163,18 @@ def upgrade() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("component", "version", name=op.f("pk_releases")),
     )
+
+
+def _requests() -> None:
     op.create_table(
         "requests",
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("rollout_id", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_requests")),
     )
+
+
+def _rollouts() -> None:
     op.create_table(
         "rollouts",
         sa.Column("rollout_id", sa.Text(), nullable=False),
@@ -139,6 +189,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_rollouts_is_terminal", "rollouts", ["is_terminal"], unique=False)
     op.create_index("ix_rollouts_name", "rollouts", ["name"], unique=False)
+
+
+def _sessions() -> None:
     op.create_table(
         "sessions",
         sa.Column("node_id", sa.Text(), nullable=False),
@@ -149,6 +202,9 @@ def upgrade() -> None:
         sa.Column("opened_at", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_sessions")),
     )
+
+
+def _steps() -> None:
     op.create_table(
         "steps",
         sa.Column("operation_id", sa.Text(), nullable=False),

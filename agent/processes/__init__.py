@@ -1,0 +1,207 @@
+"""The agent's side of the keeper's socket: one method per verb, typed results.
+
+Rules kept here: every request has a deadline; every answer is converted once, at this edge; a refusal of the keeper is
+a `KeeperError` with the keeper's code; when the connection is lost every waiting request fails with code `keeper_gone`
+and `closed` is set: the agent then ends itself, for a new keeper starts a new agent. Events only hurry the reader
+along, `inspect` is the truth: when the queue is full the oldest event is dropped. Left out: deciding what to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from agent.processes import line, results
+from agent.processes.results import (
+    Answer,
+    Cause,
+    Decision,
+    Inspection,
+    Instance,
+    InstanceEvent,
+    InstanceSpec,
+    InstanceState,
+    KeeperError,
+    KeeperFacts,
+    Mark,
+    OnShutdown,
+    Outcome,
+    Verdict,
+    Word,
+)
+
+__all__ = [
+    "Answer",
+    "Cause",
+    "Decision",
+    "Inspection",
+    "Instance",
+    "InstanceEvent",
+    "InstanceSpec",
+    "InstanceState",
+    "Keeper",
+    "KeeperError",
+    "KeeperFacts",
+    "Mark",
+    "OnShutdown",
+    "Outcome",
+    "Verdict",
+    "Word",
+]
+
+ANSWER_TIMEOUT = timedelta(seconds=10)  # over what the verb itself may take; the keeper answers within milliseconds
+START_TIMEOUT = timedelta(seconds=60)  # the keeper reads the whole release again before it starts it
+VERIFY_TIMEOUT = timedelta(seconds=150)  # the verifier's own limit is 120 s of processor time
+CONNECT_RETRY = timedelta(milliseconds=50)  # a keeper that is starting listens within this order of time
+
+
+class Keeper:
+    """One connection to the keeper's socket.
+
+    Requests may overlap. Every method raises `KeeperError`; every verb is idempotent, so asking again is always safe.
+    """
+
+    def __init__(self, connection: line.Line) -> None:
+        self._line = connection
+
+    @classmethod
+    async def connect(cls, path: Path, *, within: timedelta = ANSWER_TIMEOUT) -> Keeper:
+        """Connect, trying again until the keeper listens or the time is over.
+
+        Raises:
+            KeeperError: With code keeper_gone.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within.total_seconds()
+        while True:
+            try:
+                _, connection = await loop.create_unix_connection(line.Line, str(path))
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                if loop.time() >= until:
+                    raise KeeperError("keeper_gone", f"cannot reach the keeper at {path}: {error}") from error
+                await asyncio.sleep(CONNECT_RETRY.total_seconds())
+            else:
+                return cls(connection)
+
+    @property
+    def events(self) -> asyncio.Queue[InstanceEvent]:
+        """Events since `watch`."""
+        return self._line.events
+
+    @property
+    def closed(self) -> asyncio.Event:
+        """Set when the connection is gone, whoever ended it."""
+        return self._line.closed
+
+    async def close(self) -> None:
+        """End the connection; the keeper then counts this agent as away."""
+        self._line.hang_up()
+        await self._line.closed.wait()
+
+    async def hello(self) -> KeeperFacts:
+        """Ask who the keeper is."""
+        return KeeperFacts(**await self._ask("hello"))
+
+    async def attach(self) -> None:
+        """Be the agent: while an attached client is connected, the keeper leaves marks past their deadline alone."""
+        await self._ask("attach")
+
+    async def watch(self) -> None:
+        """Send events to `events` from now on."""
+        await self._ask("watch")
+
+    async def listen(self, name: str, address: str, *, backlog: int = 1024) -> None:
+        """Open a listening socket once; the same name and address again is success.
+
+        Args:
+            name: Component, dot, name of the manifest's socket: "web.http".
+            address: "127.0.0.1:8080", "[::1]:8080" or "unix:/path".
+            backlog: Connections that may wait to be accepted.
+        """
+        await self._ask("listen", name=name, address=address, backlog=backlog)
+
+    async def start(self, spec: InstanceSpec) -> Instance:
+        """Check the release's digest again and start it; the same id again is success."""
+        body = {
+            "id": spec.id,
+            "component": spec.component,
+            "version": spec.version,
+            "digest": spec.digest,
+            "release_dir": str(spec.release_dir),
+            "command": list(spec.command),
+            "environment": dict(spec.environment),
+            "sockets": list(spec.sockets),
+            "stop_timeout_seconds": spec.stop_timeout.total_seconds(),
+            "operation_id": spec.operation_id,
+        }
+        return results.instance((await self._ask("start", START_TIMEOUT, instance=body))["instance"])
+
+    async def say(self, instance_id: str, word: Word, timeout: timedelta) -> Answer:  # noqa: ASYNC109  # the keeper keeps it
+        """Say a word to an instance and wait for its answer; repeating a word is success.
+
+        Raises:
+            KeeperError: instance_timeout, instance_gone, or instance_refused for a word that its state does not allow.
+        """
+        seconds = timeout.total_seconds()
+        answer = await self._ask("say", timeout, instance_id=instance_id, word=word.value, timeout_seconds=seconds)
+        return results.answer(answer)
+
+    async def mark(
+        self, operation_id: str, new_instance_id: str, old_instance_id: str | None, deadline: timedelta
+    ) -> None:
+        """Put the uncommitted mark; asked again, it stands as it stood, with its first deadline.
+
+        While it stands, and the new instance dies, or no agent is attached past the deadline, the keeper resumes the
+        old instance first, then pauses, drains and stops the new one, and records ROLLED_BACK.
+        """
+        await self._ask(
+            "mark",
+            operation_id=operation_id,
+            new_instance_id=new_instance_id,
+            old_instance_id=old_instance_id,
+            deadline_seconds=deadline.total_seconds(),
+        )
+
+    async def commit(self, operation_id: str, current_instance_id: str) -> Outcome:
+        """Decide: clear the mark, unless the keeper has rolled back already; the same id gives the same answer.
+
+        Raises:
+            KeeperError: mark_unknown when the keeper knows neither a mark nor an outcome of this operation.
+        """
+        return results.outcome(
+            await self._ask("commit", operation_id=operation_id, current_instance_id=current_instance_id)
+        )
+
+    async def unmark(self, operation_id: str) -> None:
+        """Forget the mark after an abort by the agent; a commit of this operation then answers ROLLED_BACK."""
+        await self._ask("unmark", operation_id=operation_id)
+
+    async def keep(self, component: str, instance_id: str) -> None:
+        """Make this the committed instance of its component: started again, and activated, whenever it dies."""
+        await self._ask("keep", component=component, instance_id=instance_id)
+
+    async def stop(self, instance_id: str, timeout: timedelta) -> None:  # noqa: ASYNC109  # between SIGTERM and SIGKILL
+        """SIGTERM, then SIGKILL after the time; returns when it is gone and forgotten; unknown is success."""
+        await self._ask("stop", timeout, instance_id=instance_id, timeout_seconds=timeout.total_seconds())
+
+    async def inspect(self) -> Inspection:
+        """Everything that the keeper holds; counters are as of each instance's last word."""
+        ok = await self._ask("inspect")
+        return Inspection(
+            instances=tuple(results.instance(item) for item in ok["instances"]),
+            marks=tuple(results.mark(item) for item in ok["marks"]),
+            outcomes=tuple(results.outcome(item) for item in ok["outcomes"]),
+        )
+
+    async def verify(self, digest: str) -> Verdict:
+        """Run the verifier on the fetched bundle, as a disposable child of the keeper."""
+        return Verdict(**await self._ask("verify", VERIFY_TIMEOUT, digest=digest))
+
+    async def shutdown(self, components: OnShutdown) -> None:
+        """End the keeper, and the agent with it."""
+        await self._ask("shutdown", START_TIMEOUT, components=components.value)
+
+    async def _ask(self, verb: str, takes: timedelta = timedelta(0), **body: object) -> dict[str, Any]:
+        return await self._line.ask(verb, body, takes + ANSWER_TIMEOUT)
