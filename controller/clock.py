@@ -6,7 +6,6 @@ the instants and identities are used for.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from datetime import UTC, datetime
@@ -31,10 +30,6 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary instant; never goes back."""
-        ...
-
-    async def sleep_until(self, instant: datetime) -> None:
-        """Return once ``now`` has reached the instant; at once when it already has."""
         ...
 
 
@@ -75,11 +70,6 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return the machine's monotonic clock."""
         return time.monotonic()
-
-    async def sleep_until(self, instant: datetime) -> None:
-        """Sleep; the wall clock is read again afterwards, so that its being set does not wake early."""
-        while (remaining := (instant - self.now()).total_seconds()) > 0:  # noqa: ASYNC110 it is time that it waits for
-            await asyncio.sleep(remaining)
 
 
 class RandomIds:

@@ -64,9 +64,10 @@ class Layout:
         """A bundle that is being fetched."""
         return self.incoming_dir / f"{hex_of(digest)}{PARTIAL_SUFFIX}"
 
-    def probe_socket(self, instance_id: str) -> Path:
-        """The private probe listener of an instance."""
-        return self.run_dir / f"{instance_id}.probe"
+
+def probe_socket(run_dir: Path, instance_id: str) -> Path:
+    """The private probe listener of an instance; the keeper makes it."""
+    return run_dir / f"{instance_id}.probe"
 
 
 def component_name(name: str, *, field: str = "component") -> str:

@@ -52,11 +52,6 @@ def parse_toml(text: str) -> model.Manifest:
     return convert(_message(_toml(text)))
 
 
-def parse_json(document: Mapping[str, object]) -> model.Manifest:
-    """Read a manifest from proto JSON, as the verifier prints it; see `parse_toml`."""
-    return convert(_message(document))
-
-
 def read(release_dir: Path) -> model.Manifest:
     """Read the manifest of an unpacked release; see `parse_toml`."""
     path = release_dir / MANIFEST_NAME

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from agent import probes, processes
+from agent.config import layout
 from agent.core import model
 from agent.drivers import Capabilities, Change, DriverError, Evidence, Launch, Observation, Outcome, Verdict
 
@@ -219,7 +220,7 @@ class Handover:
         probe = launch.manifest.readiness
         if probe is None:
             return
-        socket_path = self._run_dir / f"{launch.instance_id}.probe"
+        socket_path = layout.probe_socket(self._run_dir, launch.instance_id)
         while not (await probes.ask(probe, socket_path)).is_success:
             await self._prepared(launch)  # a dead one is never ready
             await asyncio.sleep(min(probe.period.total_seconds(), POLL_SECONDS))

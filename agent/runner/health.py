@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from agent import probes
+from agent.config import layout
 from agent.core import model
 from agent.runner import clock
 
@@ -92,7 +93,7 @@ class HealthBoard:
     async def _ask_on(self, instance_id: str, followed: Followed) -> None:
         probe = followed.manifest.health
         period_seconds = probe.period.total_seconds() if probe else ALIVE_PERIOD_SECONDS
-        socket_path = self._run_dir / f"{instance_id}.probe"
+        socket_path = layout.probe_socket(self._run_dir, instance_id)
         while True:
             answer = await probes.ask(probe, socket_path) if probe else probes.Answer(is_success=True)
             self._note(instance_id, followed, answer)

@@ -79,10 +79,6 @@ class Operations:
             for state in self.unfinished
         )
 
-    def holds_release(self, digest: str) -> bool:
-        """True while an unfinished operation refers to the release."""
-        return any(digest in {s.assignment.from_digest, s.assignment.to_digest} for s in self.unfinished)
-
     def ledger(
         self, current: Mapping[str, str], methods: frozenset[model.Method], latest_now: datetime | None
     ) -> admission.Ledger:

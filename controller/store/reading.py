@@ -95,12 +95,6 @@ def assignments(connection: sa.Connection, operations: Sequence[model.OperationI
     return tuple(found)
 
 
-def rollout_assignments(connection: sa.Connection, rollout_id: model.RolloutId) -> tuple[rows.Assignment, ...]:
-    """Read every operation of a rollout, in the order of its fences."""
-    wanted = tables.assignments.c.rollout_id == rollout_id
-    return _assignments(connection, sa.select(tables.assignments.c.body).where(wanted))
-
-
 def steps(connection: sa.Connection, operation_id: model.OperationId) -> tuple[model.StepRecord, ...]:
     """Read what was told of one operation, in order."""
     told = (

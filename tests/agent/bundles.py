@@ -8,6 +8,12 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from google.protobuf import json_format
+
+from agent.config import manifest
+from agent.core import model
+from instar.v1 import manifest_pb2
+
 MANIFEST = b"""\
 name = "web"
 version = "1.0.0"
@@ -57,3 +63,8 @@ def put(state_dir: Path, data: bytes) -> str:
     hex_digits = hex_of(data)
     (state_dir / "incoming" / hex_digits).write_bytes(data)
     return hex_digits
+
+
+def manifest_of(document: Mapping[str, object]) -> model.Manifest:
+    """Read the proto JSON of a manifest, as the verifier prints it."""
+    return manifest.convert(json_format.ParseDict(dict(document), manifest_pb2.Manifest()))

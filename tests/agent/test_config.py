@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from datetime import timedelta
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def test_a_whole_configuration_is_read() -> None:
         },
     )
     assert config.layout.keeper_socket == Path("/srv/instar/run/keeper.sock")
-    assert config.layout.probe_socket("web-1") == Path("/srv/instar/run/web-1.probe")
+    assert layout.probe_socket(config.run_dir, "web-1") == Path("/srv/instar/run/web-1.probe")
 
 
 def test_the_environment_outranks_the_file_and_the_file_outranks_defaults() -> None:
@@ -177,7 +176,7 @@ def test_every_value_of_a_manifest_is_taken() -> None:
     assert read.sockets == (model.Socket("a", 7), model.Socket("b", 1024))
     assert (read.prepare_timeout, read.stop_timeout) == (timedelta(seconds=2.5), timedelta(seconds=4))
     assert (dict(read.environment), read.minimum_agent_version) == ({"MODE": "live"}, "0.1.0-rc.1")
-    assert manifest.parse_json(manifest.json_of_toml(text)) == read
+    assert bundles.manifest_of(manifest.json_of_toml(text)) == read
 
 
 @pytest.mark.parametrize(
@@ -230,7 +229,7 @@ def test_the_manifest_of_a_release_is_read_from_its_directory(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="cannot read the manifest"):
         manifest.read(tmp_path)
     (tmp_path / "instar.toml").write_bytes(bundles.MANIFEST)
-    assert manifest.read(tmp_path) == manifest.parse_json(tomllib.loads(bundles.MANIFEST.decode()))
+    assert manifest.read(tmp_path) == manifest.parse_toml(bundles.MANIFEST.decode())
 
 
 def test_versions_stand_in_the_order_that_semver_gives_them() -> None:

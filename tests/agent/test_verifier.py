@@ -72,7 +72,7 @@ def put_bytes(offset: int, new: bytes) -> Callable[[bytearray], None]:
 def test_a_canonical_bundle_is_unpacked_whole_and_its_manifest_told(tmp_path: Path) -> None:
     data = bundles.bundle({**bundles.FILES, "run.sh": b"#!/bin/sh\n", "empty": b"", "x" * 90 + "/" + "y" * 90: b"long"})
     found = verify(tmp_path, data)
-    assert manifest.parse_json(found["manifest"]) == manifest.parse_toml(bundles.MANIFEST.decode())
+    assert bundles.manifest_of(found["manifest"]) == manifest.parse_toml(bundles.MANIFEST.decode())
     assert found["manifest"]["prepare_timeout"] == "2.500s"
     release = tmp_path / "releases" / bundles.hex_of(data)
     assert (release / "lib/deep/data.bin").read_bytes() == bytes(1000)

@@ -75,9 +75,6 @@ class Clock:
     def monotonic(self) -> float:
         return self._loop.time()
 
-    async def sleep_until(self, instant: datetime) -> None:
-        await asyncio.sleep(max(0.0, (instant - self.now()).total_seconds()))
-
 
 class Ids:
     """Identities that count."""

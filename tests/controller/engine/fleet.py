@@ -31,9 +31,6 @@ class LoopClock:
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def sleep_until(self, instant: datetime) -> None:
-        await asyncio.sleep(max(0.0, (instant - self.now()).total_seconds()))
-
 
 class CountedIds:
     """Identities that count."""
