@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from agent import depot
+from controller.core import gate, model
 from tests.simulation import world
 
 NODES = 6
@@ -33,13 +34,12 @@ def test_the_same_seed_gives_the_same_trace_in_another_process_and_another_seed_
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_an_agent_that_does_not_read_its_journal_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(*_arguments: object) -> None:
-        """Begin as if nothing had been."""
+def test_a_gate_that_promotes_whatever_happens_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hasty(*_arguments: object) -> gate.Verdict:
+        return gate.Verdict(model.Gate.PROMOTE)
 
-    outcomes = _planted(monkeypatch, "agent.runner.operations.Operations._load", nothing)
-    assert not any("raises" in found for found in outcomes)
-    assert outcomes
+    outcomes = _planted(monkeypatch, "controller.core.gate.decide", hasty)
+    assert any("success keeps the budget" in found for found in outcomes)
 
 
 def test_a_node_that_brings_nothing_up_after_a_power_cut_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import signal
 import socket
@@ -155,9 +156,10 @@ async def test_bad_requests_are_answered_by_field_and_the_connection_goes_on(a_n
             error = json.loads(answers.readline())["error"]
             assert error["code"] == code
             assert words in error["message"]
-        caller.sendall(b"x" * (300 << 10))
-        assert answers.readline() == b""
-        answers.close()
+        # Whether the end or a reset comes first depends on what the keeper had read by then.
+        with answers, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            caller.sendall(b"x" * (300 << 10))
+            assert answers.readline() == b""
 
 
 async def test_the_verifier_runs_as_a_child_and_its_words_come_back(a_node: node.Node) -> None:
