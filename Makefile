@@ -11,7 +11,8 @@ SEEDS ?= 50
 NODES ?= 20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup lock generate generate-check format lint types layers core check test golden simulate bench demo clean
+.PHONY: help setup lock generate generate-check format lint types layers core check test golden simulate faults drivers \
+  bench soak deb demo clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -59,8 +60,16 @@ golden: $(READY)  ## rewrite the golden scenarios; then read the diff
 	@pytest -q tests/controller/core tests/agent/core --rewrite
 simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
 	@python -m tests.simulation --seeds $(SEEDS) --nodes $(NODES) -o json
+faults: $(READY)  ## every crash point, full and failing disks, power cuts, clock steps, bad versions; FAULTS=--short
+	@python -m tests.faults $(FAULTS) -o json
+drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
+	@python -m tests.drivers -o json
 bench: $(READY)  ## the benchmarks, one JSON document each
-	@python -m tests.bench agent_footprint -o json
+	@for name in agent_footprint swap_pause module_swap; do python -m tests.bench $$name -o json; done
+soak: $(READY)  ## a thousand operations on one agent: does it grow?
+	@python -m tests.bench agent_soak -o json
+deb: $(READY)  ## the agent's Debian package in dist/
+	@python agent/packaging/build_deb.py dist
 demo: $(READY)  ## the main job: a live service upgraded on five nodes
 	@instar demo
 clean:  ## remove what was made

@@ -151,7 +151,9 @@ async def _listening(
     server = aio.server(interceptors=[door.Door(register)], options=_SERVER_OPTIONS)
     agents = agent_service.AgentService(machine, caller=register.caller, open_blob=blobs.open_blob, clock=time)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
-    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet_service.FleetService(machine), server)
+    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
+        fleet_service.FleetService(machine, agents.sessions), server
+    )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
         release_service.ReleaseService(machine, blobs, register, time), server
     )

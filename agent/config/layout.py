@@ -19,6 +19,7 @@ HEX = re.compile(r"[0-9a-f]{64}")
 DIGEST_PREFIX = "sha256:"
 BUNDLE_BYTES_MAX = 1024**3  # more than a component needs; hashed three times it stays within the verifier's CPU time
 PARTIAL_SUFFIX = ".part"
+DIGEST_SUFFIX = ".digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,21 @@ class Layout:
         return self.state_dir / "incoming"
 
     @property
+    def environments_dir(self) -> Path:
+        """One virtual environment for each release that asks for one, named as its release is."""
+        return self.state_dir / "environments"
+
+    @property
+    def data_dir(self) -> Path:
+        """One directory for the state of each component that keeps any."""
+        return self.state_dir / "data"
+
+    @property
+    def rollback_points_dir(self) -> Path:
+        """One directory for the rollback points of each component."""
+        return self.state_dir / "rollback_points"
+
+    @property
     def keeper_socket(self) -> Path:
         """Where the keeper listens."""
         return self.run_dir / "keeper.sock"
@@ -55,6 +71,22 @@ class Layout:
     def release_dir(self, digest: str) -> Path:
         """Directory of an unpacked release; components are started by this path."""
         return self.releases_dir / hex_of(digest)
+
+    def environment_dir(self, digest: str) -> Path:
+        """Virtual environment of a release."""
+        return self.environments_dir / hex_of(digest)
+
+    def environment_digest(self, digest: str) -> Path:
+        """File with the digest of the tree of that environment; written last, so without it there is none."""
+        return self.environments_dir / f"{hex_of(digest)}{DIGEST_SUFFIX}"
+
+    def data(self, component: str) -> Path:
+        """State of a component, as STATE_DIRECTORY names it; its schema stands beside it."""
+        return self.data_dir / component_name(component) / "state"
+
+    def rollback_points(self, component: str) -> Path:
+        """Rollback points of a component."""
+        return self.rollback_points_dir / component_name(component)
 
     def bundle(self, digest: str) -> Path:
         """A whole bundle whose bytes have the digest."""

@@ -1,8 +1,8 @@
 """The manifest edge: `instar.toml` or its JSON into `agent.core.model.Manifest`, by way of `instar.v1.Manifest`.
 
 Rules kept here: the message is the schema, so an unknown key or a wrong type is refused by name; defaults are filled
-here and nowhere else; what comes out can be run as it stands. Left out: whether this node has the driver or an address
-for each socket (`agent.runner`).
+here and nowhere else; what comes out can be run as it stands. Left out: whether this node has the driver, an address
+for each socket, and a file for each secret (`agent.preflight`).
 """
 
 from __future__ import annotations
@@ -13,34 +13,33 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from google.protobuf import duration_pb2, json_format
+from google.protobuf import json_format
 
-from agent.config import layout, semver, settings
+from agent.config import checks, layout, options, settings, state_schema, values
 from agent.config.errors import ConfigError
 from agent.core import model
 from instar.v1 import manifest_pb2
 
 MANIFEST_NAME = "instar.toml"
 MANIFEST_BYTES_MAX = 65536  # a hundred times a long manifest
-ENTRIES_MAX = 64  # sockets, arguments, variables, series: more is a mistake
-DURATION_MAX = timedelta(hours=24)  # nothing that a node waits for takes longer
 
 DEFAULT_PREPARE_TIMEOUT = timedelta(seconds=30)
 DEFAULT_DRAIN_TIMEOUT = timedelta(seconds=30)
 DEFAULT_STOP_TIMEOUT = timedelta(seconds=5)
-DEFAULT_PROBE_PERIOD = timedelta(seconds=1)
-DEFAULT_PROBE_TIMEOUT = timedelta(seconds=1)
-DEFAULT_FAILURE_THRESHOLD = 3
-DEFAULT_SCRAPE_PERIOD = timedelta(seconds=5)
 DEFAULT_BACKLOG = 1024
 BACKLOG_MAX = 65535
 
 DRIVER_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-REQUEST_TARGET = re.compile(r"/[!-~]*")
 UNKNOWN_KEY = re.compile(r'no field named "(?P<key>[^"]+)"(?: at "(?P<parent>[^"]*)")?')
 WRONG_TYPE = re.compile(r"Failed to parse (\w+) field")
-RESERVED_VARIABLE = re.compile(r"INSTAR_.*|LISTEN_.*|TRACEPARENT")
+RESERVED_VARIABLE = re.compile(r"INSTAR_.*|LISTEN_.*|TRACEPARENT|STATE_DIRECTORY|CREDENTIALS_DIRECTORY")
+DRIVERS_WITHOUT_COMMAND = frozenset({"module", "exec"})  # nothing is started by the manifest's own command
+ON_AGENT_STOP = {
+    manifest_pb2.ON_AGENT_STOP_UNSPECIFIED: model.OnAgentStop.KEEP,
+    manifest_pb2.ON_AGENT_STOP_KEEP: model.OnAgentStop.KEEP,
+    manifest_pb2.ON_AGENT_STOP_STOP: model.OnAgentStop.STOP,
+}
 
 
 def parse_toml(text: str) -> model.Manifest:
@@ -75,23 +74,34 @@ def convert(message: manifest_pb2.Manifest) -> model.Manifest:
     Raises:
         ConfigError: A value breaks its rule.
     """
-    prepare = message.prepare_timeout if message.HasField("prepare_timeout") else None
-    drain = message.drain_timeout if message.HasField("drain_timeout") else None
-    stop = message.stop_timeout if message.HasField("stop_timeout") else None
+    name = _name(message)
+    driver = values.matching("driver", message.driver, DRIVER_NAME, "lower-case letters, digits, dots and dashes")
+    chosen = options.convert(message)
+    sockets = _sockets(message.sockets)
+    asked = checks.Sockets([socket.name for socket in sockets], has_private=_has_private_socket(driver, chosen))
     return model.Manifest(
-        name=layout.component_name(message.name, field="name"),
-        version=_version("version", message.version),
-        driver=_matching("driver", message.driver, DRIVER_NAME, "lower-case letters, digits, dots and dashes"),
-        command=_command(message.command),
+        name=name,
+        version=values.version("version", message.version),
+        driver=driver,
+        command=() if driver in DRIVERS_WITHOUT_COMMAND else values.words("command", message.command),
         environment=_environment(message.environment),
-        sockets=_sockets(message.sockets),
-        readiness=_probe("readiness", message.readiness) if message.HasField("readiness") else None,
-        health=_probe("health", message.health) if message.HasField("health") else None,
-        metrics=_metrics(message.metrics) if message.HasField("metrics") else None,
-        prepare_timeout=_duration("prepare_timeout", prepare, DEFAULT_PREPARE_TIMEOUT),
-        drain_timeout=_duration("drain_timeout", drain, DEFAULT_DRAIN_TIMEOUT),
-        stop_timeout=_duration("stop_timeout", stop, DEFAULT_STOP_TIMEOUT),
+        sockets=sockets,
+        readiness=checks.probe("readiness", message.readiness, asked) if message.HasField("readiness") else None,
+        health=checks.probe("health", message.health, asked) if message.HasField("health") else None,
+        metrics=checks.metrics(message.metrics, asked) if message.HasField("metrics") else None,
+        prepare_timeout=values.duration("prepare_timeout", message, DEFAULT_PREPARE_TIMEOUT),
+        drain_timeout=values.duration("drain_timeout", message, DEFAULT_DRAIN_TIMEOUT),
+        stop_timeout=values.duration("stop_timeout", message, DEFAULT_STOP_TIMEOUT),
         minimum_agent_version=_minimum(message.minimum_agent_version),
+        options=chosen,
+        on_agent_stop=_on_agent_stop(message.on_agent_stop),
+        secrets=_secrets(message.secrets),
+        state=state_schema.convert(message.state) if message.HasField("state") else None,
+        resources=_resources(message.resources),
+        requirements=_requirements(name, message.requirements),
+        python=_python(message.python) if message.HasField("python") else None,
+        check_command=values.optional_words("check_command", message.check_command),
+        hot_swap_from=values.comparators("hot_swap_from", message.hot_swap_from),
     )
 
 
@@ -119,113 +129,93 @@ def _key_in(why: str) -> str:
     return ".".join(WRONG_TYPE.findall(why)) or "manifest"
 
 
-def _command(command: Iterable[str]) -> tuple[str, ...]:
-    words = tuple(command)
-    if not words or not words[0]:
-        raise _broken("command", list(words), "it has at least a program")
-    _few("command", words)
-    for word in words:
-        if "\0" in word:
-            raise _broken("command", word, "no word holds a NUL")
-    return words
+def _name(message: manifest_pb2.Manifest) -> str:
+    name = layout.component_name(message.name, field="name")
+    if name == options.AGENT_COMPONENT and message.driver != options.AGENT_DRIVER:
+        raise values.broken("name", name, f"it belongs to the agent itself, whose driver is {options.AGENT_DRIVER}")
+    return name
+
+
+def _has_private_socket(driver: str, chosen: model.Options) -> bool:
+    """Say whether each instance serves the private probe socket: programs of the hand-over protocol do."""
+    match chosen:
+        case model.HandoverOptions(is_listen_fds_only=is_plain):
+            return not is_plain
+        case _:
+            return driver not in options.BUILT_IN  # a driver of somebody else may start such programs
 
 
 def _environment(variables: Mapping[str, str]) -> Mapping[str, str]:
-    _few("environment", variables)
+    values.few("environment", variables)
     for name, value in sorted(variables.items()):
         if not VARIABLE_NAME.fullmatch(name) or RESERVED_VARIABLE.fullmatch(name):
-            rule = "letters, digits and underscores; INSTAR_*, LISTEN_* and TRACEPARENT belong to the keeper"
-            raise _broken("environment", name, rule)
+            rule = (
+                "letters, digits and underscores; INSTAR_*, LISTEN_*, TRACEPARENT, STATE_DIRECTORY and "
+                "CREDENTIALS_DIRECTORY belong to the keeper"
+            )
+            raise values.broken("environment", name, rule)
         if "\0" in value:
-            raise _broken(f"environment.{name}", value, "it holds no NUL")
+            raise values.broken(f"environment.{name}", value, "it holds no NUL")
     return dict(sorted(variables.items()))
 
 
 def _sockets(messages: Iterable[manifest_pb2.Socket]) -> tuple[model.Socket, ...]:
     sockets = tuple(_socket(index, message) for index, message in enumerate(messages))
-    _few("sockets", sockets)
-    names = [socket.name for socket in sockets]
-    for name in names:
-        if names.count(name) > 1:
-            raise _broken("sockets.name", name, "each socket has a name of its own")
+    values.few("sockets", sockets)
+    values.once("sockets.name", [socket.name for socket in sockets], "each socket has a name of its own")
     return sockets
 
 
 def _socket(index: int, message: manifest_pb2.Socket) -> model.Socket:
     rule = "lower-case letters, digits, dots and dashes, at most 63; not instar-probe"
-    name = _matching(f"sockets[{index}].name", message.name, settings.SOCKET_NAME, rule)
+    name = values.matching(f"sockets[{index}].name", message.name, settings.SOCKET_NAME, rule)
     if name == "instar-probe":
-        raise _broken(f"sockets[{index}].name", name, rule)
+        raise values.broken(f"sockets[{index}].name", name, rule)
     if message.backlog > BACKLOG_MAX:
-        raise _broken(f"sockets[{index}].backlog", message.backlog, f"it is at most {BACKLOG_MAX}")
+        raise values.broken(f"sockets[{index}].backlog", message.backlog, f"it is at most {BACKLOG_MAX}")
     return model.Socket(name, message.backlog or DEFAULT_BACKLOG)
 
 
-def _probe(name: str, message: manifest_pb2.Probe) -> model.Probe:
-    period = message.period if message.HasField("period") else None
-    timeout = message.timeout if message.HasField("timeout") else None
-    return model.Probe(
-        check=_check(name, message),
-        period=_duration(f"{name}.period", period, DEFAULT_PROBE_PERIOD),
-        timeout=_duration(f"{name}.timeout", timeout, DEFAULT_PROBE_TIMEOUT),
-        failure_threshold=message.failure_threshold or DEFAULT_FAILURE_THRESHOLD,
-    )
+def _on_agent_stop(chosen: int) -> model.OnAgentStop:
+    found = ON_AGENT_STOP.get(manifest_pb2.OnAgentStop.ValueType(chosen))
+    if found is None:
+        raise values.broken("on_agent_stop", chosen, "it is ON_AGENT_STOP_KEEP or ON_AGENT_STOP_STOP")
+    return found
 
 
-def _check(name: str, message: manifest_pb2.Probe) -> model.HttpCheck | model.TcpCheck:
-    match message.WhichOneof("check"):
-        case "http":
-            return model.HttpCheck(_target(f"{name}.http.path", message.http.path))
-        case "tcp":
-            return model.TcpCheck()
-        case None:
-            raise _broken(name, "", "it says what is asked: http or tcp")
+def _secrets(names: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(names)
+    values.few("secrets", found)
+    for name in found:
+        values.matching("secrets", name, settings.CREDENTIAL_NAME, settings.CREDENTIAL_RULE)
+    values.once("secrets", found, "each secret stands there once")
+    return found
 
 
-def _metrics(message: manifest_pb2.Metrics) -> model.MetricsSource:
-    _few("metrics.series", message.series)
-    period = message.period if message.HasField("period") else None
-    return model.MetricsSource(
-        path=_target("metrics.path", message.path),
-        series=tuple(message.series),
-        period=_duration("metrics.period", period, DEFAULT_SCRAPE_PERIOD),
-    )
+def _resources(message: manifest_pb2.Resources) -> model.Resources:
+    return model.Resources(message.memory_bytes, message.disk_bytes, message.descriptors)
 
 
-def _target(name: str, path: str) -> str:
-    return _matching(name, path, REQUEST_TARGET, "it begins with / and holds visible ASCII only")
+def _requirements(owner: str, messages: Iterable[manifest_pb2.Requirement]) -> tuple[model.Requirement, ...]:
+    found = tuple(_requirement(index, message) for index, message in enumerate(messages))
+    values.few("requirements", found)
+    names = [each.component for each in found]
+    values.once("requirements.component", names, "each component stands there once")
+    if owner in names:
+        raise values.broken("requirements.component", owner, "a component does not require itself")
+    return found
 
 
-def _duration(name: str, message: duration_pb2.Duration | None, default: timedelta) -> timedelta:
-    if message is None:
-        return default
-    value = message.ToTimedelta()
-    if not timedelta() < value <= DURATION_MAX:
-        raise _broken(name, f"{value.total_seconds():g}s", "it is more than 0s and at most 24h")
-    return value
+def _requirement(index: int, message: manifest_pb2.Requirement) -> model.Requirement:
+    name = f"requirements[{index}]"
+    component = layout.component_name(message.component, field=f"{name}.component")
+    return model.Requirement(component, values.comparators(f"{name}.versions", message.versions))
 
 
-def _version(name: str, text: str) -> str:
-    if semver.parse(text) is None:
-        raise _broken(name, text, "it has the form of SemVer 2.0, for example 1.0.0")
-    return text
+def _python(message: manifest_pb2.PythonEnvironment) -> model.PythonEnvironment:
+    wheelhouse = values.bundled("python.wheelhouse", message.wheelhouse) if message.wheelhouse else ""
+    return model.PythonEnvironment(values.bundled("python.requirements", message.requirements), wheelhouse)
 
 
 def _minimum(text: str) -> str:
-    return _version("minimum_agent_version", text) if text else ""
-
-
-def _matching(name: str, value: str, form: re.Pattern[str], rule: str) -> str:
-    if not form.fullmatch(value):
-        raise _broken(name, value, rule)
-    return value
-
-
-def _few(name: str, entries: Iterable[object]) -> None:
-    count = len(tuple(entries))
-    if count > ENTRIES_MAX:
-        raise _broken(name, count, f"it has at most {ENTRIES_MAX} entries")
-
-
-def _broken(name: str, value: object, rule: str) -> ConfigError:
-    return ConfigError(f"cannot use {name} = {value!r}: {rule}", field=name, value=str(value), rule=rule)
+    return values.version("minimum_agent_version", text) if text else ""

@@ -1,4 +1,4 @@
-"""Versions in the form of SemVer 2.0, as far as a node must judge them: form and order.
+"""Versions in the form of SemVer 2.0, as far as a node must judge them: form, order, and comparators.
 
 Source: https://semver.org, sections 9 to 11.
 """
@@ -16,6 +16,9 @@ VERSION = re.compile(
     r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?",
     re.ASCII,
 )
+COMPARATOR = re.compile(r"\s*(?P<operator>[<>]=?|!?=|)\s*(?P<version>[0-9A-Za-z.+-]+)\s*", re.ASCII)
+COMPARATORS_MAX = 16  # ranges that people write have two
+RULE = "comparators <, <=, >, >=, = or != of SemVer versions, with commas between, for example >=1.2.0,<2.0.0"
 
 
 @total_ordering
@@ -34,6 +37,27 @@ class Version:
         return self.core, not self.prerelease, identifiers
 
 
+@dataclass(frozen=True, slots=True)
+class Comparator:
+    """One bound on a version; by precedence alone, so that 2.0.0-rc.1 is below 2.0.0."""
+
+    operator: str
+    version: Version
+
+    def lets(self, version: Version) -> bool:
+        """Say whether a version keeps to this bound."""
+        is_below, is_same = version < self.version, version == self.version
+        passed = {
+            "<": is_below,
+            "<=": is_below or is_same,
+            ">": not is_below and not is_same,
+            ">=": not is_below,
+            "=": is_same,
+            "!=": not is_same,
+        }
+        return passed[self.operator]
+
+
 def parse(text: str) -> Version | None:
     """Read a version; None where the text is not SemVer 2.0."""
     match = VERSION.fullmatch(text)
@@ -42,3 +66,24 @@ def parse(text: str) -> Version | None:
     prerelease = match["pre"]
     core = tuple(int(number) for number in match["core"].split("."))
     return Version(core, tuple(prerelease.split(".")) if prerelease else ())
+
+
+def parse_comparators(text: str) -> tuple[Comparator, ...] | None:
+    """Read comparators, all of which must let a version pass; none in an empty text, None where it breaks `RULE`."""
+    if not text:
+        return ()
+    found = [_comparator(part) for part in text.split(",")]
+    known = tuple(each for each in found if each is not None)
+    return known if len(known) == len(found) <= COMPARATORS_MAX else None
+
+
+def matches(version: str, comparators: str) -> bool:
+    """Say whether a version keeps to all comparators; what is no version, or no comparators, matches nothing."""
+    bounds, read = parse_comparators(comparators), parse(version)
+    return bounds is not None and read is not None and all(bound.lets(read) for bound in bounds)
+
+
+def _comparator(part: str) -> Comparator | None:
+    match = COMPARATOR.fullmatch(part)
+    version = parse(match["version"]) if match else None
+    return Comparator(match["operator"] or "=", version) if match and version else None

@@ -1,7 +1,8 @@
 """The agent's own configuration: a TOML file, with INSTAR_* variables of the environment above it.
 
 Rules kept here: an unknown key is refused and named; the environment outranks the file, the file outranks defaults;
-what a token file holds is read only where nobody else can read it. Left out: flags (`agent.cli`), manifests.
+what a token file holds is read only where nobody else can read it. Left out: flags (`agent.cli`), manifests; what a
+file of a secret holds, which the keeper reads for the component alone.
 """
 
 from __future__ import annotations
@@ -10,26 +11,33 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import agent
-from agent.config import layout
+from agent.config import bounds, layout
 from agent.config.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "INSTAR_"
 DEFAULT_CONTROLLER = "127.0.0.1:7443"
 RUN_DIR_BYTES_MAX = 72  # a Unix socket path has at most 107 bytes; this leaves 35 for "/", instance id and ".probe"
-TEXT_KEYS = ("node_id", "state_dir", "run_dir", "controller", "token_file")
-TABLE_KEYS = ("labels", "sockets")
+TEXT_KEYS = ("node_id", "state_dir", "run_dir", "controller", "token_file", "uv", "python_index", "agent_user")
+TABLE_KEYS = ("labels", "sockets", "secrets", "users", "rollback_points")
+OTHER_KEYS = ("drivers", "disk_quota")
+DRIVERS_MAX = 16  # each is code that a node trusts; more is a mistake
 PORT_MAX = 65535
 FORBIDDEN_TOKEN_MODE = stat.S_IRWXG | stat.S_IRWXO
 
 NODE_ID = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 LABEL_KEY = re.compile(r"(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+CREDENTIAL_RULE = "letters, digits, dots, dashes and underscores, at most 63"
+USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+DRIVER_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
+INDEX_URL = re.compile(r"https://[!-~]+|http://(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?/[!-~]*")
 SOCKET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 HOST_AND_PORT = re.compile(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 
@@ -42,6 +50,13 @@ class Config:
         controller: Host and port of the controller; empty where the node is led by hand alone.
         token_file: File with the bearer token of this node; None where there is no controller.
         sockets: For each component, the address of each of its sockets: "127.0.0.1:8080" or "unix:/path".
+        secrets: For each component, the file of each of its secrets.
+        users: The user that a component runs as, where it is not the keeper's own.
+        agent_user: The user that the agent runs as; empty for the keeper's own.
+        drivers: Names of the drivers of others that this node trusts.
+        uv: The program that makes Python environments; None where it is to be found.
+        python_index: Index that wheels come from where a bundle has no wheelhouse; empty for none.
+        disk_quota_bytes: What all releases and environments may take; None where only the disk bounds them.
     """
 
     node_id: str
@@ -51,11 +66,24 @@ class Config:
     token_file: Path | None
     labels: Mapping[str, str] = field(default_factory=dict)
     sockets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    secrets: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    users: Mapping[str, str] = field(default_factory=dict)
+    agent_user: str = ""
+    drivers: tuple[str, ...] = ()
+    uv: Path | None = None
+    python_index: str = ""
+    disk_quota_bytes: int | None = None
+    rollback_points: bounds.RollbackPoints = field(default_factory=bounds.RollbackPoints)
 
     @property
     def layout(self) -> layout.Layout:
         """Where everything of this node lies."""
         return layout.Layout(self.state_dir, self.run_dir)
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where the agent listens for this node's own people: in a directory where its user may make it."""
+        return (self.state_dir if self.agent_user else self.run_dir) / "agent.sock"
 
     def address(self, component: str, socket_name: str) -> str:
         """Address that this node gives to a socket of a component.
@@ -90,10 +118,10 @@ def parse(text: str, environment: Mapping[str, str]) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"cannot read the configuration: {error}", field="config", rule="TOML 1.0") from error
-    _refuse_unknown(document, (*TEXT_KEYS, *TABLE_KEYS))
+    _refuse_unknown(document, (*TEXT_KEYS, *TABLE_KEYS, *OTHER_KEYS))
     texts = {key: _text(document, environment, key) for key in TEXT_KEYS}
     state_dir = _directory("state_dir", texts["state_dir"] or str(default_state_dir(environment)))
-    token_file = texts["token_file"]
+    token_file, uv, quota = texts["token_file"], texts["uv"], document.get("disk_quota")
     return Config(
         node_id=_matching("node_id", texts["node_id"], NODE_ID, "lower-case letters, digits, dots and dashes"),
         state_dir=state_dir,
@@ -102,6 +130,14 @@ def parse(text: str, environment: Mapping[str, str]) -> Config:
         token_file=_directory("token_file", token_file) if token_file else None,
         labels=_labels(_table(document, "labels")),
         sockets=_sockets(_table(document, "sockets")),
+        secrets=_secrets(_table(document, "secrets")),
+        users=_users(_table(document, "users")),
+        agent_user=_user("agent_user", texts["agent_user"]) if texts["agent_user"] else "",
+        drivers=_drivers(document.get("drivers", [])),
+        uv=_directory("uv", uv) if uv else None,
+        python_index=_index(texts["python_index"]),
+        disk_quota_bytes=bounds.size_bytes("disk_quota", quota) if quota is not None else None,
+        rollback_points=bounds.rollback_points(_table(document, "rollback_points")),
     )
 
 
@@ -161,13 +197,57 @@ def _labels(table: Mapping[str, object]) -> Mapping[str, str]:
 
 def _sockets(table: Mapping[str, object]) -> Mapping[str, Mapping[str, str]]:
     sockets: dict[str, Mapping[str, str]] = {}
-    for component in table:
-        name = f"sockets.{layout.component_name(component, field='sockets')}"
-        addresses = _table(table, component) if isinstance(table[component], dict) else None
-        if addresses is None:
-            raise _unusable(name, table[component], "it is a table of socket names and addresses")
+    for component, addresses in _tables("sockets", table, "it is a table of socket names and addresses"):
+        name = f"sockets.{component}"
         sockets[component] = {key: socket_address(f"{name}.{key}", value) for key, value in addresses.items()}
     return sockets
+
+
+def _secrets(table: Mapping[str, object]) -> Mapping[str, Mapping[str, Path]]:
+    secrets: dict[str, Mapping[str, Path]] = {}
+    for component, files in _tables("secrets", table, "it is a table of names and files"):
+        for key in files:
+            _matching(f"secrets.{component}", key, CREDENTIAL_NAME, CREDENTIAL_RULE)
+        secrets[component] = {key: _file(f"secrets.{component}.{key}", value) for key, value in files.items()}
+    return secrets
+
+
+def _tables(name: str, table: Mapping[str, object], rule: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Give the table of each component."""
+    for component, inner in table.items():
+        layout.component_name(component, field=name)
+        if not isinstance(inner, dict):
+            raise _unusable(f"{name}.{component}", inner, rule)
+        yield component, cast("Mapping[str, object]", inner)
+
+
+def _users(table: Mapping[str, object]) -> Mapping[str, str]:
+    names = {layout.component_name(component, field="users"): user for component, user in table.items()}
+    return {component: _user(f"users.{component}", user) for component, user in names.items()}
+
+
+def _user(name: str, value: object) -> str:
+    return _matching(name, value, USER_NAME, "the name of a user of this host")
+
+
+def _drivers(names: object) -> tuple[str, ...]:
+    rule = f"it is a list of at most {DRIVERS_MAX} names of drivers, each once"
+    if not isinstance(names, list) or len(names) > DRIVERS_MAX or len(set(map(str, names))) < len(names):
+        raise _unusable("drivers", names, rule)
+    return tuple(
+        _matching("drivers", name, DRIVER_NAME, "lower-case letters, digits, dots and dashes") for name in names
+    )
+
+
+def _index(value: str) -> str:
+    rule = "an index is reached by https, or by http on this host alone"
+    return _matching("python_index", value, INDEX_URL, rule) if value else ""
+
+
+def _file(name: str, value: object) -> Path:
+    if not isinstance(value, str):
+        raise _unusable(name, value, "it is an absolute path")
+    return _directory(name, value)
 
 
 def socket_address(name: str, value: object) -> str:

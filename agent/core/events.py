@@ -25,9 +25,10 @@ class Moment:
 
 @unique
 class KeeperDecision(Enum):
-    """What the keeper knows of a swap after the agent was away."""
+    """What the keeper knows of a swap after the agent was away; ON_TRIAL where this agent is itself what it tries."""
 
     NONE = "NONE"
+    ON_TRIAL = "ON_TRIAL"
     COMMITTED = "COMMITTED"
     ROLLED_BACK_INSTANCE_DIED = "ROLLED_BACK_INSTANCE_DIED"
     ROLLED_BACK_AGENT_AWAY = "ROLLED_BACK_AGENT_AWAY"
@@ -93,12 +94,14 @@ class Observed:
     Args:
         healthy_for: Time without a break for which it has been healthy.
         served: Requests that it has answered since it started.
+        is_flapping: It is unhealthy because it was now well, now not, too often.
     """
 
     at: Moment
     health: model.Health
     healthy_for: timedelta
     served: int
+    is_flapping: bool = False
 
 
 @dataclass(frozen=True, slots=True)

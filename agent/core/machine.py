@@ -1,8 +1,8 @@
 """The operation machine: takes one event of an operation and decides what follows.
 
 Rules kept here: pure; an event that `transitions` does not list raises and changes nothing. Whoever drives the machine
-makes the new state durable before it performs the effects. Left out: who may begin (`admission`), how a step is done
-(`agent.drivers`).
+makes the new state durable before it performs the effects; what a step tells is bounded here. Left out: who may begin
+(`admission`), how a step is done (`agent.drivers`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import assert_never
 from agent.core import effects, events, model, operation, transitions
 
 RETRY_SECONDS = 0.5  # pause before what may not be given up is tried again; the keeper restarts in less
+MESSAGE_CHARS_MAX = 512  # of a failure, for people; as much as the journal keeps
+EVIDENCE_MAX = 16  # entries of one step
+EVIDENCE_CHARS_MAX = 1024  # of one value; the longest is the end of a log
 NO_EVIDENCE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -98,8 +101,7 @@ def _decide_order(state: operation.Operation, event: events.Order) -> operation.
 
 
 def _begin(state: operation.Operation, at: events.Moment) -> operation.Decision:
-    is_removal = state.assignment.kind is model.ChangeKind.REMOVE
-    return _enter(state, transitions.Phase.PREFLIGHT if is_removal else transitions.Phase.FETCH, at)
+    return _enter(state, transitions.FIRST[state.assignment.kind], at)
 
 
 def _succeed(state: operation.Operation, event: events.Succeeded) -> operation.Decision:
@@ -114,9 +116,8 @@ def _succeed(state: operation.Operation, event: events.Succeeded) -> operation.D
             return operation.Decision(_end(ended, transitions.Phase.ABORTED, event.at), records=(record,))
         case phase:
             ended, record = _record(state, event.at, is_success=True, evidence=event.evidence)
-            is_removal = state.assignment.kind is model.ChangeKind.REMOVE
-            following = transitions.Phase.COMMIT if is_removal else transitions.NEXT[phase]
-            return replace(_go_on(ended, following, event.at), records=(record,))
+            short_cuts = transitions.SHORT_CUTS.get(state.assignment.kind, transitions.NEXT)
+            return replace(_go_on(ended, short_cuts[phase], event.at), records=(record,))
 
 
 def _check_step(state: operation.Operation, step_: model.Step) -> None:
@@ -133,8 +134,8 @@ def _go_on(state: operation.Operation, following: transitions.Phase, at: events.
     hold = state.assignment.hold_before
     if following is transitions.Phase.SWITCH and hold is model.Step.SWITCH:
         return _hold(state, transitions.Phase.HELD_BEFORE_SWITCH, at)
-    is_removal = state.assignment.kind is model.ChangeKind.REMOVE  # has no SWITCH: either hold is before its COMMIT
-    if following is transitions.Phase.COMMIT and (hold is model.Step.COMMIT or (is_removal and hold is not None)):
+    is_ending = state.assignment.kind in transitions.ENDING  # has no SWITCH: either hold is before its COMMIT
+    if following is transitions.Phase.COMMIT and (hold is model.Step.COMMIT or (is_ending and hold is not None)):
         return _hold(state, transitions.Phase.HELD_BEFORE_COMMIT, at)
     return _enter(state, following, at)
 
@@ -173,7 +174,7 @@ def _record(
         started_at=state.step_started_at,
         ended_at=at.wall,
         is_success=is_success,
-        evidence=evidence,
+        evidence={key: value[:EVIDENCE_CHARS_MAX] for key, value in list(evidence.items())[:EVIDENCE_MAX]},
     )
     return replace(state, steps_ended=index), record
 
@@ -201,9 +202,9 @@ def _abort(
     evidence: Mapping[str, str] = NO_EVIDENCE,
 ) -> operation.Decision:
     records: tuple[model.StepRecord, ...] = ()
-    aborting = replace(state, fault=fault, reason=reason, message=message)
+    aborting = replace(state, fault=fault, reason=reason, message=message[:MESSAGE_CHARS_MAX])
     if state.phase in transitions.STEP_OF:
-        aborting, record = _record(aborting, at, is_success=False, evidence={**evidence, "reason": reason})
+        aborting, record = _record(aborting, at, is_success=False, evidence={"reason": reason, **evidence})
         records = (record,)
     return replace(_enter(aborting, transitions.Phase.ABORTING, at), records=records)
 
@@ -246,7 +247,8 @@ def _close(state: operation.Operation, at: events.Moment) -> operation.Operation
 
 def _soak(state: operation.Operation, event: events.Observed) -> operation.Decision:
     if event.health is model.Health.UNHEALTHY:
-        return _blame(state, event.at, "health_probe_failed", "cannot keep the new version: its health probe fails")
+        reason, why = _unwell(event)
+        return _blame(state, event.at, reason, f"cannot keep the new version: {why}")
     is_early = state.soak_until_seconds is None or event.at.monotonic_seconds < state.soak_until_seconds
     if state.phase is not transitions.Phase.SOAK or is_early or event.health is model.Health.UNKNOWN:
         return operation.Decision(state)
@@ -260,6 +262,12 @@ def _soak(state: operation.Operation, event: events.Observed) -> operation.Decis
     return replace(_go_on(soaked, transitions.Phase.COMMIT, event.at), records=(record,))
 
 
+def _unwell(event: events.Observed) -> tuple[str, str]:
+    if event.is_flapping:
+        return "flapping", "it is now well, now not"
+    return "health_probe_failed", "its health probe fails"
+
+
 def _blame(state: operation.Operation, at: events.Moment, reason: str, message: str) -> operation.Decision:
     return _abort(state, at, model.Fault.VERSION, reason, message)
 
@@ -268,7 +276,8 @@ def _bake(state: operation.Operation, event: events.Observed) -> operation.Decis
     if state.bake is not transitions.Bake.PENDING:
         return operation.Decision(state)
     if event.health is model.Health.UNHEALTHY:
-        return _spoil(state, event.at, "health_probe_failed", "cannot finish the bake: the health probe fails")
+        reason, why = _unwell(event)
+        return _spoil(state, event.at, reason, f"cannot finish the bake: {why}")
     is_well = event.health is model.Health.HEALTHY and event.healthy_for >= state.assignment.min_healthy_duration
     if not is_well:
         return operation.Decision(state)
@@ -314,6 +323,9 @@ def _recover(state: operation.Operation, event: events.Recovered) -> operation.D
             return _resettle(state, event.at)
         case transitions.Phase.COMMIT | transitions.Phase.ABORTING:
             return operation.Decision(state, (effects.Perform(transitions.STEP_OF[state.phase]),))
+        case transitions.Phase.SWITCH if event.decision is events.KeeperDecision.ON_TRIAL:
+            switched, record = _record(state, event.at, is_success=True, evidence=NO_EVIDENCE)
+            return replace(_go_on(switched, transitions.Phase.SOAK, event.at), records=(record,))
         case _ if event.decision is events.KeeperDecision.COMMITTED:  # its record was torn: what is outranks it
             return _enter(state, transitions.Phase.COMMIT, event.at)
         case _ if event.decision is events.KeeperDecision.ROLLED_BACK_INSTANCE_DIED:

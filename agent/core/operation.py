@@ -51,7 +51,7 @@ class Decision:
 
 def accept(assignment: model.Assignment, at: events.Moment) -> Decision:
     """Take an admitted assignment; its deadline counts from here."""
-    is_removal = assignment.kind is model.ChangeKind.REMOVE
+    is_ending = assignment.kind in transitions.ENDING
     return Decision(
         Operation(
             assignment=assignment,
@@ -59,15 +59,21 @@ def accept(assignment: model.Assignment, at: events.Moment) -> Decision:
             changed_at=at.wall,
             deadline_seconds=at.monotonic_seconds + assignment.deadline.total_seconds(),
             step_started_at=at.wall,
-            bake=transitions.Bake.NOT_NEEDED if is_removal else transitions.Bake.PENDING,
+            bake=transitions.Bake.NOT_NEEDED if is_ending else transitions.Bake.PENDING,
         )
     )
 
 
-def refuse(assignment: model.Assignment, at: events.Moment, reason: str, message: str) -> Decision:
+def refuse(
+    assignment: model.Assignment,
+    at: events.Moment,
+    reason: str,
+    message: str,
+    fault: model.Fault = model.Fault.COMMAND,
+) -> Decision:
     """Record that an assignment was not begun; nothing of the node changes."""
     refused = replace(accept(assignment, at).state, phase=transitions.Phase.REFUSED)
-    return Decision(replace(refused, fault=model.Fault.COMMAND, reason=reason, message=message))
+    return Decision(replace(refused, fault=fault, reason=reason, message=message))
 
 
 def status(operation: Operation) -> model.OperationStatus:

@@ -14,12 +14,10 @@ from datetime import datetime, timedelta
 from enum import Enum, unique
 from typing import assert_never
 
-from agent.core import model
+from agent.core import model, told
 
 PROTOCOL_VERSIONS = (1,)  # what this agent speaks, lowest first
 HEARTBEAT_PERIOD_DEFAULT = timedelta(seconds=10)  # until a controller has said another
-OPERATIONS_MAX = 64  # told in one message; the rest follows once these are acknowledged
-STEPS_MAX = 256  # as above; about 64 KiB, far below what one message may hold
 CARRIED_MAX = 64  # messages remembered until acknowledged; each carries all that an older one did
 
 
@@ -48,6 +46,13 @@ class Beat:
 
     at: datetime
     report: model.Report
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The end of a log that the controller wanted is there, or why there is none."""
+
+    text: model.LogText
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ class WentAway:
     window: timedelta
 
 
-Own = Opened | Beat | Lost
+Own = Opened | Beat | Read | Lost
 Message = Welcomed | Acknowledged | FullReportRequested | Commanded | WentAway
 Event = Own | Message
 
@@ -122,6 +127,7 @@ TRANSITIONS: Mapping[tuple[State, type[Event]], State] = {
     (State.GREETING, WentAway): State.LEAVING,
     (State.GREETING, Lost): State.CLOSED,
     (State.OPEN, Beat): State.OPEN,
+    (State.OPEN, Read): State.OPEN,
     (State.OPEN, Acknowledged): State.OPEN,
     (State.OPEN, FullReportRequested): State.OPEN,
     (State.OPEN, Commanded): State.OPEN,
@@ -153,6 +159,14 @@ class SendHeartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class SendLogText:
+    """Answer a question for a log."""
+
+    sequence: int
+    text: model.LogText
+
+
+@dataclass(frozen=True, slots=True)
 class TakeCommand:
     """Hand a command to the node."""
 
@@ -179,7 +193,7 @@ class Leave:
     window: timedelta
 
 
-Effect = SendHello | SendHeartbeat | TakeCommand | Settle | BeatSoon | Leave
+Effect = SendHello | SendHeartbeat | SendLogText | TakeCommand | Settle | BeatSoon | Leave
 
 
 class IllegalMessageError(Exception):
@@ -197,16 +211,6 @@ class ClockReading:
 
     offset: timedelta
     round_trip: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What the controller has been told in this session, and which results it has made durable."""
-
-    metrics: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    components: Mapping[str, model.ComponentStatus] = field(default_factory=dict)
-    operations: frozenset[model.OperationStatus] = frozenset()
-    steps: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,7 @@ class Session:
     sequence: int = 0
     acknowledged_sequence: int = 0
     heartbeat_period: timedelta = HEARTBEAT_PERIOD_DEFAULT
-    told: Told = field(default_factory=Told)
+    told: told.Told = field(default_factory=told.Told)
     carried: tuple[Carried, ...] = ()
     is_full_wanted: bool = False
     greeted_at: datetime | None = None
@@ -276,6 +280,9 @@ def _act(session: Session, event: Own) -> Decision:
             return _greet(replace(session, greeted_at=at), facts, report)
         case Beat(at, report):
             return _beat(session, at, report)
+        case Read(text):
+            after = replace(session, sequence=session.sequence + 1)
+            return Decision(after, (SendLogText(after.sequence, text),))
         case Lost():
             return Decision(Session(heartbeat_period=session.heartbeat_period, clock=session.clock))
         case _:
@@ -300,7 +307,7 @@ def _hear(session: Session, message: Message) -> Decision:
 
 
 def _greet(session: Session, facts: model.HelloFacts, report: model.Report) -> Decision:
-    said = _everything(report)
+    said = told.everything(report)
     return Decision(_tell(session, report, said), (SendHello(session.sequence + 1, facts, said),))
 
 
@@ -321,7 +328,7 @@ def _welcome(session: Session, welcome: Welcomed) -> Decision:
 
 
 def _beat(session: Session, at: datetime, report: model.Report) -> Decision:
-    said = _everything(report) if session.is_full_wanted else _delta(session.told, report)
+    said = told.everything(report) if session.is_full_wanted else session.told.delta(report)
     beat = SendHeartbeat(session.sequence + 1, at, said, session.is_full_wanted)
     return Decision(_tell(session, report, said), (beat,))
 
@@ -335,15 +342,10 @@ def _acknowledge(session: Session, ack: Acknowledged) -> Decision:
     covered = tuple(carried for carried in session.carried if carried.sequence <= ack.sequence)
     # The latest message carried all that the earlier ones did, in its latest form.
     settled = covered[-1] if covered else Carried(ack.sequence, (), ())
-    told = replace(
-        session.told,
-        operations=session.told.operations | frozenset(settled.operations),
-        steps=session.told.steps | {(record.operation_id, record.index) for record in settled.steps},
-    )
     session = replace(
         session,
         acknowledged_sequence=ack.sequence,
-        told=told,
+        told=session.told.settled(settled.operations, settled.steps),
         carried=session.carried[len(covered) :],
         clock=_reading(ack.echo_sent_at, ack.server_time, ack.at) or session.clock,
     )
@@ -358,36 +360,14 @@ def _reading(sent_at: datetime | None, server_time: datetime, at: datetime) -> C
     return ClockReading(server_time + round_trip / 2 - at, round_trip)
 
 
-def _everything(report: model.Report) -> model.Report:
-    return replace(report, removed=(), operations=report.operations[:OPERATIONS_MAX], steps=report.steps[:STEPS_MAX])
-
-
-def _delta(told: Told, report: model.Report) -> model.Report:
-    names = {component.name for component in report.components}
-    operations = tuple(status for status in report.operations if status not in told.operations)
-    steps = tuple(record for record in report.steps if (record.operation_id, record.index) not in told.steps)
-    return model.Report(
-        metrics=tuple(m for m in report.metrics if told.metrics.get((m.name, m.component)) != m.value),
-        components=tuple(c for c in report.components if told.components.get(c.name) != c),
-        removed=tuple(sorted(told.components.keys() - names)),
-        operations=operations[:OPERATIONS_MAX],
-        steps=steps[:STEPS_MAX],
-    )
-
-
 def _tell(session: Session, report: model.Report, said: model.Report) -> Session:
-    """Count one message that says ``said`` of all that is in ``report``; what the node forgot is forgotten here too."""
+    """Count one message that says ``said`` of all that is in ``report``."""
     sequence = session.sequence + 1
-    told = Told(
-        metrics={(metric.name, metric.component): metric.value for metric in report.metrics},
-        components={component.name: component for component in report.components},
-        operations=session.told.operations & frozenset(report.operations),
-        steps=session.told.steps & {(record.operation_id, record.index) for record in report.steps},
-    )
     carried = session.carried
     if said.operations or said.steps:
         carried = (*carried, Carried(sequence, said.operations, said.steps))[-CARRIED_MAX:]
-    return replace(session, sequence=sequence, told=told, carried=carried, is_full_wanted=False)
+    after = session.told.after(report)
+    return replace(session, sequence=sequence, told=after, carried=carried, is_full_wanted=False)
 
 
 def _check_sequence(session: Session, sequence: int) -> None:

@@ -61,7 +61,7 @@ TRANSITIONS: Mapping[Phase, Mapping[type[events.Event], tuple[Phase, ...]]] = {
     P.VERIFY: {events.Succeeded: (P.STAGE,), events.Ticked: (P.ABORTING,), **_WORK},
     P.STAGE: {events.Succeeded: (P.PREFLIGHT,), events.Ticked: (P.ABORTING,), **_WORK},
     P.PREFLIGHT: {
-        events.Succeeded: (P.ROLLBACK_POINT, P.HELD_BEFORE_COMMIT, P.COMMIT),
+        events.Succeeded: (P.ROLLBACK_POINT, P.HELD_BEFORE_SWITCH, P.SWITCH, P.HELD_BEFORE_COMMIT, P.COMMIT),
         events.Ticked: (P.ABORTING,),
         **_WORK,
     },
@@ -74,11 +74,12 @@ TRANSITIONS: Mapping[Phase, Mapping[type[events.Event], tuple[Phase, ...]]] = {
     },
     P.HELD_BEFORE_SWITCH: {events.Proceeded: (P.SWITCH,), events.Ticked: (P.ABORTING,), **_LEAVE, **_NEW},
     P.SWITCH: {
-        events.Succeeded: (P.SOAK,),
+        events.Succeeded: (P.SOAK, P.HELD_BEFORE_COMMIT, P.COMMIT),
         events.Ticked: (P.ABORTING,),
         events.Proceeded: (),
         **_WORK,
         **_NEW,
+        events.Recovered: (P.SOAK, P.ABORTING, P.COMMIT),
     },
     P.SOAK: {
         events.Observed: (P.HELD_BEFORE_COMMIT, P.COMMIT, P.ABORTING),
@@ -162,6 +163,19 @@ NEXT: Mapping[Phase, Phase] = {
     P.PREPARE: P.SWITCH,
     P.SWITCH: P.SOAK,
 }
+FIRST: Mapping[model.ChangeKind, Phase] = {
+    # What is on the node already needs neither fetch nor stage.
+    **dict.fromkeys(model.ChangeKind, P.PREFLIGHT),
+    model.ChangeKind.INSTALL: P.FETCH,
+    model.ChangeKind.UPGRADE: P.FETCH,
+}
+SHORT_CUTS: Mapping[model.ChangeKind, Mapping[Phase, Phase]] = {
+    # Where a kind of change does not go by NEXT: what ends needs no switch, what begins has nothing to soak beside.
+    model.ChangeKind.REMOVE: {P.PREFLIGHT: P.COMMIT},
+    model.ChangeKind.STOP: {P.PREFLIGHT: P.COMMIT},
+    model.ChangeKind.START: {P.PREFLIGHT: P.SWITCH, P.SWITCH: P.COMMIT},
+}
+ENDING = frozenset({model.ChangeKind.REMOVE, model.ChangeKind.STOP})
 TERMINAL = frozenset({P.PERMANENT, P.UNWELL, P.SUPERSEDED, P.ABORTED, P.REFUSED})
 AFTER_HOLD: Mapping[Phase, Phase] = {P.HELD_BEFORE_SWITCH: P.SWITCH, P.HELD_BEFORE_COMMIT: P.COMMIT}
 HELD = frozenset(AFTER_HOLD)

@@ -7,13 +7,14 @@ success; a driver keeps no memory, what the operating system shows is its only t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, unique
 from pathlib import Path
 from typing import Protocol
 
+from agent import processes
 from agent.core import model
 
 Evidence = Mapping[str, str]
@@ -33,6 +34,21 @@ class DriverError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Rooms:
+    """What a driver is made from: its way to the host, and nothing of the agent's own.
+
+    Args:
+        keeper: Owns sockets and processes.
+        run_dir: Sockets and links of instances; gone after a boot.
+        state_dir: Releases, environments and data; they outlive everything.
+    """
+
+    keeper: processes.Keeper
+    run_dir: Path
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a driver can do."""
 
@@ -41,9 +57,12 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A release that is to be started, and as what.
+    """A release of this node, and the instance that it is started as.
 
     Args:
+        instance_id: Empty for the old side of a change: whichever instance runs it.
+        environment_dir: The release's own virtual environment; None where it has none.
+        state_dir: Where the component keeps its state; None where it declares none.
         addresses: Address of each socket of the manifest, by its name.
         traceparent: Trace context of the operation; empty where there is none.
     """
@@ -53,6 +72,8 @@ class Launch:
     release_dir: Path
     manifest: model.Manifest
     addresses: Mapping[str, str]
+    environment_dir: Path | None = None
+    state_dir: Path | None = None
     traceparent: str = ""
 
 
@@ -61,16 +82,22 @@ class Change:
     """What every verb is told of the operation.
 
     Args:
-        new: None for REMOVE.
-        old: Manifest of what the node goes back to; None for INSTALL.
+        new: None for REMOVE and STOP.
+        old: What the node goes back to; None for INSTALL and START. Both have one digest for RESTART.
         time_left: Until the operation must be decided; the keeper goes back by itself after it.
+        before_new: What must be done between the end of the old and the start of the new instance where only one may
+            run, such as migrating the state; None where there is nothing. Safe to do again.
+        before_old: The way back of ``before_new``; called by an abort before the old instance starts again.
     """
 
     operation_id: str
     component: str
+    method: model.Method
     new: Launch | None
-    old: model.Manifest | None
+    old: Launch | None
     time_left: timedelta
+    before_new: Callable[[], Awaitable[Evidence]] | None = None
+    before_old: Callable[[], Awaitable[Evidence]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,5 +181,12 @@ class Driver(Protocol):
         ...
 
     async def gc(self, component: str, keep: Collection[str]) -> Evidence:
-        """Drain and end each instance of the component beside those named."""
+        """Drain and end each instance of the component beside those named; with none named, the component stops."""
+        ...
+
+    async def bring_up(self, component: str, launch: Launch) -> Evidence:
+        """Make the release serve and be kept, from disk alone, whatever died half-way; what serves is left alone.
+
+        Called outside operations: after a boot, for START, and when nothing that is current serves.
+        """
         ...

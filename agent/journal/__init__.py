@@ -12,10 +12,11 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, cast
 
+from agent import durability
 from agent.core import model, operation
 from agent.journal import records, slots
 from agent.journal.records import Fact, History, Record, StateRecord
@@ -38,6 +39,7 @@ __all__ = [
 JOURNAL_NAME = "journal"
 IDENTITY_NAME = "identity.json"
 RESERVED_SLOTS = 64  # kept for operations that have begun: twice what one takes, so that none is stuck half-way
+STATE_DIR_MODE = 0o711  # components under users of their own pass through it; what is private below it is closed
 OUTCOMES_MAX = 64  # remembered after their slots are free; an older duplicate is refused by its fence anyway
 
 
@@ -67,10 +69,11 @@ class RecordTooLargeError(JournalError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a node must remember longer than any operation."""
+    """What a node must remember longer than any operation; ``committed`` is a digest for each component."""
 
     highest_fence: int
     outcomes: Mapping[str, model.OperationStatus]
+    committed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class Journal:
             JournalUnreadableError: It is of another version.
             OSError: The state directory cannot be read or has no room.
         """
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_dir.mkdir(mode=STATE_DIR_MODE, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / JOURNAL_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(descriptor, state_dir)
@@ -150,6 +153,18 @@ class Journal:
     def highest_fence(self) -> int:
         """The highest fence that this node has ever accepted."""
         return self._identity.highest_fence
+
+    @property
+    def committed(self) -> Mapping[str, str]:
+        """What this node itself last made current, for each component; else somebody has moved it by hand."""
+        return self._identity.committed
+
+    def note_committed(self, component: str, digest: str) -> None:
+        """Make durable what this node makes current; empty where the component leaves it."""
+        if self._identity.committed.get(component, "") != digest:
+            committed = {name: kept for name, kept in self._identity.committed.items() if name != component}
+            committed |= {component: digest} if digest else {}
+            self._write_identity(replace(self._identity, committed=committed))
 
     def outcome(self, operation_id: str) -> model.OperationStatus | None:
         """How an operation ended whose slots are already free; None where that is not remembered."""
@@ -239,7 +254,7 @@ class Journal:
     def _write_identity(self, identity: Identity) -> None:
         self._refuse_after_failure()
         try:
-            _replace_file(self._state_dir / IDENTITY_NAME, json.dumps(records.to_plain(identity)).encode())
+            durability.replace_file(self._state_dir / IDENTITY_NAME, json.dumps(records.to_plain(identity)).encode())
         except OSError as error:
             self._fail(error)
         self._identity = identity
@@ -307,20 +322,8 @@ def _read_identity(state_dir: Path) -> Identity:
         document = json.loads(path.read_bytes())
         outcomes = cast("Mapping[str, object]", document["outcomes"])
         statuses = {key: records.from_plain(model.OperationStatus, plain) for key, plain in outcomes.items()}
-        return Identity(int(document["highest_fence"]), statuses)
+        return Identity(int(document["highest_fence"]), statuses, dict(document.get("committed", {})))
     except FileNotFoundError:
         return Identity(0, {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalUnreadableError(f"cannot read {path}: {error!r}") from error
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    fresh = path.with_suffix(".tmp")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    fresh.replace(path)
-    slots.sync_directory(path.parent)

@@ -120,14 +120,14 @@ def to_plain(value: object) -> object:
 
 
 def from_plain(kind: type[T], plain: object) -> T:
-    """Turn what `to_plain` made back into a dataclass of the model.
+    """Turn what `to_plain` made back into a dataclass of the model; what is younger than the record has its default.
 
     Raises:
         KeyError, TypeError, ValueError: It was not made from this class.
     """
     table = cast("Mapping[str, object]", plain)
     hints = _hints(cast("Hashable", kind))
-    return kind(**{name: _value(hint, table[name]) for name, hint in hints.items()})
+    return kind(**{name: _value(hint, table[name]) for name, hint in hints.items() if name in table})
 
 
 @functools.cache

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import durability
+
 SLOT_BYTES = 4096  # one page, the largest piece that disks and page caches write at once
 SLOT_COUNT = 512  # 2 MiB; an operation takes about 30, so a node may be cut off for more than ten of them
 MAGIC = b"ISJ1"  # says the version of the format; another one is not read
@@ -88,16 +90,7 @@ def preallocate(descriptor: int, directory: Path) -> None:
         os.ftruncate(descriptor, 0)
         raise
     os.fsync(descriptor)
-    sync_directory(directory)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durability.sync_directory(directory)
 
 
 def _pages(descriptor: int, slot_count: int) -> Iterator[tuple[int, bytes]]:

@@ -1,11 +1,12 @@
 """The keeper's own socket: clients, lines, requests and answers.
 
-Rules kept here: a client is root or the keeper's own user, or is hung up on; lines, clients and unsent answers are
-bounded; a request that cannot be done is answered with its code, and a client that does not read is hung up on. Left
-out: what the verbs do (`verbs`).
+Rules kept here: a client is root, the keeper's own user or the agent's, or is hung up on; lines, clients and unsent
+answers are bounded; a request that cannot be done is answered with its code, and a client that does not read is hung up
+on. Left out: what the verbs do (`verbs`).
 """
 
 import json
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -30,11 +31,11 @@ class Reply:
 
     def ok(self, body: fields.Body) -> None:
         """Answer with what was asked for."""
-        self._client.send({"id": self._request_id, "ok": body})
+        self._client.answer({"id": self._request_id, "ok": body})
 
     def error(self, refusal: errors.RequestError) -> None:
         """Answer why not."""
-        self._client.send({"id": self._request_id, "error": {"code": refusal.code, "message": refusal.message}})
+        self._client.answer({"id": self._request_id, "error": {"code": refusal.code, "message": refusal.message}})
 
 
 class Client:
@@ -50,6 +51,8 @@ class Client:
     ) -> None:
         self.is_agent = False
         self.is_watching = False
+        self.heard_at_monotonic = on.now()
+        self.unanswered = 0
         self._loop = on
         self._socket: socket.socket | None = connected
         self._on_request = on_request
@@ -57,6 +60,30 @@ class Client:
         self._received = bytearray()
         self._unsent = bytearray()
         on.watch(connected.fileno(), loop.READ, self._on_event)
+
+    def answer(self, body: fields.Body) -> None:
+        """Send the answer to a request."""
+        self.unanswered -= 1
+        self.send(body)
+
+    def image(self) -> fields.Body | None:
+        """Describe the connection to the next image of this keeper; None when it is over."""
+        if self._socket is None:
+            return None
+        return {
+            "descriptor": self._socket.fileno(),
+            "is_agent": self.is_agent,
+            "is_watching": self.is_watching,
+            "received": self._received.decode("latin-1"),
+            "unsent": self._unsent.decode("latin-1"),
+        }
+
+    def go_on(self, image: fields.Body) -> None:
+        """Take up what the image before this one had read and not sent."""
+        self.is_agent, self.is_watching = image["is_agent"] is True, image["is_watching"] is True
+        self._received += str(image["received"]).encode("latin-1")
+        self._unsent += str(image["unsent"]).encode("latin-1")
+        self._flush()
 
     def send(self, body: fields.Body) -> None:
         """Send a line; to a client that has gone it goes nowhere."""
@@ -98,6 +125,8 @@ class Client:
             self.hang_up()
 
     def _take(self, line: bytes) -> None:
+        self.unanswered += 1
+        self.heard_at_monotonic = self._loop.now()
         reply = Reply(self, None)
         try:
             body = fields.parse(line)
@@ -129,12 +158,15 @@ class Clients:
 
     Args:
         on_agent_gone: Called when the last attached client has gone.
+        agent_uid: The agent's user; None where it is the keeper's own.
     """
 
-    def __init__(self, on: loop.Loop, on_agent_gone: Callable[[], None]) -> None:
+    def __init__(self, on: loop.Loop, on_agent_gone: Callable[[], None], agent_uid: int | None) -> None:
         self._loop = on
         self._on_agent_gone = on_agent_gone
+        self._agent_uid = agent_uid
         self._clients: set[Client] = set()
+        self._listener: socket.socket | None = None
 
     def listen(self, path: str, on_request: Handler) -> None:
         """Take clients from now on."""
@@ -144,13 +176,40 @@ class Clients:
             listener.bind(path)
         finally:
             os.umask(mask)
+        if self._agent_uid is not None:
+            os.chown(path, self._agent_uid, -1)
         listener.listen(BACKLOG)
+        self.listen_on(listener, on_request)
+
+    def listen_on(self, listener: socket.socket, on_request: Handler) -> None:
+        """Take clients from a socket that listens already."""
         listener.settimeout(0)
+        self._listener = listener
         self._loop.watch(listener.fileno(), loop.READ, lambda _: self._accept(listener, on_request))
+
+    def images(self) -> tuple[int, list[fields.Body]]:
+        """Describe the listener and all connections to the next image of this keeper."""
+        assert self._listener is not None  # noqa: S101  # whoever asks came through it
+        return self._listener.fileno(), [image for client in self._clients if (image := client.image()) is not None]
+
+    def adopt(self, connected: socket.socket, on_request: Handler) -> Client:
+        """Go on with a connection of the image before this one."""
+        adopted = Client(self._loop, connected, on_request, self._on_gone)
+        self._clients.add(adopted)
+        return adopted
+
+    def are_waiting(self, but: Client) -> bool:
+        """Whether anybody waits for an answer beside one, who waits for one alone."""
+        return any(client.unanswered > (1 if client is but else 0) for client in self._clients)
 
     def is_agent_attached(self) -> bool:
         """Whether a client that said attach is connected."""
         return any(client.is_agent for client in self._clients)
+
+    def agent_silence_seconds(self) -> float:
+        """For how long no attached client has asked for anything; without end when there is none."""
+        heard = [client.heard_at_monotonic for client in self._clients if client.is_agent]
+        return self._loop.now() - max(heard) if heard else math.inf
 
     def tell(self, event: fields.Body) -> None:
         """Send an event to everybody who watches."""
@@ -166,7 +225,7 @@ class Clients:
         connected.settimeout(0)
         peer = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, control.PEER.size)
         _, uid, _ = control.PEER.unpack(peer)
-        if uid not in (0, os.geteuid()) or len(self._clients) >= CLIENTS_MAX:
+        if uid not in (0, os.geteuid(), self._agent_uid) or len(self._clients) >= CLIENTS_MAX:
             connected.close()
             return
         self._clients.add(Client(self._loop, connected, on_request, self._on_gone))

@@ -10,10 +10,10 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.keeper import errors, loop
+from agent.keeper import errors, fields, loop, processes
 
 MESSAGE_MAX_BYTES = 16 * 1024  # of the protocol
 DESCRIPTORS_MAX = 64  # listeners that one answer may carry
@@ -43,12 +43,14 @@ class Answer:
         refusal: None when it obeyed.
         names: Of the descriptors, for "listeners".
         descriptors: The receiver owns them.
+        body: What it said beyond its status.
     """
 
     status: Status | None
     refusal: errors.RequestError | None
     names: tuple[str, ...] = ()
     descriptors: tuple[int, ...] = ()
+    body: fields.Body = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -81,7 +83,9 @@ class Conversation:
         self._is_closed = False
         self._connect()
 
-    def ask(self, word: str, timeout_seconds: float, on_answer: Callable[[Answer], None]) -> None:
+    def ask(
+        self, word: str, timeout_seconds: float, on_answer: Callable[[Answer], None], body: fields.Body | None = None
+    ) -> None:
         """Say a word; the answer, or why there is none, is called back exactly once."""
         if self._is_closed:
             on_answer(_no_answer("instance_gone", f"cannot say {word}: the instance has ended"))
@@ -93,7 +97,8 @@ class Conversation:
         word_id = self._last_id
         late = _no_answer("instance_timeout", f"cannot get an answer to {word} within {timeout_seconds:g} s")
         timer = self._loop.call_later(timeout_seconds, lambda: self._settle(word_id, late))
-        datagram = json.dumps({"word": word, "id": word_id}).encode()
+        more = {} if body is None else {"body": body}
+        datagram = json.dumps({"word": word, "id": word_id, **more}).encode()
         self._pending[word_id] = _Pending(word, datagram, timer, on_answer)
         self._send(datagram)
 
@@ -128,7 +133,7 @@ class Conversation:
 
     def _check_peer(self, caller: socket.socket) -> None:
         pid, uid, _ = PEER.unpack(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
-        if pid not in self._pids or uid not in (0, os.geteuid()):
+        if pid not in self._pids or uid not in (0, os.geteuid(), processes.user_of(pid)):
             raise PermissionError(f"cannot trust {self._path}: process {pid} of user {uid} listens there")
 
     def _send(self, datagram: bytes) -> None:
@@ -204,7 +209,14 @@ def _status(body: object) -> Status | None:
 
 def _answer(body: dict[str, object], status: Status, descriptors: tuple[int, ...]) -> Answer:
     names = body.get("names")
-    answer = Answer(status, None, tuple(map(str, names)) if isinstance(names, list) else (), descriptors)
+    said = body.get("body")
+    answer = Answer(
+        status,
+        None,
+        tuple(map(str, names)) if isinstance(names, list) else (),
+        descriptors,
+        said if isinstance(said, dict) else {},
+    )
     if body.get("ok") is True:
         return answer
     return replace(answer, refusal=errors.RequestError("instance_refused", str(body.get("error"))))

@@ -2,8 +2,9 @@
 
 Rules kept here: a bundle is canonical ustar (regular files only, sorted by name, mode 0644 or 0755, owner 0, time 0,
 padded to 10,240 bytes), so the tree determines its bytes and the digest proves the tree: a file added, changed,
-renamed or made executable shows. Anything but regular files and folders is refused. Left out: reading bundles
-(`agent.verifier`).
+renamed or made executable shows. Anything but regular files and folders is refused. A virtual environment comes from
+no bundle and has links and long names, so its digest is over lines of its own. Left out: reading bundles
+(`agent.verifier`), making environments.
 
 Source: POSIX.1-2017, pax, "ustar Interchange Format"; the bytes are those of tarfile's USTAR_FORMAT.
 """
@@ -36,6 +37,30 @@ def tree_digest(root: Path) -> str:
         total += _add(digest, root, name)
     end = 2 * BLOCK_BYTES
     digest.update(bytes(end + -(total + end) % RECORD_BYTES))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def environment_digest(root: Path) -> str:
+    """Return "sha256:" and the hex digest of a virtual environment: of its names, links, modes and contents.
+
+    Raises:
+        errors.RequestError: digest_mismatch, for what is no file, folder or link.
+        OSError: The tree cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        name = os.fsencode(path.relative_to(root))
+        if path.is_symlink():
+            kind, content = b"link", hashlib.sha256(os.fsencode(path.readlink()))
+        elif path.is_file():
+            kind = b"program" if path.stat().st_mode & stat.S_IXUSR else b"file"
+            with path.open("rb", buffering=0) as file:
+                content = hashlib.file_digest(file, "sha256")
+        elif path.is_dir():
+            kind, content = b"folder", hashlib.sha256()
+        else:
+            raise errors.RequestError("digest_mismatch", f"cannot trust {path}: it is no file, folder or link")
+        digest.update(b"%s %s %s\0" % (kind, content.hexdigest().encode(), name))
     return f"sha256:{digest.hexdigest()}"
 
 

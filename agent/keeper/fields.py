@@ -5,6 +5,7 @@ Rules kept here: total conversion at the edge; a refusal names field, value and 
 
 import json
 import re
+from collections.abc import Sequence
 
 from agent.keeper import errors
 
@@ -13,6 +14,7 @@ Body = dict[str, object]
 TEXT_MAX = 4096  # characters of a path or an address
 ITEMS_MAX = 256  # words of a command, variables of an environment
 SECONDS_MAX = 24 * 3600.0  # nothing on a node is waited for longer than a day
+SOCKET = re.compile(r"[a-z0-9][a-z0-9.-]{0,59}(~[a-z0-9-]{1,32})?")  # a name, and the suffix of a private one
 ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,59}")  # becomes a file name beside its suffix, and part of a socket path
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -46,6 +48,30 @@ def identifier(body: Body, name: str) -> str:
     value = text(body, name)
     if not ID.fullmatch(value):
         raise refuse(name, value, f"it must match {ID.pattern}")
+    return value
+
+
+def socket(body: Body, name: str) -> str:
+    """Read the name of a listener."""
+    value = text(body, name)
+    if not SOCKET.fullmatch(value):
+        raise refuse(name, value, f"it must match {SOCKET.pattern}")
+    return value
+
+
+def choice(body: Body, name: str, choices: Sequence[str]) -> str:
+    """Read one of a few words."""
+    value = text(body, name)
+    if value not in choices:
+        raise refuse(name, value, f"it must be one of {', '.join(choices)}")
+    return value
+
+
+def truth(body: Body, name: str) -> bool:
+    """Read true or false."""
+    value = body.get(name)
+    if not isinstance(value, bool):
+        raise refuse(name, value, "it must be true or false")
     return value
 
 

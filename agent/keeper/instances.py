@@ -1,68 +1,66 @@
-"""All instances of the node: started, spoken to, kept, stopped, and told about when they end.
+"""All instances of the node: started, spoken to, kept, stopped, and started again when they end.
 
 Rules kept here: verbs are idempotent; an exit is told to the marks before anything else is done about it; only what
-was kept is started again, with a pause that doubles; what ends badly at its start leaves nothing behind. Left out:
-which instance should run, and the uncommitted marks (`marks`).
+was kept is started again, with a pause that doubles; what dies early again and again is started again only every few
+minutes, over lives of keepers too, until somebody starts, keeps or revives. Left out: which instance should run, the
+uncommitted marks (`marks`), the processes (`lives`).
 """
 
-import contextlib
-import os
-import signal
-import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
-from agent.keeper import control, errors, instance, listeners, loop, places, processes, spawn, specification
+from agent.keeper import (
+    control,
+    errors,
+    fields,
+    instance,
+    listeners,
+    lives,
+    loop,
+    places,
+    specification,
+    words,
+)
 
 LIVE_MAX = 64  # process groups of one node; a component has at most two
 EXITED_MAX = 64  # ended instances that can still be asked about; the oldest is forgotten
-CHECK_TIMEOUT_SECONDS = 60.0  # for reading a release of some gigabytes once more
-ACTIVATE_TIMEOUT_SECONDS = 10.0  # a component obeys within a turn of its event loop
 REVIVE_FIRST_SECONDS = 0.2
 REVIVE_MAX_SECONDS = 30.0
+BROKEN_RETRY_SECONDS = 300.0  # what is broken may heal by itself: a full disk, a service that it needs
 STEADY_SECONDS = 30.0  # a life this long makes the next death a first one
-LOG_MAX_BYTES = 8 << 20
-LOG_CHECK_SECONDS = 5.0  # a program that writes 1 MiB/s stays within two thirds over the bound
-CONTROL_BACKLOG = 4  # this keeper and its successor
-PROBE_BACKLOG = 64  # probes and readers of metrics
 
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Who is told what happens to instances.
-
-    Args:
-        on_event: An instance changed its state from the given one.
-        on_exit: An instance has ended; called first.
-    """
-
-    on_event: Callable[[instance.Instance, str], None]
-    on_exit: Callable[[instance.Instance], None]
+OnStarted = Callable[["instance.Instance | errors.RequestError"], None]
 
 
 class Instances:
     """The instances of the node, by id."""
 
-    def __init__(self, on: loop.Loop, where: places.Places, held: listeners.Listeners, listening: Listening) -> None:
+    def __init__(
+        self, on: loop.Loop, where: places.Places, held: listeners.Listeners, listening: lives.Listening
+    ) -> None:
         self._loop = on
         self._where = where
         self._held = held
-        self._listening = listening
         self._by_id: dict[str, instance.Instance] = {}
-        self._bound_logs()
+        self._listening = listening
+        self.lives = lives.Lives(
+            on, where, held=held, listening=listening, living=self._by_id.values, on_over=self._on_over
+        )
+        self._words = words.Words(on, self.lives, self._launch_parked)
 
     def all(self) -> Iterable[instance.Instance]:
         """Every instance that is not forgotten, oldest first."""
         return self._by_id.values()
 
+    def ids(self) -> Iterable[str]:
+        """The ids of all instances."""
+        return self._by_id.keys()
+
     def find(self, instance_id: str) -> instance.Instance | None:
         """Return the instance, its end noticed if it has ended; None when it is unknown."""
         found = self._by_id.get(instance_id)
-        if found is not None and found.is_alive and processes.has_exited(found.pidfd):
-            self._on_exit(found)
-            return self._by_id.get(instance_id)
-        return found
+        if found is not None:
+            self.lives.notice(found)
+        return self._by_id.get(instance_id)
 
     def get(self, instance_id: str) -> instance.Instance:
         """Return the instance.
@@ -76,36 +74,54 @@ class Instances:
         return found
 
     def uses(self, socket_name: str) -> bool:
-        """Whether a living instance has this listener."""
+        """Whether a living or a parked instance has this listener."""
         return any(each.is_alive and socket_name in each.specification.sockets for each in self._by_id.values())
 
-    def start(
-        self, wanted: specification.Specification, on_done: Callable[[instance.Instance | errors.RequestError], None]
-    ) -> None:
-        """Start an instance; an id that is known already is success, if it means the same."""
+    def is_served(self, component: str) -> bool:
+        """Whether an instance of the component has a process that is past its start."""
+        mine = [each for each in self._by_id.values() if each.specification.component == component]
+        return any(each.has_process and each.state != instance.STARTING for each in mine)
+
+    def has_component(self, component: str) -> bool:
+        """Whether there is an instance of the component, dead or alive."""
+        return any(each.specification.component == component for each in self._by_id.values())
+
+    def start(self, wanted: specification.Specification, on_done: OnStarted) -> None:
+        """Start an instance; an id that is known already is success, if it means the same.
+
+        Raises:
+            errors.RequestError: It cannot be started.
+        """
         known = self._by_id.get(wanted.id)
         if known is not None:
             _join(known, wanted, on_done)
             return
-        if sum(each.is_alive for each in self._by_id.values()) >= LIVE_MAX:
-            raise errors.RequestError("too_many", f"cannot start {wanted.id}: {LIVE_MAX} instances live already")
+        self._check_room(wanted)
         made = instance.Instance(wanted)
-        self._launch(made)
+        self.lives.launch(made, self._on_launched)
         made.launching = [on_done]
         self._by_id[wanted.id] = made
 
     def say(
-        self, instance_id: str, word: str, timeout_seconds: float, on_answer: Callable[[control.Answer], None]
+        self,
+        instance_id: str,
+        word: str,
+        timeout_seconds: float,
+        on_answer: Callable[[control.Answer], None],
+        body: fields.Body | None = None,
     ) -> None:
         """Say a word to an instance.
 
         Raises:
-            errors.RequestError: unknown_instance or instance_gone.
+            errors.RequestError: unknown_instance, instance_gone, or instance_refused by a plain or parked one.
         """
         found = self.get(instance_id)
-        if found.conversation is None or not found.is_alive:
+        if self._words.obeys(found, word):
+            self._words.say(found, word, timeout_seconds, on_answer)
+        elif found.conversation is None:
             raise errors.RequestError("instance_gone", f"cannot say {word} to {instance_id}: it has ended")
-        found.conversation.ask(word, timeout_seconds, on_answer)
+        else:
+            found.conversation.ask(word, timeout_seconds, on_answer, body)
 
     def keep(self, component: str, instance_id: str) -> None:
         """Make it the one instance of its component that is started again whenever it ends by itself."""
@@ -116,17 +132,37 @@ class Instances:
         for each in self._by_id.values():
             if each.is_kept and each is not found and each.specification.component == component:
                 each.is_kept = False
-                self._record(each)
+                self.lives.record(each)
         if not found.is_kept:
-            found.is_kept = True
-            self._record(found)
-            if not found.is_alive:
+            found.is_kept, found.early_deaths = True, 0
+            self.lives.record(found)
+            if not found.is_alive and not found.is_ending:
                 self._revive_later(found)
+
+    def revive(self, instance_id: str, on_done: OnStarted) -> None:
+        """Forget the early deaths, and start it now where it has no process.
+
+        Raises:
+            errors.RequestError: unknown_instance, instance_gone or what its start refuses.
+        """
+        found = self.get(instance_id)
+        found.early_deaths = 0
+        self.lives.record(found)
+        if found.launching is not None:
+            found.launching.append(on_done)
+        elif found.has_process:
+            on_done(found)
+        elif found.is_ending:
+            raise errors.RequestError("instance_gone", f"cannot revive {instance_id}: it is ending")
+        else:
+            found.cancel_timers()
+            self._launch_again(found)
+            found.launching = [on_done]
 
     def stop(self, instance_id: str, timeout_seconds: float, on_done: Callable[[], None]) -> None:
         """End an instance and forget it; one that is unknown is success."""
         found = self.find(instance_id)
-        if found is None or not found.is_alive:
+        if found is None or not (found.has_process or found.is_ending):
             if found is not None:
                 self._forget(found)
             on_done()
@@ -136,171 +172,120 @@ class Instances:
             return
         found.is_kept = False
         found.stopping = [on_done]
-        self._record(found)
-        processes.signal_group(found.pid, signal.SIGTERM)
-        kill = self._loop.call_later(timeout_seconds, lambda: processes.signal_group(found.pid, signal.SIGKILL))
-        found.timers.append(kill)
+        self.lives.record(found)
+        if found.has_process:
+            self.lives.end(found, timeout_seconds)
 
     def adopt(self, found: instance.Instance) -> None:
         """Take over an instance that another keeper started; it is not our child."""
+        found.cgroup = self.lives.cgroups.own(found.cgroup, found.id)
         self._by_id[found.id] = found
-        if found.is_alive:
-            self._attend(found)
+        if found.has_process:
+            self.lives.attend(found)
+            self._await_steady(found)
+            if found.is_parked:
+                self._words.park(found)
+        elif found.is_kept and not found.is_parked:
+            self._revive_later(found)
 
-    def _launch(self, made: instance.Instance) -> None:
-        wanted = made.specification
-        held = [self._held.get(name) for name in wanted.sockets]
-        shared = [listener.socket.fileno() for listener in held]
-        try:
-            with contextlib.ExitStack() as ours:  # closed here after the fork: the child alone answers on them
-                probe = ours.enter_context(_bind(self._where.probe(wanted.id), socket.SOCK_STREAM, PROBE_BACKLOG))
-                words = ours.enter_context(
-                    _bind(self._where.control(wanted.id), socket.SOCK_SEQPACKET, CONTROL_BACKLOG)
-                )
-                log = os.open(self._where.log(wanted.id), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-                ours.callback(os.close, log)
-                descriptors = (*shared, probe.fileno(), words.fileno())
-                program = specification.program(wanted, self._where, descriptors=descriptors, output=log)
-                spawned = spawn.spawn(program)
-        except OSError as error:
-            raise errors.RequestError("start_failed", f"cannot start {wanted.id}: {error}") from error
-        made.bindings = tuple(listener.binding for listener in held)
-        made.pid, made.pidfd = spawned.pid, spawned.pidfd
-        made.start_time = processes.start_time(spawned.pid)
-        made.started_at_monotonic = self._loop.now()
-        made.state, made.status, made.exit = "starting", instance.SILENT, processes.UNKNOWN_EXIT
-        self._record(made)
-        self._await_report(made, spawned.report)
-        self._attend(made)
-
-    def _await_report(self, made: instance.Instance, report: int) -> None:
-        def on_report(_: int) -> None:
-            limit.cancel()
-            refusal = spawn.read_report(report)
-            self._loop.unwatch(report)
-            os.close(report)
-            self._on_launched(made, refusal)
-
-        limit = self._loop.call_later(CHECK_TIMEOUT_SECONDS, lambda: processes.signal_group(made.pid, signal.SIGKILL))
-        self._loop.watch(report, loop.READ, on_report)
+    def _check_room(self, wanted: specification.Specification) -> None:
+        if sum(each.is_alive for each in self._by_id.values()) >= LIVE_MAX:
+            raise errors.RequestError("too_many", f"cannot start {wanted.id}: {LIVE_MAX} instances live already")
 
     def _on_launched(self, made: instance.Instance, refusal: errors.RequestError | None) -> None:
         waiting, made.launching = made.launching or [], None
-        if refusal is not None and not made.is_kept and self._by_id.get(made.id) is made:
+        if refusal is None and self._by_id.get(made.id) is made:
+            made.is_parked = bool(made.parking)
+            self.lives.record(made)
+            self._await_steady(made)
+        elif refusal is not None and not (made.is_kept or made.is_parked) and self._by_id.get(made.id) is made:
             self._forget(made)
         for on_done in waiting:
             on_done(made if refusal is None else refusal)
 
-    def _attend(self, made: instance.Instance) -> None:
-        self._loop.watch(made.pidfd, loop.READ, lambda _: self._on_exit(made))
-        path = self._where.control(made.id)
-        made.conversation = control.Conversation(
-            self._loop, path, made.pid, lambda status: self._on_status(made, status)
-        )
+    def _await_steady(self, made: instance.Instance) -> None:
+        def settle() -> None:
+            made.early_deaths = 0
+            self.lives.record(made)
 
-    def _on_status(self, made: instance.Instance, status: control.Status) -> None:
-        if not made.is_alive:
-            return
-        was, made.state, made.status = made.state, status.state, status
-        if was != made.state:
-            self._listening.on_event(made, was)
-        if made.is_reviving and made.state == "prepared" and made.conversation is not None:
-            made.is_reviving = False
-            made.conversation.ask("activate", ACTIVATE_TIMEOUT_SECONDS, lambda _: None)
+        if made.early_deaths and made.has_process:
+            made.timers.append(self._loop.call_later(STEADY_SECONDS, settle))
 
-    def _on_exit(self, made: instance.Instance) -> None:
-        if not made.is_alive:
-            return
-        self._loop.unwatch(made.pidfd)
-        made.exit = processes.reap(made.pidfd)
-        os.close(made.pidfd)
-        processes.signal_group(made.pid, signal.SIGKILL)  # what it left behind in its group
-        was, made.state, made.pidfd = made.state, instance.EXITED, -1
-        made.cancel_timers()
-        if self._by_id.get(made.id) is made:
-            self._listening.on_exit(made)
-            self._listening.on_event(made, was)
-        if made.conversation is not None:
-            made.conversation.close()
-        self._follow_exit(made, was)
-
-    def _follow_exit(self, made: instance.Instance, was: str) -> None:
+    def _on_over(self, made: instance.Instance, was: str) -> None:
+        """Nothing of its processes is left: do what it ended for, or start it again."""
         if self._by_id.get(made.id) is not made:
             return
-        waiting, made.stopping = made.stopping, None
-        if waiting is not None:
+        parking, made.parking = made.parking, []
+        stopping, made.stopping = made.stopping, None
+        if stopping is not None:
             self._forget(made)
-            for on_done in waiting:
-                on_done()
-        elif made.is_kept and was not in ("draining", "drained"):
-            self._revive_later(made)
+        elif made.is_parked:
+            self.lives.record(made)
+        elif made.is_kept and was not in (instance.DRAINING, instance.DRAINED):
+            self._revive_later(made, made.started_at_monotonic)
+        for on_done in (*parking, *(stopping or ())):
+            on_done()
         self._bound_exited()
 
-    def _revive_later(self, made: instance.Instance) -> None:
-        is_steady = self._loop.now() - made.started_at_monotonic >= STEADY_SECONDS
-        made.early_deaths = 0 if is_steady else made.early_deaths
-        delay = min(REVIVE_FIRST_SECONDS * 2**made.early_deaths, REVIVE_MAX_SECONDS)
-        made.early_deaths += 1
+    def _revive_later(self, made: instance.Instance, started_at_monotonic: float | None = None) -> None:
+        """Start it again after a pause; without the start of a life that has ended, none is counted."""
+        if started_at_monotonic is not None:
+            is_steady = self._loop.now() - started_at_monotonic >= STEADY_SECONDS
+            made.early_deaths = 0 if is_steady else made.early_deaths + 1
+            self.lives.record(made)
+        delay = min(REVIVE_FIRST_SECONDS * 2 ** max(0, made.early_deaths - 1), REVIVE_MAX_SECONDS)
+        if made.is_broken:
+            delay = BROKEN_RETRY_SECONDS
         made.timers.append(self._loop.call_later(delay, lambda: self._revive(made)))
 
     def _revive(self, made: instance.Instance) -> None:
-        if not made.is_kept:
+        if not made.is_kept or made.is_parked or made.has_process or made.is_ending:
             return
         made.restarts += 1
-        made.is_reviving = True
         try:
-            for binding in made.bindings:  # no-op, unless it was adopted and has never handed its listeners over
-                self._held.open(binding.name, binding.address, binding.backlog)
-            self._launch(made)
+            self._launch_again(made)
         except errors.RequestError:
-            self._revive_later(made)
+            self._revive_later(made, self._loop.now())
         else:
             self._listening.on_event(made, instance.EXITED)
 
-    def _record(self, made: instance.Instance) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not end what serves; the next keeper knows a little less
-            made.write_record(self._where)
+    def _launch_again(self, made: instance.Instance) -> None:
+        for binding in made.bindings:  # no-op, unless it was adopted and has never handed its listeners over
+            self._held.reopen(binding)
+        made.is_reviving = True
+        self.lives.launch(made, self._on_launched)
+
+    def _launch_parked(self, made: instance.Instance, on_launched: words.OnLaunched) -> None:
+        def on_done(result: instance.Instance | errors.RequestError) -> None:
+            on_launched(result if isinstance(result, errors.RequestError) else None)
+
+        if made.launching is not None:
+            made.launching.append(on_done)
+            return
+        try:
+            self._launch_again(made)
+        except errors.RequestError as refusal:
+            on_launched(refusal)
+        else:
+            made.launching = [on_done]
 
     def _forget(self, made: instance.Instance) -> None:
         made.cancel_timers()
         made.is_kept = False
         del self._by_id[made.id]
         self._where.forget(made.id)
+        self._listening.on_forgotten(made)
 
     def _bound_exited(self) -> None:
-        exited = [each for each in self._by_id.values() if not each.is_alive and not each.is_kept]
+        exited = [each for each in self._by_id.values() if not (each.is_alive or each.is_kept or each.is_ending)]
         for each in exited[:-EXITED_MAX]:
             self._forget(each)
 
-    def _bound_logs(self) -> None:
-        for each in self._by_id.values():
-            with contextlib.suppress(OSError):
-                path = self._where.log(each.id)
-                if path.stat().st_size > LOG_MAX_BYTES:
-                    os.truncate(path, 0)  # the program appends, so it goes on at the new end
-        self._loop.call_later(LOG_CHECK_SECONDS, self._bound_logs)
 
-
-def _join(
-    known: instance.Instance,
-    wanted: specification.Specification,
-    on_done: Callable[[instance.Instance | errors.RequestError], None],
-) -> None:
+def _join(known: instance.Instance, wanted: specification.Specification, on_done: OnStarted) -> None:
     if known.specification != wanted:
         raise errors.RequestError("instance_conflict", f"cannot start {wanted.id}: another instance has this id")
     if known.launching is not None:
         known.launching.append(on_done)
     else:
         on_done(known)
-
-
-def _bind(path: Path, kind: int, backlog: int) -> socket.socket:
-    path.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX, kind)
-    try:
-        bound.bind(str(path))
-        bound.listen(backlog)
-    except OSError:
-        bound.close()
-        raise
-    return bound

@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,22 @@ PORT_MAX = 65535
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a listener is, apart from its descriptor; as records have it."""
+    """What a listener is, apart from its descriptor; as records have it.
+
+    Args:
+        address: As it was asked for, perhaps with port 0.
+        bound: As it was found free; empty where that is the same.
+    """
 
     name: str
     address: str
     backlog: int
+    bound: str = ""
+
+    @property
+    def reachable(self) -> str:
+        """The address that clients use."""
+        return self.bound or self.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +52,20 @@ class Listeners:
 
     Args:
         is_in_use: Tells whether a living instance has the listener of this name.
+        on_close: Told before a listener is closed.
     """
 
-    def __init__(self, is_in_use: Callable[[str], bool]) -> None:
+    def __init__(self, is_in_use: Callable[[str], bool], on_close: Callable[[str], None]) -> None:
         self._is_in_use = is_in_use
+        self._on_close = on_close
         self._by_name: dict[str, Listener] = {}
 
-    def open(self, name: str, address: str, backlog: int) -> None:
+    def open(self, name: str, address: str, backlog: int) -> Binding:
         """Open a listener; the same name and address again is success."""
         known = self._by_name.get(name)
-        if known is not None and known.binding.address == address:
+        if known is not None and _is_same(known.binding, address):
             known.socket.listen(backlog)
-            return
+            return known.binding
         if known is not None and self._is_in_use(name):
             rule = f"a living instance uses it at {known.binding.address}"
             raise errors.RequestError("socket_in_use", f"cannot listen for {name} at {address}: {rule}")
@@ -62,8 +75,32 @@ class Listeners:
             )
         opened = _open(name, address, backlog)
         if known is not None:
+            self._on_close(name)
             known.socket.close()
-        self._by_name[name] = Listener(Binding(name, address, backlog), opened)
+        self._by_name[name] = Listener(Binding(name, address, backlog, _bound(opened, address)), opened)
+        return self._by_name[name].binding
+
+    def reopen(self, binding: Binding) -> None:
+        """Open what a record names, at the address that it was found at, unless it is open."""
+        if binding.name not in self._by_name:
+            opened = _open(binding.name, binding.reachable, binding.backlog)
+            self._by_name[binding.name] = Listener(binding, opened)
+
+    def close(self, name: str) -> None:
+        """Close a listener; one that is unknown is success.
+
+        Raises:
+            errors.RequestError: socket_in_use.
+        """
+        if self._is_in_use(name):
+            raise errors.RequestError("socket_in_use", f"cannot close socket {name}: a living instance uses it")
+        self._on_close(name)
+        known = self._by_name.pop(name, None)
+        if known is None:
+            return
+        known.socket.close()
+        if known.binding.address.startswith(UNIX_PREFIX):
+            Path(known.binding.address.removeprefix(UNIX_PREFIX)).unlink(missing_ok=True)
 
     def get(self, name: str) -> Listener:
         """Return the listener.
@@ -76,6 +113,10 @@ class Listeners:
         except KeyError:
             raise errors.RequestError("unknown_socket", f"cannot find socket {name}: listen for it first") from None
 
+    def all(self) -> Iterable[Listener]:
+        """Every listener that is open."""
+        return self._by_name.values()
+
     def adopt(self, listener: Listener) -> None:
         """Take back a listener that a living component still has; a second copy of one that is here is closed."""
         if listener.binding.name in self._by_name:
@@ -83,6 +124,19 @@ class Listeners:
         else:
             listener.socket.settimeout(0)
             self._by_name[listener.binding.name] = listener
+
+
+def _is_same(binding: Binding, address: str) -> bool:
+    if address in (binding.address, binding.bound):
+        return True
+    host, _, port = address.rpartition(":")
+    return port == "0" and bool(binding.bound) and binding.bound.rpartition(":")[0] == host
+
+
+def _bound(opened: socket.socket, address: str) -> str:
+    """Return the address with the port that was found free; empty where it asked for a certain one."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{opened.getsockname()[1]}" if port == "0" and not address.startswith(UNIX_PREFIX) else ""
 
 
 def _open(name: str, address: str, backlog: int) -> socket.socket:

@@ -1,7 +1,8 @@
 """The one selector loop: descriptors, timers, signals.
 
-Rules kept here: callbacks run one after another and never wait; a callback that raises is reported on standard error
-and ends nothing else; time is CLOCK_MONOTONIC in seconds. Left out: threads, and everything that is called back.
+Rules kept here: callbacks run one after another and never wait; none is called for what happened to the descriptor that
+had its number before; a callback that raises is reported on standard error and ends nothing else; time is
+CLOCK_MONOTONIC in seconds. Left out: threads, and everything that is called back.
 """
 
 import functools
@@ -12,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -71,28 +72,28 @@ class Loop:
         heapq.heappush(self._timers, (self.now() + delay_seconds, next(self._order), timer))
         return timer
 
-    def on_signals(self, numbers: tuple[int, ...], callback: Callable[[], None]) -> None:
-        """Call back on the loop when one of the signals arrives."""
+    def on_signals(self, callbacks: Mapping[int, Callable[[], None]]) -> None:
+        """Call back on the loop when a signal arrives; called once."""
         reader, writer = socket.socketpair()
         reader.settimeout(0)
         writer.settimeout(0)
 
         def wake(_: int) -> None:
-            reader.recv(EVENTS_PER_WAKE_MAX)
-            callback()
+            for number in set(reader.recv(EVENTS_PER_WAKE_MAX)):
+                callbacks[number]()
 
-        for number in numbers:
+        for number in callbacks:
             signal.signal(number, _note)
-        signal.set_wakeup_fd(writer.detach())
+        signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
         self.watch(reader.fileno(), READ, wake)
 
     def run(self) -> None:
         """Run until `stop`."""
         self._is_running = True
         while self._is_running:
-            for descriptor, events in self._epoll.poll(self._patience_seconds(), EVENTS_PER_WAKE_MAX):
-                callback = self._callbacks.get(descriptor)
-                if callback is not None:
+            seen = self._epoll.poll(self._patience_seconds(), EVENTS_PER_WAKE_MAX)
+            for descriptor, events, callback in [(number, what, self._callbacks.get(number)) for number, what in seen]:
+                if callback is not None and self._callbacks.get(descriptor) is callback:
                     self._guard(functools.partial(callback, events))
             self._fire_due()
 

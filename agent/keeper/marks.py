@@ -1,9 +1,10 @@
 """The uncommitted marks: who watches over a swap while the agent is away, and the one point where a swap is decided.
 
 Rules kept here: a mark ends committed or rolled back, never both, and the answer is written down before it is given;
-when the new instance ends, or no agent is attached past the deadline, the old one is resumed FIRST and the new one
-retired only after the old one serves; if the old one cannot serve any more, the new one is left serving. Left out:
-the journal, pointers.
+when the new instance ends, or no agent is attached past the deadline, or one that has fallen silent, the old one is
+resumed FIRST and the new one retired only after the old one serves; if the old one cannot serve any more, the new one
+is left serving. Where the new one is exclusive it is ended before the old one is resumed. Left out: the journal,
+pointers.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ WORD_TIMEOUT_SECONDS = 2.0  # an instance obeys within a turn of its event loop
 RESUME_RETRY_SECONDS = 0.1
 RESUME_TRIES_MAX = 300  # with the retry, half a minute: an old instance that is being started again may still come
 DRAIN_SECONDS = 30.0  # for the connections of a new instance that failed; then it is stopped
+SILENCE_MAX_SECONDS = 30.0  # an agent that works asks for something every few seconds; one that hangs is as if away
 ADOPTION_GRACE_SECONDS = 5.0  # after a keeper's own start its agent has had no time to attach
 
 
@@ -59,16 +61,16 @@ class Marks:
     """All marks and the last outcomes.
 
     Args:
-        is_agent_attached: Whether a client that said `attach` is connected.
+        agent_silence_seconds: For how long the attached agent has said nothing; without end when none is attached.
     """
 
     def __init__(
-        self, on: loop.Loop, where: places.Places, live: instances.Instances, is_agent_attached: Callable[[], bool]
+        self, on: loop.Loop, where: places.Places, live: instances.Instances, agent_silence_seconds: Callable[[], float]
     ) -> None:
         self._loop = on
         self._where = where
         self._instances = live
-        self._is_agent_attached = is_agent_attached
+        self._agent_silence_seconds = agent_silence_seconds
         self._marks: dict[str, Mark] = {}
         self._outcomes: dict[str, Outcome] = {}
 
@@ -92,6 +94,8 @@ class Marks:
     ) -> None:
         """Put a mark; the same again leaves it as it stands.
 
+        The new instance need not be known yet: where only one may run, it is started after the end of the old one.
+
         Raises:
             errors.RequestError: mark_conflict, unknown_instance, instance_gone or too_many.
         """
@@ -105,7 +109,8 @@ class Marks:
             return
         if len(self._marks) >= MARKS_MAX:
             raise errors.RequestError("too_many", f"cannot mark {operation_id}: there are {MARKS_MAX} marks already")
-        if not self._instances.get(new_instance_id).is_alive:
+        new = self._instances.find(new_instance_id)
+        if new is not None and not new.has_process:
             raise errors.RequestError("instance_gone", f"cannot mark {operation_id}: {new_instance_id} has ended")
         if old_instance_id is not None:
             self._instances.get(old_instance_id)
@@ -133,6 +138,16 @@ class Marks:
             )
         return self._outcomes[operation_id]
 
+    def refuse_start(self, instance_id: str, operation_id: str) -> None:
+        """Refuse to start what an operation is going back from: an agent that was late must not undo that.
+
+        Raises:
+            errors.RequestError: mark_conflict.
+        """
+        decided = self._outcomes.get(operation_id)
+        if decided is not None and decided.outcome == ROLLED_BACK:
+            raise errors.RequestError("mark_conflict", f"cannot start {instance_id}: {operation_id} was rolled back")
+
     def unmark(self, operation_id: str) -> None:
         """Forget a mark after the agent's own abort; no mark is success."""
         mark = self._marks.get(operation_id)
@@ -144,6 +159,8 @@ class Marks:
         """Roll back what the ended instance was to become."""
         for mark in list(self._marks.values()):
             if mark.new_instance_id == ended.id:
+                if mark.is_rolling_back and ended.specification.is_exclusive:
+                    continue  # the old one is resumed when all of it is gone
                 if mark.is_rolling_back:
                     self._finish_when_old_serves(mark)
                 else:
@@ -155,10 +172,14 @@ class Marks:
             if self._loop.now() >= mark.deadline_monotonic:
                 self._on_deadline(mark)
 
-    def restore(self) -> None:
-        """Take up the marks of the keeper before this one, when it belongs to this boot; after the adoption."""
+    def restore(self, text: str = "") -> None:
+        """Take up the marks of the keeper before this one, when it belongs to this boot; after the adoption.
+
+        Args:
+            text: What `image` has written; empty to read the file.
+        """
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # unreadable marks are those of no boot
-            saved = json.loads(self._where.marks.read_bytes())
+            saved = json.loads(text or self._where.marks.read_bytes())
             if saved["boot_id"] == processes.boot_id():
                 self._outcomes = {body["operation_id"]: Outcome(**body) for body in saved["outcomes"]}
                 self._marks = {body["operation_id"]: Mark(**body) for body in saved["marks"]}
@@ -167,8 +188,8 @@ class Marks:
             mark.deadline_monotonic = max(mark.deadline_monotonic, grace)
             mark.tries = 0
             if mark.is_rolling_back:
-                self._resume_old(mark)
-            elif not self._is_alive(mark.new_instance_id):
+                self._go_back(mark)
+            elif self._has_ended(mark.new_instance_id):
                 self._roll_back_unseen(mark)
             else:
                 self._watch_deadline(mark)
@@ -185,9 +206,13 @@ class Marks:
         self._loop.call_later(remaining, lambda: self._on_deadline(mark))
 
     def _on_deadline(self, mark: Mark) -> None:
-        is_standing = self._marks.get(mark.operation_id) is mark and not mark.is_rolling_back
-        if is_standing and not self._is_agent_attached():
-            self._roll_back(mark, AGENT_AWAY, "no agent was attached past the deadline")
+        if self._marks.get(mark.operation_id) is not mark or mark.is_rolling_back:
+            return
+        patience = SILENCE_MAX_SECONDS - self._agent_silence_seconds()
+        if patience <= 0:
+            self._roll_back(mark, AGENT_AWAY, "no agent was attached past the deadline, or one that said nothing")
+        else:
+            self._loop.call_later(patience, lambda: self._on_deadline(mark))
 
     def _commit(self, mark: Mark) -> None:
         """Write the decision, then believe it: a keeper that dies right after the answer must not undo it."""
@@ -205,8 +230,20 @@ class Marks:
         if mark.is_rolling_back:
             return
         mark.is_rolling_back = True
-        self._resume_old(mark)  # first of all, before anything is written
+        self._go_back(mark)  # first of all, before anything is written
         self._decide(Outcome(mark.operation_id, ROLLED_BACK, cause, why))
+
+    def _go_back(self, mark: Mark) -> None:
+        """Resume the old instance; after the end of the new one where only one may run."""
+        new = self._instances.find(mark.new_instance_id)
+        if new is None or not new.specification.is_exclusive:
+            self._resume_old(mark)
+        elif new.has_process:
+            self._instances.stop(new.id, new.specification.stop_timeout_seconds, lambda: self._resume_old(mark))
+        elif new.is_ending:
+            new.parking.append(lambda: self._resume_old(mark))
+        else:
+            self._resume_old(mark)
 
     def _resume_old(self, mark: Mark) -> None:
         if mark.old_instance_id is None:
@@ -218,11 +255,15 @@ class Marks:
         if old is None or not (old.is_alive or is_coming_back):
             self._forget(mark)  # nothing can take over: whatever serves goes on serving
         elif old.is_alive:
-            self._instances.say(
-                mark.old_instance_id, "resume", WORD_TIMEOUT_SECONDS, lambda answer: self._on_resumed(mark, answer)
-            )
+            self._say_resume(mark, old)
         else:
             self._retry_resume(mark)
+
+    def _say_resume(self, mark: Mark, old: instance.Instance) -> None:
+        try:
+            self._instances.say(old.id, "resume", WORD_TIMEOUT_SECONDS, lambda answer: self._on_resumed(mark, answer))
+        except errors.RequestError as refusal:
+            self._on_resumed(mark, control.Answer(None, refusal))
 
     def _on_resumed(self, mark: Mark, answer: control.Answer) -> None:
         if answer.refusal is None:
@@ -249,7 +290,7 @@ class Marks:
         if self._marks.get(mark.operation_id) is not mark:
             return
         new = self._instances.find(mark.new_instance_id)
-        if new is None or not new.is_alive:
+        if new is None or not new.has_process:
             self._forget(mark)
         else:
             self._instances.stop(new.id, new.specification.stop_timeout_seconds, lambda: self._forget(mark))
@@ -262,7 +303,11 @@ class Marks:
 
     def _is_alive(self, instance_id: str) -> bool:
         found = self._instances.find(instance_id)
-        return found is not None and found.is_alive
+        return found is not None and found.has_process
+
+    def _has_ended(self, instance_id: str) -> bool:
+        found = self._instances.find(instance_id)
+        return found is not None and not found.has_process
 
     def _forget(self, mark: Mark) -> None:
         if self._marks.pop(mark.operation_id, None) is not None:
@@ -276,12 +321,16 @@ class Marks:
         with contextlib.suppress(OSError):  # a full disk must not stop a roll back
             self._write()
 
-    def _write(self) -> None:
-        while len(self._outcomes) > OUTCOMES_MAX:
-            del self._outcomes[next(iter(self._outcomes))]
+    def image(self) -> str:
+        """Write all marks and outcomes down for a new keeper."""
         saved = {
             "boot_id": processes.boot_id(),
             "marks": [asdict(mark) for mark in self._marks.values()],
             "outcomes": [asdict(outcome) for outcome in self._outcomes.values()],
         }
-        places.replace(self._where.marks, json.dumps(saved).encode())
+        return json.dumps(saved)
+
+    def _write(self) -> None:
+        while len(self._outcomes) > OUTCOMES_MAX:
+            del self._outcomes[next(iter(self._outcomes))]
+        places.replace(self._where.marks, self.image().encode())

@@ -1,9 +1,10 @@
 """Starts programs: fork, check, exec.
 
 Rules kept here: a program leads its own session and process group, so that nothing which ends the keeper ends it; it
-gets exactly the descriptors meant for it, from 3 on; what must be checked before it runs is checked in the child, so
+gets exactly the descriptors meant for it, from 3 on, and the child lets go of all others before anything else, so that
+the sockets of a keeper that is killed close with it; what must be checked before it runs is checked in the child, so
 that reading a large release holds nothing up, and nothing can change between the check and the exec but by its owner.
-The outcome of check and exec comes through a pipe: nothing means success. Left out: who waits for the exit.
+The outcome of check and exec comes through a pipe, which the exec closes. Left out: who waits for the exit.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import fcntl
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from agent.keeper import errors
 FIRST_DESCRIPTOR = 3  # of sd_listen_fds(3)
 PARK_FROM = 256  # descriptors are parked above the targets before they are put in place
 EXEC_FAILED = 127  # as shells say it
-REPORT_MAX_BYTES = 4096  # of the pipe through which the child reports; one atomic write
+REPORT_MAX_BYTES = 4096  # of the pipe through which the child reports; each of its writes is atomic
+PASSED = b"passed\n"  # in a report: the check is over; what ended without it was killed before
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,13 @@ class Program:
     """What to start.
 
     Args:
+        argv: Empty where the check alone is what the child is for.
         output: Descriptor for standard output; None inherits the keeper's.
         errors: Descriptor for standard error; None inherits the keeper's.
         descriptors: They become 3, 4, 5 and so on.
         limits: Pairs of a resource of `resource` and its limit.
-        check: Called in the child before the exec; what it raises is reported and nothing runs.
+        check: Called in the child before the exec; what it returns is added to the environment, what it raises is
+            reported and nothing runs.
     """
 
     argv: Sequence[str]
@@ -42,7 +46,7 @@ class Program:
     errors: int | None = None
     descriptors: Sequence[int] = ()
     limits: Sequence[tuple[int, int]] = ()
-    check: Callable[[], None] | None = None
+    check: Callable[[], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +77,66 @@ def spawn(program: Program) -> Spawned:
     return Spawned(pid, os.pidfd_open(pid), report)
 
 
-def read_report(report: int) -> errors.RequestError | None:
-    """Read how check and exec went, when the pipe is readable; None means that the program runs."""
-    text = os.read(report, REPORT_MAX_BYTES).decode(errors="replace")
-    if not text:
-        return None
-    code, _, message = text.partition("\n")
-    return errors.RequestError(code, message)
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How check and exec went, once the pipe is closed.
+
+    Args:
+        has_passed: The check has; False for a child that was killed before.
+        refusal: Why nothing runs; None where the program runs, or the child was killed.
+    """
+
+    has_passed: bool
+    refusal: errors.RequestError | None
+
+
+def read_report(told: bytes) -> Report:
+    """Read all that came through the pipe."""
+    code, _, message = told.removeprefix(PASSED).decode(errors="replace").partition("\n")
+    return Report(told.startswith(PASSED), errors.RequestError(code, message) if code else None)
+
+
+def take_report(report: int) -> Report:
+    """Read the pipe of a child that has ended, and close it."""
+    with os.fdopen(report, "rb", buffering=0) as pipe:
+        return read_report(pipe.read(REPORT_MAX_BYTES) or b"")
 
 
 def _become(program: Program, report: int) -> None:
     """Run in the child; never returns."""
     try:
+        signal.set_wakeup_fd(-1)
+        close_others({report, *program.descriptors, *filter(None, (program.output, program.errors))})
         _detach()
         report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, PARK_FROM)
         _place_descriptors(program)
         for number, limit in program.limits:
             resource.setrlimit(number, (limit, limit))
-        if program.check is not None:
-            program.check()
         os.chdir(program.directory)
+        found = {} if program.check is None else program.check()
+        os.write(report, PASSED)
+        if not program.argv:
+            os._exit(0)
         own = {"LISTEN_PID": str(os.getpid())} if program.descriptors else {}
-        os.execvpe(program.argv[0], list(program.argv), {**program.environment, **own})
+        os.execvpe(program.argv[0], list(program.argv), {**program.environment, **found, **own})
     except errors.RequestError as error:
         _report(report, error.code, error.message)
     except BaseException as error:  # noqa: BLE001  # the child must end here whatever happens
-        _report(report, "start_failed", f"cannot start {program.argv[0]}: {error}")
+        _report(report, "start_failed", f"cannot start {' '.join(program.argv[:1])}: {error}")
     finally:
         os._exit(EXEC_FAILED)
 
 
+def close_others(kept: Collection[int]) -> None:
+    """Close every descriptor but these and the standard ones; for a child that has just been forked."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  # numbers
+        if int(name) >= FIRST_DESCRIPTOR and int(name) not in kept:
+            with contextlib.suppress(OSError):  # the one by which they were listed is closed already
+                os.close(int(name))
+
+
 def _detach() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
 

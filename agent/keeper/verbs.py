@@ -4,30 +4,34 @@ Rules kept here: a verb reads all its fields before it does anything; every verb
 answers later and holds up nothing. Left out: the doing, which is in the rooms of the nouns.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from agent.keeper import (
+    agent_verbs,
     clients,
     control,
     errors,
     fields,
     instance,
-    instances,
-    listeners,
-    loop,
-    marks,
-    places,
+    logs,
     processes,
+    release_verbs,
+    rooms,
+    socket_verbs,
     specification,
-    verify,
+    words,
 )
 
-KEEPER_VERSION = "1"  # of this protocol and the record files; raised when either changes its meaning
-BACKLOG_MAX = 65535  # of listen(2)
-WORDS = frozenset({"hello", "activate", "pause", "resume", "drain", "status"})
+KEEPER_VERSION = "2"  # of this protocol and the record files; raised when either changes its meaning
+WORDS = frozenset({"hello", "activate", "pause", words.PARK, "resume", "drain", "status"})
+MODULE_PREFIX = "module."  # of words that the keeper passes on without knowing them
+SAID_MAX_BYTES = 12 << 10  # of a body; a datagram has 16 KiB
+DECLARED = "declared"
+ON_SHUTDOWN = (specification.KEEP, specification.STOP, DECLARED)
 
 
 class Verbs:
@@ -35,42 +39,42 @@ class Verbs:
 
     Args:
         instance_token: Random text of this keeper's life.
-        on_shutdown: Ends the keeper; true stops the components first. Called back when it is as good as done.
+        on_shutdown: Ends the keeper, and what it is told of the components: keep, stop or declared. Called back when
+            it is as good as done.
     """
 
-    def __init__(  # noqa: PLR0913  # the one place where all rooms meet
+    def __init__(
         self,
-        on: loop.Loop,
-        where: places.Places,
-        *,
-        held: listeners.Listeners,
-        live: instances.Instances,
-        marked: marks.Marks,
+        known: rooms.Rooms,
+        own: agent_verbs.AgentVerbs,
         instance_token: str,
-        on_shutdown: Callable[[bool, Callable[[], None]], None],
+        on_shutdown: Callable[[str, Callable[[], None]], None],
     ) -> None:
-        self._loop = on
-        self._where = where
-        self._held = held
-        self._live = live
-        self._marked = marked
+        self._live = known.live
+        self._logs = known.logs
+        self._marked = known.marked
+        self._own = own
         self._instance_token = instance_token
         self._on_shutdown = on_shutdown
         self._table: Mapping[str, clients.Handler] = {
             "hello": self._hello,
             "attach": self._attach,
             "watch": self._watch,
-            "listen": self._listen,
+            "ping": self._ping,
             "start": self._start,
+            "revive": self._revive,
             "say": self._say,
+            "log": self._log,
             "mark": self._mark,
             "commit": self._commit,
             "unmark": self._unmark,
             "keep": self._keep,
             "stop": self._stop,
             "inspect": self._inspect,
-            "verify": self._verify,
             "shutdown": self._shutdown,
+            **socket_verbs.SocketVerbs(known).table,
+            **release_verbs.ReleaseVerbs(known).table,
+            **own.table,
         }
 
     def do(self, client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
@@ -104,33 +108,38 @@ class Verbs:
         client.is_watching = True
         reply.ok({})
 
-    def _listen(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
-        name, address = fields.identifier(body, "name"), fields.text(body, "address")
-        self._held.open(name, address, fields.whole(body, "backlog", 1, BACKLOG_MAX))
+    def _ping(self, _client: clients.Client, _body: fields.Body, reply: clients.Reply) -> None:
         reply.ok({})
 
     def _start(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
-        def on_done(result: instance.Instance | errors.RequestError) -> None:
-            if isinstance(result, errors.RequestError):
-                reply.error(result)
-            else:
-                reply.ok({"instance": result.body()})
+        wanted = specification.read(fields.nested(body, "instance"))
+        self._marked.refuse_start(wanted.id, wanted.operation_id)
+        self._live.start(wanted, _showing(reply))
 
-        self._live.start(specification.read(fields.nested(body, "instance")), on_done)
+    def _revive(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
+        self._live.revive(fields.identifier(body, "instance_id"), _showing(reply))
 
     def _say(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
         word = fields.text(body, "word")
-        if word not in WORDS:
-            raise fields.refuse("word", word, f"it must be one of {', '.join(sorted(WORDS))}")
+        if word not in WORDS and not word.startswith(MODULE_PREFIX):
+            raise fields.refuse("word", word, f"it must be one of {', '.join(sorted(WORDS))}, or begin with module.")
+        said = fields.nested(body, "body") if "body" in body else None
+        if said is not None and len(json.dumps(said)) > SAID_MAX_BYTES:
+            raise fields.refuse("body", said, f"it must have at most {SAID_MAX_BYTES} bytes as JSON")
 
         def on_answer(answer: control.Answer) -> None:
             if answer.refusal is not None or answer.status is None:
                 reply.error(answer.refusal or errors.RequestError("instance_refused", f"cannot say {word}: no status"))
             else:
-                reply.ok(asdict(answer.status))
+                reply.ok({**asdict(answer.status), "body": answer.body})
 
         instance_id = fields.identifier(body, "instance_id")
-        self._live.say(instance_id, word, fields.seconds(body, "timeout_seconds"), on_answer)
+        self._live.say(instance_id, word, fields.seconds(body, "timeout_seconds"), on_answer, said)
+
+    def _log(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
+        max_bytes = fields.whole(body, "max_bytes", 1, logs.TAIL_MAX_BYTES)
+        found = self._live.get(fields.identifier(body, "instance_id"))
+        reply.ok({"text": self._logs.tail(found.id, max_bytes)})
 
     def _mark(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
         old = None if body.get("old_instance_id") is None else fields.identifier(body, "old_instance_id")
@@ -162,19 +171,19 @@ class Verbs:
         for each in list(self._live.all()):
             self._live.find(each.id)  # notices an end that the loop has not come to yet
         standing, outcomes = self._marked.bodies()
-        reply.ok({"instances": [each.body() for each in self._live.all()], "marks": standing, "outcomes": outcomes})
-
-    def _verify(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
-        def on_done(result: fields.Body | errors.RequestError) -> None:
-            if isinstance(result, errors.RequestError):
-                reply.error(result)
-            else:
-                reply.ok(result)
-
-        verify.verify(self._loop, self._where, fields.digest(body, "digest"), on_done)
+        shown = [each.body() for each in self._live.all()]
+        decided = [*outcomes, *self._own.outcomes()]
+        reply.ok({"instances": shown, "marks": standing, "outcomes": decided, **self._own.inspected()})
 
     def _shutdown(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
-        components = fields.text(body, "components")
-        if components not in ("keep", "stop"):
-            raise fields.refuse("components", components, 'it must be "keep" or "stop"')
-        self._on_shutdown(components == "stop", lambda: reply.ok({}))
+        self._on_shutdown(fields.choice(body, "components", ON_SHUTDOWN), lambda: reply.ok({}))
+
+
+def _showing(reply: clients.Reply) -> Callable[[instance.Instance | errors.RequestError], None]:
+    def on_done(result: instance.Instance | errors.RequestError) -> None:
+        if isinstance(result, errors.RequestError):
+            reply.error(result)
+        else:
+            reply.ok({"instance": result.body()})
+
+    return on_done

@@ -31,6 +31,19 @@ class MessageError(Exception):
     """A message of the controller that this agent cannot read."""
 
 
+def request(effect: session.SendHello | session.SendHeartbeat | session.SendLogText, node_id: str) -> Request:
+    """The message that the session wants to be sent."""
+    match effect:
+        case session.SendHello():
+            return hello(effect, node_id)
+        case session.SendHeartbeat():
+            return heartbeat(effect)
+        case session.SendLogText():
+            return log_text(effect)
+        case _:
+            assert_never(effect)
+
+
 def hello(effect: session.SendHello, node_id: str) -> agent_service_pb2.ConnectRequest:
     """The message that opens a session."""
     facts = effect.facts
@@ -60,6 +73,17 @@ def heartbeat(effect: session.SendHeartbeat) -> agent_service_pb2.ConnectRequest
     )
 
 
+def log_text(effect: session.SendLogText) -> agent_service_pb2.ConnectRequest:
+    """The message that answers a question for a log."""
+    text = effect.text
+    return agent_service_pb2.ConnectRequest(
+        sequence=effect.sequence,
+        log_text=agent_service_pb2.LogText(
+            request_id=text.request_id, instance_id=text.instance_id, text=text.text, error=text.error
+        ),
+    )
+
+
 def _report(report: model.Report) -> agent_service_pb2.Report:
     gone = [node_pb2.ComponentStatus(name=name, removed=True) for name in report.removed]
     return agent_service_pb2.Report(
@@ -67,7 +91,23 @@ def _report(report: model.Report) -> agent_service_pb2.Report:
         components=[*map(_component, report.components), *gone],
         operations=map(_operation, report.operations),
         steps=map(_step_record, report.steps),
+        conditions=_conditions(report.conditions),
     )
+
+
+def _conditions(conditions: tuple[model.Condition, ...] | None) -> node_pb2.Conditions | None:
+    if conditions is None:
+        return None
+    items = [
+        node_pb2.Condition(
+            code=condition.code,
+            component=condition.component,
+            message=condition.message,
+            since_time=_timestamp(condition.since),
+        )
+        for condition in conditions
+    ]
+    return node_pb2.Conditions(items=items)
 
 
 def _component(status: model.ComponentStatus) -> node_pb2.ComponentStatus:
@@ -79,6 +119,7 @@ def _component(status: model.ComponentStatus) -> node_pb2.ComponentStatus:
         health=_HEALTHS[status.health],
         healthy_for=_duration(status.healthy_for),
         instances=map(_instance, status.instances),
+        stopped=status.is_stopped,
     )
 
 
@@ -89,6 +130,7 @@ def _instance(instance: model.Instance) -> node_pb2.Instance:
         pid=instance.pid,
         state=node_pb2.InstanceState.Value(f"INSTANCE_STATE_{instance.state.name}"),
         served=instance.served,
+        restarts=instance.restarts,
     )
 
 
@@ -142,7 +184,7 @@ def _response(message: agent_service_pb2.ConnectResponse, at: datetime) -> sessi
             return _acknowledgement(message.acknowledgement, at)
         case "full_report_request":
             return session.FullReportRequested(message.full_report_request.expected_sequence)
-        case "assign" | "proceed" | "cancel":
+        case "assign" | "proceed" | "cancel" | "read_log":
             return session.Commanded(_command(message))
         case "go_away":
             return session.WentAway(message.go_away.reconnect_window.ToTimedelta())
@@ -179,6 +221,9 @@ def _command(message: agent_service_pb2.ConnectResponse) -> model.Command:
             return model.Proceed(message.proceed.operation_id, message.proceed.fence)
         case "cancel":
             return model.Cancel(message.cancel.operation_id, message.cancel.fence, message.cancel.reason)
+        case "read_log":
+            asked = message.read_log
+            return model.ReadLog(asked.request_id, asked.component, asked.max_bytes)
         case _:
             return model.Assign(_assignment(message.assign))
 
@@ -202,6 +247,7 @@ def _assignment(assign: agent_service_pb2.Assign) -> model.Assignment:
         min_healthy_duration=assign.min_healthy_duration.ToTimedelta(),
         healthy_deadline=assign.healthy_deadline.ToTimedelta(),
         traceparent=assign.traceparent,
+        discard_writes=assign.discard_writes,
     )
 
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Never, Protocol, assert_never
 
@@ -20,6 +21,7 @@ from agent.link import convert, transport
 WELCOME_DEADLINE_SECONDS = 20.0  # as long as a connection to a silent host may take
 WRITE_DEADLINE_SECONDS = 10.0  # a controller that takes nothing for so long is stalled
 WAKE_GAP_SECONDS = 0.05  # between two messages at least; what happens meanwhile goes into one
+LOGS_MAX = 4  # read at one time for the controller; each holds at most 64 KiB in memory
 SILENT_PERIODS_MAX = 6  # the controller acknowledges each third heartbeat at the latest; this is twice as long
 
 _logger = logging.getLogger(__name__)
@@ -36,13 +38,27 @@ class Node(Protocol):
         """Everything that the node knows now, unacknowledged results included."""
         ...
 
-    def take_command(self, command: model.Command) -> None:
+    def take_command(self, command: model.Order) -> None:
         """Take a command, perhaps again; it is answered by what the node reports."""
+        ...
+
+    async def read_log(self, asked: model.ReadLog) -> model.LogText:
+        """Read the end of a log; why there is none is an answer too."""
         ...
 
     def acknowledged(self, operations: tuple[model.OperationStatus, ...], steps: tuple[model.StepRecord, ...]) -> None:
         """These are durable at the controller, exactly as they stand here."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """One conversation: what belongs to it ends with it."""
+
+    node: Node
+    stream: transport.Stream
+    group: asyncio.TaskGroup
+    logs: dict[int, asyncio.Task[model.LogText]] = field(default_factory=dict)
 
 
 class _Left(Exception):  # noqa: N818 an end of the conversation, not an error
@@ -72,6 +88,17 @@ class Link:
         self._backoff = backoff.Backoff()
         self._due = asyncio.Event()
         self._heard_at_seconds = 0.0
+        self._is_acknowledged = False
+
+    @property
+    def is_open(self) -> bool:
+        """True while there is a session."""
+        return self._session.state is session.State.OPEN
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """True once a controller has acknowledged a report in this life of the agent."""
+        return self._is_acknowledged
 
     @property
     def clock(self) -> session.ClockReading | None:
@@ -122,22 +149,29 @@ class Link:
         stream = await self._way.connect()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._write(node, stream), name="link writer")
-                group.create_task(self._read(node, stream), name="link reader")
+                talk = _Talk(node, stream, group)
+                group.create_task(self._write(talk), name="link writer")
+                group.create_task(self._read(talk), name="link reader")
         finally:
             await stream.close()
 
-    async def _write(self, node: Node, stream: transport.Stream) -> None:
-        await self._take(session.Opened(self._now(), node.hello_facts(), node.full_report()), node, stream)
+    async def _write(self, talk: _Talk) -> None:
+        node = talk.node
+        await self._take(session.Opened(self._now(), node.hello_facts(), node.full_report()), talk)
         async with _within(WELCOME_DEADLINE_SECONDS, "cannot open a session: no welcome came"):
             while self._session.state is session.State.GREETING:
                 self._due.clear()
                 await self._due.wait()
         while self._session.state is session.State.OPEN:
             self._due.clear()
-            await self._take(session.Beat(self._now(), node.full_report()), node, stream)
+            await self._take(session.Beat(self._now(), node.full_report()), talk)
+            await self._tell_logs(talk)
             await self._until_due()
             self._check_silence()
+
+    async def _tell_logs(self, talk: _Talk) -> None:
+        for request_id in [request_id for request_id, log in talk.logs.items() if log.done()]:
+            await self._take(session.Read(talk.logs.pop(request_id).result()), talk)
 
     async def _until_due(self) -> None:
         await asyncio.sleep(WAKE_GAP_SECONDS)
@@ -151,8 +185,8 @@ class Link:
         if silent_seconds > SILENT_PERIODS_MAX * self._session.heartbeat_period.total_seconds():
             raise transport.LinkError(f"cannot go on: the controller has been silent for {silent_seconds:.0f} s")
 
-    async def _read(self, node: Node, stream: transport.Stream) -> None:
-        while (message := await stream.receive()) is not None:
+    async def _read(self, talk: _Talk) -> None:
+        while (message := await talk.stream.receive()) is not None:
             self._heard_at_seconds = asyncio.get_running_loop().time()
             try:
                 event = convert.response(message, self._now())
@@ -160,34 +194,48 @@ class Link:
                 _logger.warning("%s", error, extra={"node_id": self._node_id})
                 continue
             if event is not None:
-                await self._take(event, node, stream)
+                await self._take(event, talk)
         raise transport.LinkError("cannot go on: the controller ended the stream")
 
-    async def _take(self, event: session.Event, node: Node, stream: transport.Stream) -> None:
+    async def _take(self, event: session.Event, talk: _Talk) -> None:
         decision = session.step(self._session, event)
         self._session = decision.session
+        self._is_acknowledged = self._is_acknowledged or self._session.is_proven
         if isinstance(event, session.Welcomed):
             facts = {"session_id": event.session_id, "session_generation": event.generation}
             _logger.info("the session is open", extra={"node_id": self._node_id, **facts})
         for effect in decision.effects:
-            await self._perform(effect, node, stream)
+            await self._perform(effect, talk)
 
-    async def _perform(self, effect: session.Effect, node: Node, stream: transport.Stream) -> None:
+    async def _perform(self, effect: session.Effect, talk: _Talk) -> None:
         match effect:
-            case session.SendHello():
-                await _send(stream, convert.hello(effect, self._node_id))
-            case session.SendHeartbeat():
-                await _send(stream, convert.heartbeat(effect))
+            case session.SendHello() | session.SendHeartbeat() | session.SendLogText():
+                await _send(talk.stream, convert.request(effect, self._node_id))
             case session.TakeCommand(command):
-                node.take_command(command)
+                self._take_command(command, talk)
             case session.Settle(operations, steps):
-                node.acknowledged(operations, steps)
+                talk.node.acknowledged(operations, steps)
             case session.BeatSoon():
                 self._due.set()
             case session.Leave(window):
                 raise _Left(window)
             case _:
                 assert_never(effect)
+
+    def _take_command(self, command: model.Command, talk: _Talk) -> None:
+        if isinstance(command, model.ReadLog):
+            self._read_log(command, talk)
+        else:
+            talk.node.take_command(command)
+
+    def _read_log(self, asked: model.ReadLog, talk: _Talk) -> None:
+        """Read a log beside the conversation; one that is being read already is read once."""
+        if asked.request_id in talk.logs or len(talk.logs) >= LOGS_MAX:
+            return  # whoever asked too much gets no answer, and gives up in time
+        name = f"log of {asked.component}"
+        log = talk.group.create_task(talk.node.read_log(asked), name=name)
+        log.add_done_callback(lambda _: self.wake())
+        talk.logs[asked.request_id] = log
 
 
 async def _send(stream: transport.Stream, message: convert.Request) -> None:

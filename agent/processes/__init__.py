@@ -9,11 +9,12 @@ along, `inspect` is the truth: when the queue is full the oldest event is droppe
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from agent.processes import line, results
+from agent.processes import agents, line, results
 from agent.processes.results import (
     Answer,
     Cause,
@@ -26,8 +27,12 @@ from agent.processes.results import (
     KeeperError,
     KeeperFacts,
     Mark,
+    OnAgentStop,
     OnShutdown,
     Outcome,
+    Protocol,
+    Task,
+    TaskEnd,
     Verdict,
     Word,
 )
@@ -45,8 +50,12 @@ __all__ = [
     "KeeperError",
     "KeeperFacts",
     "Mark",
+    "OnAgentStop",
     "OnShutdown",
     "Outcome",
+    "Protocol",
+    "Task",
+    "TaskEnd",
     "Verdict",
     "Word",
 ]
@@ -54,10 +63,11 @@ __all__ = [
 ANSWER_TIMEOUT = timedelta(seconds=10)  # over what the verb itself may take; the keeper answers within milliseconds
 START_TIMEOUT = timedelta(seconds=60)  # the keeper reads the whole release again before it starts it
 VERIFY_TIMEOUT = timedelta(seconds=150)  # the verifier's own limit is 120 s of processor time
+STAGE_TIMEOUT = timedelta(seconds=930)  # the stager's own limit is a quarter of an hour
 CONNECT_RETRY = timedelta(milliseconds=50)  # a keeper that is starting listens within this order of time
 
 
-class Keeper:
+class Keeper(agents.AgentVerbs):
     """One connection to the keeper's socket.
 
     Requests may overlap. Every method raises `KeeperError`; every verb is idempotent, so asking again is always safe.
@@ -112,41 +122,70 @@ class Keeper:
         """Send events to `events` from now on."""
         await self._ask("watch")
 
-    async def listen(self, name: str, address: str, *, backlog: int = 1024) -> None:
+    async def ping(self) -> None:
+        """Say that the agent is well; any other request says so too.
+
+        Past the deadline of a mark, an attached agent that has said nothing for half a minute counts as away.
+        """
+        await self._ask("ping")
+
+    async def listen(self, name: str, address: str, *, backlog: int = 1024) -> str:
         """Open a listening socket once; the same name and address again is success.
 
         Args:
-            name: Component, dot, name of the manifest's socket: "web.http".
-            address: "127.0.0.1:8080", "[::1]:8080" or "unix:/path".
+            name: Component, dot, name of the manifest's socket, and a suffix for a private one: "web.http~trial".
+            address: "127.0.0.1:8080", "[::1]:8080" or "unix:/path"; port 0 is any that is free.
             backlog: Connections that may wait to be accepted.
+
+        Returns:
+            The address that it has.
         """
-        await self._ask("listen", name=name, address=address, backlog=backlog)
+        answer = await self._ask("listen", name=name, address=address, backlog=backlog)
+        return str(answer["address"])
+
+    async def unlisten(self, name: str) -> None:
+        """Close a listening socket that no instance uses; unknown is success."""
+        await self._ask("unlisten", name=name)
+
+    async def hold(self, component: str, listeners: Sequence[str], shed_after: timedelta) -> None:
+        """Close what has waited on these listeners since nothing of the component has served for so long.
+
+        Set again, it is replaced; it is forgotten with the last instance of the component.
+        """
+        seconds = shed_after.total_seconds()
+        await self._ask("hold", component=component, listeners=list(listeners), shed_after_seconds=seconds)
 
     async def start(self, spec: InstanceSpec) -> Instance:
         """Check the release's digest again and start it; the same id again is success."""
-        body = {
-            "id": spec.id,
-            "component": spec.component,
-            "version": spec.version,
-            "digest": spec.digest,
-            "release_dir": str(spec.release_dir),
-            "command": list(spec.command),
-            "environment": dict(spec.environment),
-            "sockets": list(spec.sockets),
-            "stop_timeout_seconds": spec.stop_timeout.total_seconds(),
-            "operation_id": spec.operation_id,
-        }
-        return results.instance((await self._ask("start", START_TIMEOUT, instance=body))["instance"])
+        return results.instance((await self._ask("start", START_TIMEOUT, instance=_specification(spec)))["instance"])
 
-    async def say(self, instance_id: str, word: Word, timeout: timedelta) -> Answer:  # noqa: ASYNC109  # the keeper keeps it
+    async def revive(self, instance_id: str) -> Instance:
+        """Forget how often it died early and start it now, where it has no process."""
+        return results.instance((await self._ask("revive", START_TIMEOUT, instance_id=instance_id))["instance"])
+
+    async def say(
+        self,
+        instance_id: str,
+        word: Word | str,
+        timeout: timedelta,  # noqa: ASYNC109  # the keeper keeps it
+        body: Mapping[str, object] | None = None,
+    ) -> Answer:
         """Say a word to an instance and wait for its answer; repeating a word is success.
+
+        A word that is no `Word` begins with "module." and is for the instance alone. The body goes along with the
+        word; it has at most 12 KiB as JSON.
 
         Raises:
             KeeperError: instance_timeout, instance_gone, or instance_refused for a word that its state does not allow.
         """
-        seconds = timeout.total_seconds()
-        answer = await self._ask("say", timeout, instance_id=instance_id, word=word.value, timeout_seconds=seconds)
+        said = {"instance_id": instance_id, "word": word.value if isinstance(word, Word) else word}
+        more = {} if body is None else {"body": dict(body)}
+        answer = await self._ask("say", timeout, **said, **more, timeout_seconds=timeout.total_seconds())
         return results.answer(answer)
+
+    async def log(self, instance_id: str, max_bytes: int) -> str:
+        """Return the end of what the instance has printed, from a line's beginning."""
+        return str((await self._ask("log", instance_id=instance_id, max_bytes=max_bytes))["text"])
 
     async def mark(
         self, operation_id: str, new_instance_id: str, old_instance_id: str | None, deadline: timedelta
@@ -154,7 +193,8 @@ class Keeper:
         """Put the uncommitted mark; asked again, it stands as it stood, with its first deadline.
 
         While it stands, and the new instance dies, or no agent is attached past the deadline, the keeper resumes the
-        old instance first, then pauses, drains and stops the new one, and records ROLLED_BACK.
+        old instance first, then pauses, drains and stops the new one, and records ROLLED_BACK. An exclusive new
+        instance is ended before the old one is resumed.
         """
         await self._ask(
             "mark",
@@ -193,11 +233,35 @@ class Keeper:
             instances=tuple(results.instance(item) for item in ok["instances"]),
             marks=tuple(results.mark(item) for item in ok["marks"]),
             outcomes=tuple(results.outcome(item) for item in ok["outcomes"]),
+            trial_operation_id=ok.get("trial_operation_id"),  # the keeper is often older than its agent
+            keeper_digest=ok.get("keeper_digest", ""),
+            bad_agent_digests=tuple(ok.get("bad_agent_digests", ())),
+            pinned_digests=tuple(ok.get("pinned_digests", ())),
         )
 
     async def verify(self, digest: str) -> Verdict:
         """Run the verifier on the fetched bundle, as a disposable child of the keeper."""
         return Verdict(**await self._ask("verify", VERIFY_TIMEOUT, digest=digest))
+
+    async def stage(self, digest: str) -> Verdict:
+        """Run the stager on the unpacked release, as a disposable child of the keeper."""
+        return Verdict(**await self._ask("stage", STAGE_TIMEOUT, digest=digest))
+
+    async def run(self, task: Task) -> TaskEnd:
+        """Check the release's digest again, unless a repeated task may do without; run it to its end."""
+        body = {
+            "component": task.component,
+            "version": task.version,
+            "digest": task.digest,
+            "release_dir": str(task.release_dir),
+            "command": list(task.command),
+            "environment": dict(task.environment),
+            "environment_dir": _path(task.environment_dir),
+            "secrets": list(task.secrets),
+            "timeout_seconds": task.timeout.total_seconds(),
+            "is_repeated": task.is_repeated,
+        }
+        return TaskEnd(**await self._ask("run", START_TIMEOUT + task.timeout, task=body))
 
     async def shutdown(self, components: OnShutdown) -> None:
         """End the keeper, and the agent with it."""
@@ -205,3 +269,28 @@ class Keeper:
 
     async def _ask(self, verb: str, takes: timedelta = timedelta(0), **body: object) -> dict[str, Any]:
         return await self._line.ask(verb, body, takes + ANSWER_TIMEOUT)
+
+
+def _specification(spec: InstanceSpec) -> dict[str, object]:
+    return {
+        "id": spec.id,
+        "component": spec.component,
+        "version": spec.version,
+        "digest": spec.digest,
+        "release_dir": str(spec.release_dir),
+        "command": list(spec.command),
+        "environment": dict(spec.environment),
+        "sockets": list(spec.sockets),
+        "stop_timeout_seconds": spec.stop_timeout.total_seconds(),
+        "operation_id": spec.operation_id,
+        "protocol": spec.protocol.value,
+        "signals": dict(spec.signals),
+        "is_exclusive": spec.is_exclusive,
+        "secrets": list(spec.secrets),
+        "on_agent_stop": spec.on_agent_stop.value,
+        "environment_dir": _path(spec.environment_dir),
+    }
+
+
+def _path(path: Path | None) -> str:
+    return "" if path is None else str(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import Enum, unique
 from pathlib import Path
@@ -12,14 +12,35 @@ from typing import Any
 
 @unique
 class Word(Enum):
-    """What the keeper can be asked to say to an instance."""
+    """What the keeper can be asked to say to an instance.
+
+    PARK is obeyed by the keeper itself: the process is ended and the instance stays, PAUSED, until RESUME launches it
+    again and it serves. For a plain instance PAUSE is its signal for it, else PARK.
+    """
 
     HELLO = "hello"
     ACTIVATE = "activate"
     PAUSE = "pause"
+    PARK = "park"
     RESUME = "resume"
     DRAIN = "drain"
     STATUS = "status"
+
+
+@unique
+class Protocol(Enum):
+    """How an instance is spoken to: by its control socket, or by signals and its process alone."""
+
+    HANDOVER = "handover"
+    PLAIN = "plain"
+
+
+@unique
+class OnAgentStop(Enum):
+    """What becomes of an instance when the node is stopped by hand, by its package or with the host."""
+
+    KEEP = "keep"
+    STOP = "stop"
 
 
 @unique
@@ -55,10 +76,11 @@ class Cause(Enum):
 
 @unique
 class OnShutdown(Enum):
-    """What a shutdown of the keeper does to the components."""
+    """What a shutdown of the keeper does to the components; DECLARED is what each one's start said."""
 
     KEEP = "keep"
     STOP = "stop"
+    DECLARED = "declared"
 
 
 class KeeperError(Exception):
@@ -66,7 +88,8 @@ class KeeperError(Exception):
 
     Codes of the keeper: invalid_request, unknown_verb, unknown_instance, unknown_socket, socket_in_use, listen_failed,
     release_outside, command_outside, digest_mismatch, start_failed, instance_conflict, too_many, instance_gone,
-    instance_timeout, instance_refused, mark_unknown, mark_conflict, write_failed, verify_failed.
+    instance_timeout, instance_refused, mark_unknown, mark_conflict, write_failed, verify_failed, stage_failed,
+    run_failed, environment_outside, secret_missing, user_unknown.
     Codes of this side: keeper_gone, keeper_timeout.
     """
 
@@ -99,9 +122,15 @@ class InstanceSpec:
     Args:
         command: Program and arguments; the first is "python" or names a file of the release.
         environment: Beside the variables of the hand-over protocol; TRACEPARENT goes here.
-        sockets: Names given to `listen` before, in the order of the manifest.
+        sockets: Names given to `listen` before, in the order of the manifest; "web.http~trial" reaches the program as
+            "http".
         stop_timeout: Time between SIGTERM and SIGKILL when the keeper itself stops the instance.
         operation_id: The operation that starts it; empty where there is none.
+        signals: Of a plain instance, by word: pause, resume, drain, stop; such as {"pause": "SIGWINCH"}. They go to its
+            main process alone; without one, pause parks, and drain and stop are SIGTERM for all its processes.
+        is_exclusive: No two processes of the component at once: a roll back ends this one before it resumes the old.
+        secrets: Names; the keeper puts each into a file of CREDENTIALS_DIRECTORY.
+        environment_dir: Virtual environment whose interpreter "python" then is.
     """
 
     id: str
@@ -114,6 +143,50 @@ class InstanceSpec:
     sockets: Sequence[str] = ()
     stop_timeout: timedelta = timedelta(seconds=5)
     operation_id: str = ""
+    protocol: Protocol = Protocol.HANDOVER
+    signals: Mapping[str, str] = field(default_factory=dict)
+    is_exclusive: bool = False
+    secrets: Sequence[str] = ()
+    on_agent_stop: OnAgentStop = OnAgentStop.KEEP
+    environment_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command of a release that runs once and ends.
+
+    Args:
+        command, environment, secrets, environment_dir: As for `InstanceSpec`.
+        timeout: Then all its processes are killed.
+        is_repeated: It is run again and again, as a probe is: the keeper is content when it has checked the release
+            within the last minute. Never for what changes which version serves.
+    """
+
+    component: str
+    version: str
+    digest: str
+    release_dir: Path
+    command: Sequence[str]
+    timeout: timedelta
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[str] = ()
+    environment_dir: Path | None = None
+    is_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How a task ended.
+
+    Args:
+        exit_code: None when a signal ended it.
+        output: The last 16 KiB of what it printed.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    is_timeout: bool
+    output: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +194,7 @@ class Instance:
     """One process group of a component, as the keeper sees it.
 
     Args:
+        pid: 0 while it is parked.
         started_at_monotonic: Seconds on CLOCK_MONOTONIC when it was started.
         start_time: Clock ticks since boot, from /proc; with the boot id and the pid it names the process for ever.
         served: Requests answered in this life of the process, as of its last word.
@@ -129,7 +203,9 @@ class Instance:
         exit_code: None while it runs, and for ever when an adopted process ends, for it is not the keeper's child.
         signal: The signal that ended it, if one did.
         restarts: How often the keeper started it again.
-        protocol: Version of the hand-over protocol; 0 until the instance has answered once.
+        protocol: Version of the hand-over protocol; 0 until the instance has answered once, and for a plain one.
+        is_plain: It has no control socket.
+        is_broken: It died early too often in a row; the keeper starts it again only every few minutes.
     """
 
     id: str
@@ -150,17 +226,20 @@ class Instance:
     operation_id: str
     release_dir: Path
     protocol: int
+    is_plain: bool = False
+    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an instance said of itself, fresh."""
+    """What an instance said of itself, fresh; ``body`` is what it said beyond that."""
 
     state: InstanceState
     served: int
     in_flight: int
     accepted: int
     protocol: int
+    body: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +270,28 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Everything the keeper holds."""
+    """Everything the keeper holds.
+
+    Args:
+        outcomes: Of marks, and of trials of the agent.
+        trial_operation_id: The operation whose new agent is on trial; None where none is.
+        keeper_digest: The release that the keeper runs from; empty for the packaged one.
+        bad_agent_digests: Releases of the agent that died early too often.
+        pinned_digests: Releases that the keeper, or what it has started, still reads from.
+    """
 
     instances: tuple[Instance, ...]
     marks: tuple[Mark, ...]
     outcomes: tuple[Outcome, ...]
+    trial_operation_id: str | None = None
+    keeper_digest: str = ""
+    bad_agent_digests: tuple[str, ...] = ()
+    pinned_digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the verifier printed, at most 64 KiB, and its exit code; None when a signal ended it."""
+    """What the verifier or the stager printed, at most 64 KiB, and its exit code; None when a signal ended it."""
 
     exit_code: int | None
     output: str
@@ -215,9 +306,10 @@ class InstanceEvent:
 
 
 def instance(body: dict[str, Any]) -> Instance:
-    """Read an instance from a reply of the keeper."""
+    """Read an instance from a reply of the keeper; what a newer keeper shows beyond this is left out."""
+    known = {each.name: body[each.name] for each in fields(Instance) if each.name in body}
     return Instance(
-        **{**body, "state": InstanceState(body["state"]), "release_dir": Path(body["release_dir"])},
+        **{**known, "state": InstanceState(body["state"]), "release_dir": Path(body["release_dir"])},
     )
 
 

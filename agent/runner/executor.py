@@ -2,30 +2,29 @@
 
 Rules kept here: `take` is the only way for an operation to change, it awaits nothing, and what it decided is durable
 before the first effect begins; an operation has at most one piece of work going on, and what replaces it waits for its
-end. Left out: who may begin and when to look (`node`), how a step is done (`steps`).
+end; once something could not be made durable no work begins any more, and what goes on is given up. Left out: who may
+begin (`commands`), when to look (`node`), how a step is done (`steps`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from agent import drivers, processes
+from agent import drivers, journal, processes
+from agent.config.errors import ConfigError
 from agent.core import effects, events, machine, model, operation, transitions
-from agent.drivers import handover
-from agent.runner import clock, health, inventory, operations, steps
+from agent.runner import changes, clock, faults, hands, health, inventory, operations, steps
 
 OBSERVED = frozenset(
     {transitions.Phase.HELD_BEFORE_SWITCH, transitions.Phase.SOAK, transitions.Phase.HELD_BEFORE_COMMIT}
 )
 LOSABLE = OBSERVED | {transitions.Phase.SWITCH, transitions.Phase.SETTLING}
-DECISIONS_BY_FAULT = {
-    model.Fault.VERSION: events.KeeperDecision.ROLLED_BACK_INSTANCE_DIED,
-    model.Fault.INFRASTRUCTURE: events.KeeperDecision.ROLLED_BACK_AGENT_AWAY,
-}
+HANDLING = frozenset({model.Step.PREPARE, model.Step.SWITCH, model.Step.COMMIT, model.Step.ABORT})
 
 _logger = logging.getLogger(__name__)
 
@@ -35,27 +34,26 @@ class Executor:
     """The operations of a node at work.
 
     Args:
-        source: Where bundles come from.
         changed: Called when an operation has changed.
     """
 
     known: operations.Operations
     work: steps.Steps
+    changes: changes.Changes
     stock: inventory.Inventory
     board: health.HealthBoard
-    source: steps.Source
+    hands: hands.Hands
     group: asyncio.TaskGroup
     now: clock.Now
     changed: Callable[[], None]
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _restarts: dict[str, int] = field(default_factory=dict)
 
-    def recover(self) -> None:
+    def recover(self, inspection: processes.Inspection) -> None:
         """Take up what an earlier agent left, by what the keeper has decided meanwhile."""
-        decided = {outcome.operation_id: outcome for outcome in self.stock.outcomes}
         for state in self.known.unfinished:
             operation_id = state.assignment.operation_id
-            outcome = decided.get(operation_id)
-            self.take(operation_id, events.Recovered(self.now(), _decision(outcome)))
+            self.take(operation_id, events.Recovered(self.now(), _decision(operation_id, inspection)))
 
     def take(self, operation_id: str, event: events.Event) -> None:
         """Let an event happen to an operation: decide, make durable, act."""
@@ -67,13 +65,30 @@ class Executor:
         except machine.IllegalEventError as error:
             _logger.warning("%s", error, extra={"operation_id": operation_id})
             return
-        if decision.state != state:
-            self.known.write(decision, self.work.driver_name(decision.state))
-            self._tell(decision.state)
+        if decision.state != state and not self._is_written(decision):
+            return
         for effect in decision.effects:
             self._perform(decision.state, effect)
         if decision.state.phase is transitions.Phase.SUPERSEDED:
             self._stop_work(operation_id)
+        if decision.state.phase in transitions.TERMINAL:
+            self._restarts.pop(operation_id, None)
+
+    def _is_written(self, decision: operation.Decision) -> bool:
+        try:
+            self.known.write(decision, self.changes.driver_name(decision.state))
+        except journal.JournalFailedError as error:
+            self.halt(error)
+            return False
+        self._tell(decision.state)
+        return True
+
+    def halt(self, error: journal.JournalFailedError) -> None:
+        """Give all work up, since nothing that comes of it can be made durable."""
+        _logger.error("%s", error)
+        for operation_id in list(self._tasks):
+            self._stop_work(operation_id)
+        self.changed()
 
     def _tell(self, state: operation.Operation) -> None:
         facts = {"operation_id": state.assignment.operation_id, "reason": state.reason}
@@ -91,7 +106,8 @@ class Executor:
                 work = self._do(operation_id, step, after_seconds, previous)
                 self._tasks[operation_id] = self.group.create_task(work, name=name)
             case effects.MakePermanent(after_seconds):
-                asyncio.get_running_loop().call_later(after_seconds, self._make_permanent, operation_id)
+                work = self._make_permanent(operation_id, after_seconds)
+                self.group.create_task(work, name=f"BAKE of {operation_id}")
             case _:
                 assert_never(effect)
 
@@ -112,55 +128,69 @@ class Executor:
         if state is None:
             return
         try:
-            evidence = await self.work.perform(state, step, self.source)
-        except steps.StepError as error:
-            event = self._failure(step, error)
+            async with self._turn(state, step):
+                evidence = await self.work.perform(state, step)
+        except journal.JournalFailedError as error:
+            self.halt(error)
+            return
+        except faults.StepError as error:
+            event: events.Event = self._failure(step, error)
         else:
             event = events.Succeeded(self.now(), step, evidence)
-        await self.look()
+        if step is not model.Step.PREPARE:  # the switch begins where it ends: no look comes between them
+            await self.look()
         if self._tasks.get(operation_id) is asyncio.current_task():
             del self._tasks[operation_id]
             self.take(operation_id, event)
 
-    def _failure(self, step: model.Step, error: steps.StepError) -> events.Event:
+    def _turn(self, state: operation.Operation, step: model.Step) -> contextlib.AbstractAsyncContextManager[None]:
+        if step in HANDLING:
+            return self.hands.on(state.assignment.component)
+        return contextlib.nullcontext()
+
+    def _failure(self, step: model.Step, error: faults.StepError) -> events.Event:
         if error.is_decided:
             return events.RolledBack(self.now(), error.fault, error.reason, str(error))
         return events.Failed(self.now(), step, error.fault, error.reason, str(error))
 
-    def _make_permanent(self, operation_id: str) -> None:
+    async def _make_permanent(self, operation_id: str, after_seconds: float) -> None:
+        await asyncio.sleep(after_seconds)
         state = self.known.get(operation_id)
         if state is None or state.phase is not transitions.Phase.SETTLING:
             return
         try:
-            evidence = self.work.make_permanent(state)
-        except steps.StepError as error:
+            evidence = await self.work.make_permanent(state)
+        except faults.StepError as error:
             self.take(operation_id, self._failure(model.Step.BAKE, error))
         else:
             self.take(operation_id, events.Succeeded(self.now(), model.Step.BAKE, evidence))
 
     def lose(self, seen: processes.Instance) -> None:
         """Tell the operation whose new instance ended; what is being ended on purpose is none."""
-        self.board.leave(seen.id)
+        self.board.pause(seen.id)
         how = f"signal {seen.signal}" if seen.signal is not None else f"exit code {seen.exit_code}"
         for state in self.known.unfinished:
-            if seen.digest == state.assignment.to_digest and state.phase in LOSABLE:
+            if state.phase in LOSABLE and self._is_of(seen.id, state):
                 message = f"cannot go on: instance {seen.id} ended with {how}"
                 self.take(state.assignment.operation_id, events.InstanceLost(self.now(), message))
 
+    def _is_of(self, instance_id: str, state: operation.Operation) -> bool:
+        """Tell whether an instance is what an operation brought up, in whichever instance it is kept since."""
+        if not state.assignment.new_digest or _starts_in_switch(state):
+            return False
+        kept = self.stock.kept(state.assignment.component)
+        is_kept = state.phase is transitions.Phase.SETTLING and kept is not None and kept.id == instance_id
+        return is_kept or instance_id == self.changes.instance_id(state)
+
     async def look(self) -> None:
-        """Ask the keeper what there is; what it does not answer now it answers the next time."""
-        try:
-            has_changed = await self.stock.refresh()
-        except processes.KeeperError as error:
-            _logger.warning("%s", error)
-        else:
-            if has_changed:
-                self.changed()
+        """Ask what there is; what is not answered now is answered the next time."""
+        if await self.stock.refresh():
+            self.changed()
 
     async def watch(self, state: operation.Operation) -> None:
         """Look at the new instance where that decides something, and let time go on."""
         operation_id = state.assignment.operation_id
-        if state.phase in OBSERVED and state.assignment.to_digest:
+        if state.phase in OBSERVED and state.assignment.new_digest:
             await self._observe(state)
         elif state.phase is transitions.Phase.SETTLING and state.bake is transitions.Bake.PENDING:
             self._observe_bake(state)
@@ -173,18 +203,24 @@ class Executor:
         """Look at what is current, whoever started it: after a power cut it is not the operation's own instance."""
         assignment = state.assignment
         seen = self.stock.serving(assignment.component)
-        is_left = self.stock.current.get(assignment.component) != assignment.to_digest
-        if is_left or (seen is not None and seen.restarts):
+        is_left = self.stock.current.get(assignment.component) != assignment.new_digest
+        if is_left or (seen is not None and seen.restarts > self._restarts_before(state, seen)):
             message = f"cannot finish the bake: {assignment.component} {assignment.to_version} died"
             self.take(assignment.operation_id, events.InstanceLost(self.now(), message))
         elif seen is not None:
-            self.take(assignment.operation_id, self._observed(handover.instance_of(seen)))
+            self.take(assignment.operation_id, self._observed(seen))
+
+    def _restarts_before(self, state: operation.Operation, seen: model.Instance) -> int:
+        """How often an instance had died before the operation began; START may find one that has lived for long."""
+        if state.assignment.kind is not model.ChangeKind.START:
+            return 0
+        return self._restarts.setdefault(state.assignment.operation_id, seen.restarts)
 
     async def _observe(self, state: operation.Operation) -> None:
         operation_id = state.assignment.operation_id
         try:
-            seen = await self.work.driver(state).observe(self.work.change(state))
-        except (drivers.DriverError, processes.KeeperError) as error:
+            seen = await self.changes.driver(state).observe(self.changes.of(state))
+        except (drivers.DriverError, processes.KeeperError, ConfigError) as error:
             _logger.warning("cannot observe: %s", error, extra={"operation_id": operation_id})
             return
         after = self.known.get(operation_id)
@@ -197,13 +233,29 @@ class Executor:
 
     def _observed(self, instance: model.Instance) -> events.Observed:
         return events.Observed(
-            self.now(), self.board.health(instance.id), self.board.healthy_for(instance.id), instance.served
+            at=self.now(),
+            health=self.board.health(instance.id),
+            healthy_for=self.board.healthy_for(instance.id),
+            served=instance.served,
+            is_flapping=self.board.is_flapping(instance.id),
         )
 
 
-def _decision(outcome: processes.Outcome | None) -> events.KeeperDecision:
+def _starts_in_switch(state: operation.Operation) -> bool:
+    """Tell whether a step is at work that starts the new instance, and says by itself how that went."""
+    is_start = state.assignment.kind is model.ChangeKind.START
+    is_restart = state.assignment.method is model.Method.RESTART
+    return state.phase is transitions.Phase.SWITCH and (is_start or is_restart)
+
+
+def _decision(operation_id: str, inspection: processes.Inspection) -> events.KeeperDecision:
+    if inspection.trial_operation_id == operation_id:
+        return events.KeeperDecision.ON_TRIAL
+    outcome = next((each for each in inspection.outcomes if each.operation_id == operation_id), None)
     if outcome is None:
         return events.KeeperDecision.NONE
     if outcome.decision is processes.Decision.COMMITTED:
         return events.KeeperDecision.COMMITTED
-    return DECISIONS_BY_FAULT[handover.fault_of(outcome)]
+    if outcome.cause is processes.Cause.INSTANCE_DIED:
+        return events.KeeperDecision.ROLLED_BACK_INSTANCE_DIED
+    return events.KeeperDecision.ROLLED_BACK_AGENT_AWAY

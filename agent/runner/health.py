@@ -1,7 +1,8 @@
 """What the instances of this node say of themselves: health without a break, and metrics.
 
 Rules kept here: each followed instance has one task that asks it, period after period, all the time; another process
-id begins again from nothing; what is no longer followed is no longer known.
+id begins again from nothing, but for the turns that it took; what turned too often is unhealthy until that is over;
+what is no longer followed is no longer known. Left out: what a turn is worth (`agent.core.stability`).
 """
 
 from __future__ import annotations
@@ -9,28 +10,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 
-from agent import probes
-from agent.config import layout
-from agent.core import model
-from agent.runner import clock
+from agent import probes, processes
+from agent.config.errors import ConfigError
+from agent.core import model, stability
+from agent.runner import clock, releases
 
-ALIVE_PERIOD_SECONDS = 1.0  # between two looks at an instance that has no health probe: it is well while it lives
+ALIVE_PERIOD_SECONDS = 1.0  # between two looks at an instance that has no health probe: it is well while it serves
+UNJUDGED = frozenset({model.InstanceState.STARTING, model.InstanceState.PREPARED, model.InstanceState.PAUSED})
+AGENT_DRIVER = "agent"  # of the agent itself, which is well once a controller has heard it
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Followed:
-    """One instance that is asked, and what it said."""
+    """One instance that is asked, and what it said.
 
-    pid: int
+    Args:
+        flapped_at_seconds: Monotonic instant at which it was last seen to flap; 0, the kernel's start, for never.
+    """
+
+    instance: model.Instance
     component: str
     manifest: model.Manifest
     watch: probes.HealthWatch
+    turns: stability.Stability = field(default_factory=stability.Stability)
+    flapped_at_seconds: float = 0.0
     metrics: tuple[model.Metric, ...] = ()
     scrape_due_seconds: float = 0.0
 
@@ -39,14 +47,22 @@ class HealthBoard:
     """The followed instances.
 
     Args:
-        run_dir: Where their probe sockets are.
+        is_agent_well: Says whether the agent itself is.
         changed: Called when the health of one has changed.
     """
 
-    def __init__(self, run_dir: Path, now: clock.Now, group: asyncio.TaskGroup, changed: Callable[[], None]) -> None:
-        self._run_dir = run_dir
+    def __init__(
+        self,
+        known: releases.Releases,
+        now: clock.Now,
+        group: asyncio.TaskGroup,
+        is_agent_well: Callable[[], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        self._releases = known
         self._now = now
         self._group = group
+        self._is_agent_well = is_agent_well
         self._changed = changed
         self._followed: dict[str, Followed] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -54,21 +70,33 @@ class HealthBoard:
     def follow(self, instance: model.Instance, component: str, manifest: model.Manifest) -> None:
         """Ask an instance from now on; one that is asked already goes on."""
         known = self._followed.get(instance.id)
-        if known is not None and known.pid == instance.pid:
+        if known is not None and (known.instance.pid, known.instance.restarts) == (instance.pid, instance.restarts):
+            known.instance = instance
             return
         self.leave(instance.id)
         threshold = manifest.health.failure_threshold if manifest.health else 1
-        followed = Followed(instance.pid, component, manifest, probes.HealthWatch(threshold))
+        followed = Followed(instance, component, manifest, probes.HealthWatch(threshold))
+        if known is not None:
+            again = max(1, instance.restarts - known.instance.restarts)
+            followed.turns = known.turns.turned(self._now().monotonic_seconds, again)
         self._followed[instance.id] = followed
-        task = self._group.create_task(self._ask_on(instance.id, followed), name=f"health of {instance.id}")
+        task = self._group.create_task(self._ask_on(followed), name=f"health of {instance.id}")
         self._tasks[instance.id] = task
 
     def leave(self, instance_id: str) -> None:
         """Ask an instance no more."""
         self._followed.pop(instance_id, None)
+        self.pause(instance_id)
+
+    def pause(self, instance_id: str) -> None:
+        """Ask an instance no more for now, since it has ended; its turns are kept in case that it comes back."""
         task = self._tasks.pop(instance_id, None)
         if task is not None:
             task.cancel()
+        followed = self._followed.get(instance_id)
+        if followed is not None:
+            followed.instance = replace(followed.instance, pid=0)
+            followed.watch = probes.HealthWatch(followed.watch.failure_threshold)
 
     @property
     def followed(self) -> frozenset[str]:
@@ -78,45 +106,82 @@ class HealthBoard:
     def health(self, instance_id: str) -> model.Health:
         """What an instance last said; UNKNOWN where it is not followed."""
         followed = self._followed.get(instance_id)
-        return followed.watch.health if followed else model.Health.UNKNOWN
+        if followed is None:
+            return model.Health.UNKNOWN
+        return model.Health.UNHEALTHY if self.is_flapping(instance_id) else followed.watch.health
+
+    def is_flapping(self, instance_id: str) -> bool:
+        """Tell whether an instance was now well, now not, or died, too often lately."""
+        followed = self._followed.get(instance_id)
+        return followed is not None and followed.turns.is_flapping(self._now().monotonic_seconds)
 
     def healthy_for(self, instance_id: str) -> timedelta:
         """Time without a break for which an instance has been healthy."""
         followed = self._followed.get(instance_id)
-        return followed.watch.healthy_for(self._now().monotonic_seconds) if followed else timedelta()
+        if followed is None or self.is_flapping(instance_id):
+            return timedelta()
+        now_seconds = self._now().monotonic_seconds
+        steady_for = timedelta(seconds=max(0.0, now_seconds - followed.flapped_at_seconds))
+        return min(followed.watch.healthy_for(now_seconds), steady_for)
 
     def metrics(self, instance_id: str) -> tuple[model.Metric, ...]:
         """What an instance last showed."""
         followed = self._followed.get(instance_id)
         return followed.metrics if followed else ()
 
-    async def _ask_on(self, instance_id: str, followed: Followed) -> None:
+    async def _ask_on(self, followed: Followed) -> None:
         probe = followed.manifest.health
         period_seconds = probe.period.total_seconds() if probe else ALIVE_PERIOD_SECONDS
-        socket_path = layout.probe_socket(self._run_dir, instance_id)
         while True:
-            answer = await probes.ask(probe, socket_path) if probe else probes.Answer(is_success=True)
-            self._note(instance_id, followed, answer)
-            await self._scrape(followed, socket_path)
+            if self._is_known(followed):
+                self._note(followed, await self._ask(followed))
+            await self._scrape(followed)
             await asyncio.sleep(period_seconds)
 
-    def _note(self, instance_id: str, followed: Followed, answer: probes.Answer) -> None:
-        before = followed.watch.health
+    def _is_known(self, followed: Followed) -> bool:
+        """Tell whether anything can be said now; what does not serve yet, or is paused for a while, is not judged."""
+        if followed.manifest.driver == AGENT_DRIVER:
+            return self._is_agent_well()
+        return followed.manifest.health is not None or followed.instance.state not in UNJUDGED
+
+    async def _ask(self, followed: Followed) -> probes.Answer:
+        probe = followed.manifest.health
+        if probe is None:
+            is_active = followed.instance.state is model.InstanceState.ACTIVE
+            return probes.Answer(is_active, "" if is_active else f"it is {followed.instance.state.value}")
+        run = self._releases.commands(followed.component, followed.instance.digest)
+        try:
+            return await probes.ask(probe, self._address(followed, probe.socket), run)
+        except (ConfigError, processes.KeeperError) as error:
+            return probes.Answer(is_success=False, reason=str(error))
+
+    def _address(self, followed: Followed, socket: str) -> str:
+        return self._releases.address(socket, followed.instance, followed.component)
+
+    def _note(self, followed: Followed, answer: probes.Answer) -> None:
+        instance_id = followed.instance.id
+        before, was_flapping = followed.watch.health, self.is_flapping(instance_id)
         now_seconds = self._now().monotonic_seconds
         followed.watch = followed.watch.seen(is_success=answer.is_success, now_seconds=now_seconds)
-        if followed.watch.health is not before:
-            facts = {"instance_id": instance_id, "health": followed.watch.health.value}
+        if followed.watch.health is not before and before is not model.Health.UNKNOWN:
+            followed.turns = followed.turns.turned(now_seconds)
+        is_flapping = self.is_flapping(instance_id)
+        if is_flapping:
+            followed.flapped_at_seconds = now_seconds
+        if followed.watch.health is not before or is_flapping is not was_flapping:
+            facts = {"instance_id": instance_id, "health": self.health(instance_id).value, "is_flapping": is_flapping}
             _logger.info("health changed: %s", answer.reason or "well", extra=facts)
             self._changed()
 
-    async def _scrape(self, followed: Followed, socket_path: Path) -> None:
+    async def _scrape(self, followed: Followed) -> None:
         source = followed.manifest.metrics
         now_seconds = self._now().monotonic_seconds
         if source is None or now_seconds < followed.scrape_due_seconds:
             return
         followed.scrape_due_seconds = now_seconds + source.period.total_seconds()
         try:
-            followed.metrics = await probes.scrape(source, followed.component, socket_path)
-        except probes.ProbeError as error:
+            address = self._address(followed, source.socket)
+            followed.metrics = await probes.scrape(source, followed.component, address)
+        except (ConfigError, probes.ProbeError) as error:
             followed.metrics = ()  # absent is unknown; a stale value would be a lie
             _logger.info("%s", error)

@@ -1,27 +1,53 @@
 """The node: takes commands, looks at what goes on, and tells of it.
 
-Rules kept here: commands and loops only feed the `executor`; when the journal cannot be written or the keeper is gone,
-the agent ends, and the next one reads what is true. Left out: what happens to an operation (`executor`).
+Rules kept here: commands and loops only feed the `executor`; when the keeper is gone the agent ends, and the next one
+reads what is true; when the journal cannot be written any more, what serves goes on and is told of for a while, before
+the next agent tries again. Left out: what happens to an operation (`executor`), who may begin (`commands`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Never, Protocol, assert_never
+from typing import Never, Protocol
 
 from agent import depot, drivers, journal, processes
 from agent.config import settings
-from agent.core import admission, events, model, operation, session
-from agent.drivers import handover
-from agent.runner import clock, executor, health, inventory, operations, steps, upkeep
+from agent.core import model, session
+from agent.drivers import registry
+from agent.runner import (
+    changes,
+    cleaning,
+    clock,
+    commands,
+    conditions,
+    deliveries,
+    drift,
+    executor,
+    hands,
+    health,
+    inventory,
+    logs,
+    operations,
+    own_releases,
+    passages,
+    readying,
+    releases,
+    steps,
+    trees,
+    upkeep,
+)
+from agent.state import states
 
 PULSE_SECONDS = 0.1  # between two looks at a swap; a failed soak is noticed within this
+CALM_SECONDS = (
+    0.05  # after an event of the keeper; what follows at once is seen in one look, and a switch is left alone
+)
 UPKEEP_SECONDS = 2.0  # between two looks at everything, besides those that the keeper's events cause
 HOST_METRICS_SECONDS = 5.0  # utilization over less says nothing
+JOURNAL_RETRY_SECONDS = 60.0  # after a failure of the journal, before the next life of the agent tries again
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +56,11 @@ class KeeperGoneError(Exception):
     """The keeper hung up: the agent ends, for a new keeper starts a new agent."""
 
 
-class Link(steps.Source, Protocol):
+class JournalGivenUpError(Exception):
+    """The journal failed: the agent ends, for only its next life may try again."""
+
+
+class Link(deliveries.Source, Protocol):
     """What the node needs of the link."""
 
     async def run(self, node: Node) -> Never:
@@ -39,6 +69,16 @@ class Link(steps.Source, Protocol):
 
     def wake(self) -> None:
         """Report soon."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """True while there is a session."""
+        ...
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """True once a controller has acknowledged a report in this life of the agent; also where there is none."""
         ...
 
     @property
@@ -61,6 +101,7 @@ class Rooms:
 
     Args:
         facts: Who the keeper is.
+        tree_digest: Reads the tree of a release outside of this process.
     """
 
     config: settings.Config
@@ -70,27 +111,51 @@ class Rooms:
     facts: processes.KeeperFacts
     now: clock.Now
     host: HostMetrics
+    tree_digest: drift.TreeDigest = trees.tree_digest
 
 
 class Node:
     """One node at work; `agent.link` sees it as its `Node`."""
 
     def __init__(self, rooms: Rooms, link: Link, group: asyncio.TaskGroup) -> None:
-        keeper, disk, now = rooms.keeper, rooms.disk, rooms.now
+        keeper, disk, config, now = rooms.keeper, rooms.disk, rooms.config, rooms.now
         self._rooms = rooms
         self._link = link
         self._group = group
-        self._drivers: Mapping[str, drivers.Driver] = {handover.NAME: handover.Handover(keeper, rooms.config.run_dir)}
+        self._drivers = registry.Registry(
+            drivers.Rooms(keeper=keeper, run_dir=config.run_dir, state_dir=config.state_dir), config.drivers
+        )
         self._operations = operations.Operations(rooms.records, rooms.facts.boot_id)
-        work = steps.Steps(rooms.config, disk, keeper, self._drivers, now)
-        board = health.HealthBoard(rooms.config.run_dir, now, group, link.wake)
-        self._inventory = inventory.Inventory(disk, keeper, board, work)
-        self._upkeep = upkeep.Upkeep(rooms.facts.boot_id, disk, keeper, self._inventory, self._operations, work, now)
-        self._executor = executor.Executor(self._operations, work, self._inventory, board, link, group, now, link.wake)
+        known = releases.Releases(config, disk, keeper, self._drivers)
+        board = health.HealthBoard(known, now, group, lambda: link.is_acknowledged, link.wake)
+        self._inventory = inventory.Inventory(disk, board, known, self._operations)
+        self._states = states.States(config.layout, config.rollback_points, config.users, keeper, lambda: now().wall)
+        passing = passages.Passages(self._states)
+        told = changes.Changes(known, passing, self._operations, self._inventory, now)
+        self._own = own_releases.OwnReleases(keeper)
+        self._cleaning = cleaning.Cleaning(disk, self._operations, self._inventory, self._own, self._states.points)
+        delivered = deliveries.Deliveries(disk, keeper, known, self._cleaning, link)
+        readied = readying.Readying(config, keeper, known, self._inventory, delivered, told)
+        work = steps.Steps(disk, keeper, self._operations, told, delivered, readied)
+        self._drift = drift.Drift(self._inventory, self._operations, known, now, rooms.tree_digest)
+        turns = hands.Hands()
+        self._upkeep = upkeep.Upkeep(
+            rooms.facts.boot_id, disk, self._inventory, self._operations, known, self._states, self._drift, turns, now
+        )
+        self._executor = executor.Executor(
+            self._operations, work, told, self._inventory, board, turns, group, now, self._has_changed
+        )
+        self._commands = commands.Commands(
+            self._operations, self._inventory, self._executor, self._own, link, now, self._has_changed
+        )
+        self._logs = logs.Logs(keeper, self._inventory)
+        self._conditions = conditions.Conditions()
         self._is_due = asyncio.Event()
-        self._host = rooms.host
+        self._is_stale = asyncio.Event()
         self._host_metrics: tuple[model.Metric, ...] = ()
         self._host_metrics_due_seconds = 0.0
+        self._failed_at_seconds: float | None = None
+        self._has_forgotten = False
 
     async def start(self) -> None:
         """Recover what an earlier agent left, then go on; returns when the node can be asked.
@@ -99,14 +164,19 @@ class Node:
             processes.KeeperError: The keeper does not answer.
         """
         self._rooms.disk.prepare()
+        self._states.prepare()
         await self._rooms.keeper.attach()
         await self._rooms.keeper.watch()
         await self._inventory.refresh()
-        self._executor.recover()
+        seen = await self._rooms.keeper.inspect()
+        self._own.take(seen)
+        self._executor.recover(seen)
         self._is_due.set()
         self._group.create_task(self._until_keeper_is_gone(), name="keeper guard")
         self._group.create_task(self._read_keeper(), name="keeper events")
+        self._group.create_task(self._look_after_events(), name="looks after keeper events")
         self._group.create_task(self._keep_up(), name="upkeep")
+        self._group.create_task(self._check_trees(), name="tree check")
         self._group.create_task(self._pulse(), name="pulse")
         self._group.create_task(self._link.run(self), name="link")
 
@@ -118,7 +188,7 @@ class Node:
             boot_id=self._rooms.facts.boot_id,
             instance_token=self._rooms.facts.instance_token,
             agent_version=settings.agent_version(),
-            capabilities=tuple(f"driver.{name}" for name in sorted(self._drivers)),
+            capabilities=tuple(self._drivers.capabilities()),
             highest_fence=self._operations.highest_fence,
             labels=self._rooms.config.labels,
         )
@@ -127,107 +197,44 @@ class Node:
         """Everything that the node knows now."""
         now_seconds = self._rooms.now().monotonic_seconds
         if now_seconds >= self._host_metrics_due_seconds:
-            self._host_metrics = self._host.read()
+            self._host_metrics = self._rooms.host.read()
             self._host_metrics_due_seconds = now_seconds + HOST_METRICS_SECONDS
         return model.Report(
             metrics=(*self._host_metrics, *self._inventory.metrics),
             components=self._inventory.components,
             operations=self._operations.statuses,
             steps=self._operations.steps,
+            conditions=self._conditions.items,
         )
 
-    def take_command(self, command: model.Command) -> None:
-        """Take a command, perhaps again; it is answered by what the node reports."""
-        match command:
-            case model.Assign(assignment):
-                self._admit(assignment)
-            case model.Proceed(operation_id, fence):
-                self._order(operation_id, fence, events.Proceeded(self._rooms.now()))
-            case model.Cancel(operation_id, fence, reason):
-                self._order(operation_id, fence, events.Cancelled(self._rooms.now(), reason))
-            case _:
-                assert_never(command)
+    def take_command(self, command: model.Order) -> None:
+        """Take a command of the controller, perhaps again; it is answered by what the node reports."""
+        self._commands.take(command)
+
+    def take_local(self, assignment: model.Assignment) -> None:
+        """Take what people of this very node want changed; it is answered by what the node reports."""
+        self._commands.take_local(assignment)
+
+    def outcome(self, operation_id: str) -> model.OperationStatus | None:
+        """How a forgotten operation ended, as far as that is still known."""
+        return self._operations.outcome(operation_id)
+
+    async def read_log(self, asked: model.ReadLog) -> model.LogText:
+        """Read the end of a log; why there is none is an answer too."""
+        return await self._logs.read(asked)
 
     def acknowledged(self, operations: tuple[model.OperationStatus, ...], steps: tuple[model.StepRecord, ...]) -> None:
         """These are durable at the controller: what is finished may be forgotten."""
-        if self._operations.acknowledge(operations, steps):
-            self._collect()
-
-    # Commands.
-
-    def _admit(self, assignment: model.Assignment) -> None:
-        outcome = self._operations.outcome(assignment.operation_id)
-        if outcome is not None:
-            self._operations.answer(outcome)
-            self._link.wake()
-            return
-        methods = frozenset(m for driver in self._drivers.values() for m in driver.capabilities().methods)
-        answer = admission.admit(
-            assignment, self._operations.ledger(self._inventory.current, methods, self._latest_now())
-        )
-        match answer.verdict:
-            case admission.Verdict.KNOWN | admission.Verdict.UNSURE:
-                pass
-            case admission.Verdict.EXPIRED:
-                self._operations.answer(self._expired(assignment, answer))
-            case admission.Verdict.REFUSED:
-                self._refuse(assignment, answer)
-            case admission.Verdict.BEGIN:
-                self._begin(assignment)
-            case _:
-                assert_never(answer.verdict)
-        self._link.wake()
-
-    def _latest_now(self) -> datetime | None:
-        reading = self._link.clock
-        return self._rooms.now().wall + reading.offset + reading.round_trip / 2 if reading else None
-
-    def _refuse(self, assignment: model.Assignment, answer: admission.Answer) -> None:
-        """Refuse, for ever: a fence that is new is used up by it, so that no duplicate begins later."""
-        _logger.warning("%s", answer.message, extra={"operation_id": assignment.operation_id})
-        refused = operation.refuse(assignment, self._rooms.now(), answer.reason, answer.message)
         try:
-            if assignment.fence > self._operations.highest_fence:
-                self._operations.write(refused, "")
-                return
-        except (journal.JournalFullError, journal.RecordTooLargeError) as error:
-            _logger.warning("%s", error, extra={"operation_id": assignment.operation_id})
-        self._operations.answer(operation.status(refused.state))
-
-    def _begin(self, assignment: model.Assignment) -> None:
-        try:
-            self._operations.write(operation.accept(assignment, self._rooms.now()), "")
-        except (journal.JournalFullError, journal.RecordTooLargeError) as error:
-            self._refuse(assignment, admission.Answer(admission.Verdict.REFUSED, "journal_full", str(error)))
-            return
-        for state in self._operations.unfinished:
-            is_same = state.assignment.operation_id == assignment.operation_id
-            if state.assignment.component == assignment.component and not is_same:
-                self._executor.take(state.assignment.operation_id, events.Superseded(self._rooms.now()))
-        self._executor.take(assignment.operation_id, events.Began(self._rooms.now()))
-        self._is_due.set()
-
-    def _expired(self, assignment: model.Assignment, answer: admission.Answer) -> model.OperationStatus:
-        return model.OperationStatus(
-            operation_id=assignment.operation_id,
-            fence=assignment.fence,
-            component=assignment.component,
-            state=model.OperationState.EXPIRED,
-            step=None,
-            fault=model.Fault.COMMAND,
-            reason=answer.reason,
-            message=answer.message,
-            changed_at=self._rooms.now().wall,
-        )
-
-    def _order(self, operation_id: str, fence: int, event: events.Order) -> None:
-        state = self._operations.get(operation_id)
-        if state is None or state.assignment.fence != fence:
-            _logger.warning("cannot take %s: no such operation", type(event).__name__, extra={"fence": fence})
-            return
-        self._executor.take(operation_id, event)
+            self._has_forgotten |= bool(self._operations.acknowledge(operations, steps))
+        except journal.JournalFailedError as error:
+            self._executor.halt(error)
 
     # What goes on all the time.
+
+    def _has_changed(self) -> None:
+        self._is_due.set()
+        self._link.wake()
 
     async def _until_keeper_is_gone(self) -> Never:
         await self._rooms.keeper.closed.wait()
@@ -238,31 +245,81 @@ class Node:
             event = await self._rooms.keeper.events.get()
             if event.instance.state is processes.InstanceState.EXITED:
                 self._executor.lose(event.instance)
-            if self._rooms.keeper.events.empty():
-                await self._executor.look()
+            self._is_stale.set()
+
+    async def _look_after_events(self) -> Never:
+        while True:
+            await self._is_stale.wait()
+            await asyncio.sleep(CALM_SECONDS)
+            self._is_stale.clear()
+            await self._executor.look()
 
     async def _keep_up(self) -> Never:
         while True:
             await self._executor.look()
+            self._adopt()
             await self._upkeep.run_once()
+            await self._own.look()
+            if self._conditions.see(self._findings(), self._rooms.now().wall):
+                self._link.wake()
+            self._give_up_in_time()
+            await self._clean()
+            await asyncio.sleep(UPKEEP_SECONDS)
+
+    async def _clean(self) -> None:
+        """Remove what nothing refers to, after an operation was forgotten."""
+        if not self._has_forgotten:
+            return
+        self._has_forgotten = False
+        try:
+            await self._cleaning.collect()
+        except OSError as error:
+            self._has_forgotten = True
+            _logger.warning("cannot clean up: %s", error)
+
+    def _adopt(self) -> None:
+        try:
+            self._drift.adopt()
+        except journal.JournalFailedError as error:
+            self._executor.halt(error)
+
+    def _findings(self) -> Iterator[conditions.Finding]:
+        if self._operations.failure:
+            yield conditions.Finding(conditions.JOURNAL_FAILED, "", self._operations.failure)
+        yield from self._drift.findings
+        for component, seen in self._inventory.broken.items():
+            message = f"instance {seen.id} ended too often in a row: {seen.restarts} starts"
+            yield conditions.Finding(conditions.CRASH_LOOP, component, message)
+        free_bytes = self._rooms.disk.free_bytes()
+        if free_bytes < conditions.DISK_LOW_BYTES:
+            message = f"less than {conditions.DISK_LOW_BYTES >> 20} MiB are free"
+            yield conditions.Finding(conditions.DISK_LOW, "", message)
+        if self._own.bad:
+            message = f"died early, and is not run any more: {', '.join(self._own.bad)}"
+            yield conditions.Finding(conditions.AGENT_BAD_VERSION, "", message)
+
+    def _give_up_in_time(self) -> None:
+        """End this life some time after the journal failed; at once where nobody is there to be told."""
+        if not self._operations.failure:
+            return
+        now_seconds = self._rooms.now().monotonic_seconds
+        if self._failed_at_seconds is None:
+            self._failed_at_seconds = now_seconds
+        is_unheard = self._link.is_acknowledged and not self._link.is_open
+        if is_unheard or now_seconds - self._failed_at_seconds >= JOURNAL_RETRY_SECONDS:
+            raise JournalGivenUpError(self._operations.failure)
+
+    async def _check_trees(self) -> Never:
+        while True:
+            await self._drift.check_trees()
             await asyncio.sleep(UPKEEP_SECONDS)
 
     async def _pulse(self) -> Never:
         """Look at what is between its beginning and its end."""
         while True:
-            if not self._operations.unfinished:
+            if self._operations.failure or not self._operations.unfinished:
                 self._is_due.clear()
                 await self._is_due.wait()
             for state in self._operations.unfinished:
                 await self._executor.watch(state)
             await asyncio.sleep(PULSE_SECONDS)
-
-    def _collect(self) -> None:
-        """Remove releases that nothing refers to."""
-        unfinished = {
-            digest
-            for state in self._operations.unfinished
-            for digest in (state.assignment.from_digest, state.assignment.to_digest)
-            if digest
-        }
-        self._rooms.disk.collect(unfinished | self._inventory.digests)

@@ -13,6 +13,7 @@ from datetime import datetime
 from agent import journal
 from agent.core import admission, model, operation, transitions
 
+ANSWERS_MAX = 64  # about what is not remembered, until they were heard; whoever asks again is answered again
 NO_FACTS: Mapping[str, journal.Fact] = {}
 
 
@@ -68,7 +69,7 @@ class Operations:
         found = [
             state
             for state in self._states.values()
-            if state.assignment.component == component and state.assignment.to_digest == digest
+            if state.assignment.component == component and state.assignment.new_digest == digest
         ]
         return found[-1] if found else None
 
@@ -80,7 +81,7 @@ class Operations:
         )
 
     def ledger(
-        self, current: Mapping[str, str], methods: frozenset[model.Method], latest_now: datetime | None
+        self, current: Mapping[str, str], stopped: frozenset[str], bad: frozenset[str], latest_now: datetime | None
     ) -> admission.Ledger:
         """What admission looks at."""
         holders = [s for s in self.unfinished if s.phase is not transitions.Phase.SETTLING]
@@ -89,9 +90,36 @@ class Operations:
             fences={key: state.assignment.fence for key, state in self._states.items()},
             holder=holders[0].assignment.operation_id if holders else None,
             current=current,
-            methods=methods,
+            stopped=stopped,
+            bad=bad,
             latest_now=latest_now,
         )
+
+    @property
+    def failure(self) -> str:
+        """Why nothing can be made durable any more in this life of the agent; empty while all is well."""
+        return self._journal.failure
+
+    @property
+    def committed(self) -> Mapping[str, str]:
+        """What this node itself last made current, for each component."""
+        return self._journal.committed
+
+    def note_committed(self, component: str, digest: str) -> None:
+        """Make durable what this node makes current; empty where the component leaves it.
+
+        Raises:
+            journal.JournalError: It is not remembered.
+        """
+        self._journal.note_committed(component, digest)
+
+    def note(self, operation_id: str, driver: str, facts: Mapping[str, journal.Fact]) -> None:
+        """Make facts durable beside the state of an operation.
+
+        Raises:
+            journal.JournalError: They may not be acted upon.
+        """
+        self.write(operation.Decision(self._states[operation_id]), driver, facts)
 
     def outcome(self, operation_id: str) -> model.OperationStatus | None:
         """How a forgotten operation ended, as far as that is still known."""
@@ -115,13 +143,16 @@ class Operations:
 
     def answer(self, status: model.OperationStatus) -> None:
         """Tell the controller of an operation that is not, or no longer, remembered; until it has heard it."""
+        self._answers.pop(status.operation_id, None)
         self._answers[status.operation_id] = status
+        while len(self._answers) > ANSWERS_MAX:
+            del self._answers[next(iter(self._answers))]
 
     def acknowledge(
         self, statuses: tuple[model.OperationStatus, ...], steps: tuple[model.StepRecord, ...]
     ) -> tuple[str, ...]:
         """Take note of what the controller has; return the operations that were forgotten thereby."""
-        self._heard.update(statuses)
+        self._heard.update(status for status in statuses if self._is_latest(status))
         for status in statuses:
             if self._answers.get(status.operation_id) == status:
                 del self._answers[status.operation_id]
@@ -130,6 +161,10 @@ class Operations:
             kept = tuple(record for record in records if (operation_id, record.index) not in heard_steps)
             self._steps[operation_id] = kept
         return tuple(operation_id for operation_id in list(self._states) if self._forget_if_heard(operation_id))
+
+    def _is_latest(self, status: model.OperationStatus) -> bool:
+        state = self._states.get(status.operation_id)
+        return state is not None and operation.status(state) == status
 
     def _forget_if_heard(self, operation_id: str) -> bool:
         state = self._states[operation_id]

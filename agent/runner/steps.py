@@ -1,288 +1,157 @@
 """How each step of an operation is done on this node.
 
 Rules kept here: every step is safe to do again; whatever stands in its way is a `StepError` that says whose fault it
-is; nothing is undone here but by `ABORT`. Left out: what follows a step (`agent.core.machine`), and the verbs of a
-driver (`agent.drivers`).
+is; nothing is undone here but by `ABORT`. Left out: what follows a step (`agent.core.machine`), how a release gets
+here (`deliveries`), what a driver is told (`changes`), and the verbs of a driver (`agent.drivers`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
-from typing import Protocol, cast
+import logging
+from dataclasses import dataclass
 
 from agent import depot, drivers, processes
-from agent.config import layout, manifest, settings
-from agent.config.errors import ConfigError
-from agent.core import model, operation
-from agent.keeper import digest as trees
-from agent.keeper import errors as keeper_errors
-from agent.link import transport
-from agent.runner import clock
+from agent.core import model, operation, transitions
+from agent.runner import changes, deliveries, faults, operations, readying
+from agent.runner.faults import StepError
 
-FETCH_RETRY_SECONDS = 1.0  # between two tries of a download; the operation's deadline ends them
-FREE_BYTES_MIN = 64 * 1024**2  # left for the journal, logs and pointers after a release is unpacked
-HASH_DIGITS = 8  # of the operation in an instance's id: one in four billion is like another
-COMPONENT_CHARS = 10  # of the component in an instance's id; with the rest it fits the path of a Unix socket
+LOG_TAIL_BYTES_MAX = 1024  # of what a new instance wrote: it says why it ended, and a journal slot holds it
 
-FAULT_OF_CODE = {
-    "digest_mismatch": model.Fault.INFRASTRUCTURE,
-    "bundle_not_found": model.Fault.INFRASTRUCTURE,
-    "disk_failed": model.Fault.INFRASTRUCTURE,
-    "agent_too_old": model.Fault.COMMAND,
-}
+_logger = logging.getLogger(__name__)
 
 
-class StepError(Exception):
-    """A step did not do what it should.
-
-    Args:
-        reason: Stable, in snake_case.
-        is_decided: True when the keeper has gone back: COMMIT can not come any more.
-    """
-
-    def __init__(self, message: str, *, fault: model.Fault, reason: str, is_decided: bool = False) -> None:
-        super().__init__(message)
-        self.fault = fault
-        self.reason = reason
-        self.is_decided = is_decided
-
-
-class Source(Protocol):
-    """Where bundles come from."""
-
-    def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
-        """Read a bundle from a byte on; raises `transport.LinkError` when it breaks off."""
-        ...
-
-
+@dataclass(frozen=True, slots=True)
 class Steps:
     """The steps, over the disk, the keeper and the drivers of this node."""
 
-    def __init__(
-        self,
-        config: settings.Config,
-        disk: depot.Depot,
-        keeper: processes.Keeper,
-        known_drivers: Mapping[str, drivers.Driver],
-        now: clock.Now,
-    ) -> None:
-        self._config = config
-        self._disk = disk
-        self._keeper = keeper
-        self._drivers = known_drivers
-        self._now = now
-        self._manifests: dict[str, model.Manifest] = {}
+    disk: depot.Depot
+    keeper: processes.Keeper
+    known: operations.Operations
+    changes: changes.Changes
+    deliveries: deliveries.Deliveries
+    readying: readying.Readying
 
-    async def perform(self, state: operation.Operation, step: model.Step, source: Source) -> drivers.Evidence:
+    async def perform(self, state: operation.Operation, step: model.Step) -> drivers.Evidence:
         """Do the work of a step.
 
         Raises:
             StepError: It could not be done.
         """
-        try:
-            if step is model.Step.FETCH:
-                return await self._fetch(state, source)
-            return await self._on_node(state, step)
-        except drivers.DriverError as error:
-            raise StepError(str(error), fault=error.fault, reason=error.reason) from error
-        except processes.KeeperError as error:
-            raise StepError(error.message, fault=model.Fault.INFRASTRUCTURE, reason=error.code) from error
-        except depot.DepotError as error:
-            raise StepError(str(error), fault=model.Fault.INFRASTRUCTURE, reason=error.code) from error
-        except ConfigError as error:
-            raise StepError(str(error), fault=model.Fault.VERSION, reason="manifest_invalid") from error
-        except OSError as error:
-            message = f"cannot do {step.value}: {error}"
-            raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="host_failed") from error
-
-    async def _on_node(self, state: operation.Operation, step: model.Step) -> drivers.Evidence:
-        match step:
-            case model.Step.VERIFY:
-                return await self._verify(state)
-            case model.Step.STAGE:
-                return await self.driver(state).stage(self.change(state))
-            case model.Step.PREFLIGHT:
-                return await self._preflight(state)
-            case model.Step.ROLLBACK_POINT:
-                return await self._rollback_point(state)
-            case model.Step.PREPARE:
-                return await self.driver(state).prepare(self.change(state))
-            case _:
-                return await self._on_instances(state, step)
+        with faults.told(step):
+            match step:
+                case model.Step.FETCH:
+                    return await self.deliveries.fetch(state)
+                case model.Step.VERIFY:
+                    return await self.deliveries.verify(state)
+                case model.Step.STAGE:
+                    return await self.readying.stage(state)
+                case model.Step.PREFLIGHT:
+                    return await self.readying.preflight(state)
+                case model.Step.ROLLBACK_POINT:
+                    return await self.readying.rollback_point(state)
+                case _:
+                    return await self._on_instances(state, step)
 
     async def _on_instances(self, state: operation.Operation, step: model.Step) -> drivers.Evidence:
         match step:
+            case model.Step.PREPARE:
+                return await self._prepare(state)
             case model.Step.SWITCH:
-                activated = await self.driver(state).activate(self.change(state))
-                return {**activated, **await self.driver(state).pause_old(self.change(state))}
+                return await self._switch(state)
             case model.Step.COMMIT:
                 return await self._commit(state)
             case model.Step.DRAIN:
-                return await self.driver(state).drain(self.change(state))
-            case model.Step.ABORT if self._is_launchable(state):
-                return await self.driver(state).abort(self.change(state))
+                return await self._drain(state)
+            case model.Step.ABORT:
+                return await self._abort(state)
             case _:
                 return {}
 
-    def driver(self, state: operation.Operation) -> drivers.Driver:
-        """Return the driver that the manifest of the changing release names."""
-        return self.driver_of(state.assignment.to_digest or state.assignment.from_digest)
-
-    def driver_of(self, digest: str) -> drivers.Driver:
-        """Return the driver that the manifest of an unpacked release names."""
-        read = self.manifest(digest)
-        if read.driver not in self._drivers:
-            message = f"cannot change {read.name}: this node has no driver {read.driver!r}"
-            raise StepError(message, fault=model.Fault.COMMAND, reason="driver_missing")
-        return self._drivers[read.driver]
-
-    def driver_name(self, state: operation.Operation) -> str:
-        """Name of that driver; empty until the release is unpacked."""
-        digest = state.assignment.to_digest or state.assignment.from_digest
-        try:
-            return self.manifest(digest).driver
-        except ConfigError:
-            return ""
-
-    def change(self, state: operation.Operation) -> drivers.Change:
-        """What the driver is told of an operation."""
-        assignment = state.assignment
-        time_left = timedelta(seconds=max(0.0, state.deadline_seconds - self._now().monotonic_seconds))
-        return drivers.Change(
-            operation_id=assignment.operation_id,
-            component=assignment.component,
-            new=self.launch(assignment.component, assignment.to_digest, assignment.operation_id, assignment.traceparent)
-            if assignment.to_digest
-            else None,
-            old=self.manifest(assignment.from_digest) if assignment.from_digest else None,
-            time_left=time_left,
-        )
-
-    def launch(self, component: str, digest: str, operation_id: str, traceparent: str = "") -> drivers.Launch:
-        """A release of this node, as it is started for an operation; the same operation, the same instance."""
-        return drivers.Launch(
-            instance_id=instance_id(component, digest, operation_id),
-            digest=digest,
-            release_dir=self._disk.release_dir(digest),
-            manifest=self.manifest(digest),
-            addresses=self._config.sockets.get(component, {}),
-            traceparent=traceparent,
-        )
-
-    def manifest(self, digest: str) -> model.Manifest:
-        """Return the manifest of an unpacked release."""
-        if digest not in self._manifests:
-            self._manifests[digest] = manifest.read(self._disk.release_dir(digest))
-        return self._manifests[digest]
-
-    def _is_launchable(self, state: operation.Operation) -> bool:
-        """True once there may be an instance: before its release was unpacked there was nothing to start."""
-        return not state.assignment.to_digest or self._disk.has_release(state.assignment.to_digest)
-
-    async def _fetch(self, state: operation.Operation, source: Source) -> drivers.Evidence:
-        digest = state.assignment.to_digest
-        if await self._is_intact(digest) or self._disk.has_bundle(digest):
-            return {"fetched_bytes": "0"}
-        tries = 0
-        while True:
-            tries += 1
-            incoming = self._disk.receive(digest)
-            begun_at = incoming.offset
+    async def _prepare(self, state: operation.Operation) -> drivers.Evidence:
+        driver = self.changes.driver(state)
+        taken = await self.changes.take_over(state)
+        if taken:
             try:
-                async for chunk in source.fetch(digest, begun_at):
-                    incoming.write(chunk)
-                incoming.complete()
-            except transport.LinkError:
-                await asyncio.sleep(FETCH_RETRY_SECONDS)
-            else:
-                return {"fetched_bytes": str(incoming.offset - begun_at), "tries": str(tries)}
-            finally:
-                incoming.close()
+                return {**taken, **await driver.prepare(self.changes.of(state))}
+            except drivers.DriverError as error:
+                _logger.info("cannot take over what drains: %s", error)
+                self.changes.give_back(state)
+        return await driver.prepare(self.changes.of(state))
 
-    async def _is_intact(self, digest: str) -> bool:
-        """True where the release is unpacked and has every byte that it should."""
-        if not self._disk.has_release(digest):
-            return False
-        try:
-            return await asyncio.to_thread(trees.tree_digest, self._disk.release_dir(digest)) == digest
-        except keeper_errors.RequestError:
-            return False
-
-    async def _verify(self, state: operation.Operation) -> drivers.Evidence:
-        assignment = state.assignment
-        digest = assignment.to_digest
-        if self._disk.has_bundle(digest):  # a release that was found damaged is replaced by what was fetched anew
-            self._check_verdict(digest, await self._keeper.verify(digest))
-            self._disk.discard_bundle(digest)
-        read = self.manifest(digest)
-        told = (assignment.component, assignment.to_version)
-        if (read.name, read.version) != told:
-            message = f"cannot install {digest}: it is {read.name} {read.version}, not {told[0]} {told[1]}"
-            raise StepError(message, fault=model.Fault.COMMAND, reason="release_differs")
-        return {"digest": digest, "version": read.version, "driver": read.driver}
-
-    def _check_verdict(self, digest: str, verdict: processes.Verdict) -> None:
-        if verdict.exit_code == 0:
-            return
-        self._disk.discard_bundle(digest)
-        try:
-            error = cast("Mapping[str, str]", json.loads(verdict.output)["error"])
-        except (ValueError, KeyError, TypeError) as cause:
-            message = f"cannot verify {digest}: the verifier ended with {verdict.exit_code}"
-            raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="verifier_failed") from cause
-        fault = FAULT_OF_CODE.get(error["code"], model.Fault.VERSION)
-        raise StepError(error["message"], fault=fault, reason=error["code"])
-
-    async def _preflight(self, state: operation.Operation) -> drivers.Evidence:
-        free = self._disk.free_bytes()
-        if free < FREE_BYTES_MIN:
-            message = f"cannot begin: {free} bytes are free, and {FREE_BYTES_MIN} are needed"
-            raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="disk_full")
-        chosen = self.driver(state)
-        if state.assignment.method not in chosen.capabilities().methods:
-            message = f"cannot change {state.assignment.component} by {state.assignment.method.value}"
-            raise StepError(message, fault=model.Fault.COMMAND, reason="method_not_supported")
-        return {"free_bytes": str(free), **await chosen.plan(self.change(state))}
-
-    async def _rollback_point(self, state: operation.Operation) -> drivers.Evidence:
-        digest = state.assignment.from_digest
-        if not digest:
-            return {"point": "none"}
-        if not await self._is_intact(digest):
-            message = f"cannot begin: the release to go back to, {digest}, is damaged"
-            raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="rollback_point_damaged")
-        return {"point": digest, "version": self.manifest(digest).version}
+    async def _switch(self, state: operation.Operation) -> drivers.Evidence:
+        driver, change = self.changes.driver(state), self.changes.switching(state)
+        if state.assignment.kind is model.ChangeKind.START and change.new is not None:
+            return await driver.bring_up(change.component, change.new)
+        activated = await driver.activate(change)
+        return {**activated, **await driver.pause_old(change)}
 
     async def _commit(self, state: operation.Operation) -> drivers.Evidence:
+        component = state.assignment.component
+        match state.assignment.kind:
+            case model.ChangeKind.REMOVE:
+                self.disk.remove_component(component)
+                self.known.note_committed(component, "")
+                return {"removed": state.assignment.from_digest}
+            case model.ChangeKind.STOP:
+                self.disk.mark_stopped(component)
+                return {"stopped": state.assignment.from_digest}
+            case model.ChangeKind.START:
+                self.disk.clear_stopped(component)
+                return {"current": state.assignment.new_digest}
+            case _:
+                return await self._commit_swap(state)
+
+    async def _commit_swap(self, state: operation.Operation) -> drivers.Evidence:
         assignment = state.assignment
-        if assignment.kind is model.ChangeKind.REMOVE:
-            self._disk.remove_component(assignment.component)
-            return {"removed": assignment.from_digest}
-        verdict = await self.driver(state).commit(self.change(state))
+        verdict = await self.changes.driver(state).commit(self.changes.of(state))
         if verdict.outcome is drivers.Outcome.ROLLED_BACK:
             fault = verdict.fault or model.Fault.INFRASTRUCTURE
             raise StepError(verdict.message, fault=fault, reason="rolled_back", is_decided=True)
-        self._disk.point_current(assignment.component, assignment.to_digest)
-        return {"current": assignment.to_digest}
+        self.disk.point_current(assignment.component, assignment.new_digest)
+        self.known.note_committed(assignment.component, assignment.new_digest)
+        if self.changes.has_way_back(state):
+            return {"current": assignment.new_digest}
+        self.disk.point_permanent(assignment.component, assignment.new_digest)
+        return {"current": assignment.new_digest, "permanent": assignment.new_digest}
 
-    def make_permanent(self, state: operation.Operation) -> drivers.Evidence:
-        """Flip ``permanent`` to what is current.
+    async def _drain(self, state: operation.Operation) -> drivers.Evidence:
+        driver = self.changes.driver(state)
+        if state.assignment.kind in transitions.ENDING:
+            return await driver.gc(state.assignment.component, ())
+        if state.assignment.kind is model.ChangeKind.START:
+            return {}
+        return await driver.drain(self.changes.of(state))
+
+    async def _abort(self, state: operation.Operation) -> drivers.Evidence:
+        """Go back; where nothing was begun that can be undone there is nothing to do."""
+        component = state.assignment.component
+        if state.assignment.kind in transitions.ENDING or not self.changes.is_launchable(state):
+            return {}
+        tail, driver = await self._log_tail(state), self.changes.driver(state)
+        if state.assignment.kind is model.ChangeKind.START:
+            return {**tail, **(await driver.gc(component, ()) if self.disk.is_stopped(component) else {})}
+        undone = await driver.abort(self.changes.of(state))
+        await self.changes.forget_old_state(state)
+        return {**tail, **undone}
+
+    async def _log_tail(self, state: operation.Operation) -> drivers.Evidence:
+        """What a new instance wrote last, where it is blamed."""
+        if state.fault is not model.Fault.VERSION:
+            return {}
+        try:
+            text = await self.keeper.log(self.changes.instance_id(state), LOG_TAIL_BYTES_MAX)
+        except processes.KeeperError:  # it never was, or the keeper has forgotten it
+            return {}
+        return {"log_tail": text} if text else {}
+
+    async def make_permanent(self, state: operation.Operation) -> drivers.Evidence:
+        """Flip ``permanent`` to what is current, and let go of what only the way back needed.
 
         Raises:
             StepError: The disk refuses.
         """
-        try:
-            self._disk.point_permanent(state.assignment.component, state.assignment.to_digest)
-        except (OSError, depot.DepotError) as error:
-            raise StepError(str(error), fault=model.Fault.INFRASTRUCTURE, reason="host_failed") from error
-        return {"permanent": state.assignment.to_digest}
-
-
-def instance_id(component: str, digest: str, operation_id: str) -> str:
-    """Name the instance that an operation starts; the same again for the same operation."""
-    of_operation = hashlib.sha256(operation_id.encode()).hexdigest()[:HASH_DIGITS]
-    return f"{component[:COMPONENT_CHARS]}-{layout.hex_of(digest)[:6]}-{of_operation}"
+        assignment = state.assignment
+        with faults.told(model.Step.BAKE):
+            self.disk.point_permanent(assignment.component, assignment.new_digest)
+            await self.changes.forget_old_state(state)
+        return {"permanent": assignment.new_digest}

@@ -1,30 +1,27 @@
 """Brings this node to what its pointers say: `current` runs and is kept, and nothing else does.
 
-Rules kept here: never touches a component that an operation has in its hands; what is started here is started from
-disk alone, without the controller (G1). After a boot a version that has not been made permanent is on trial: the
-attempt is in the journal first, and its own early death or a second boot leads back to `permanent`; a power cut alone
-does not. Left out: instances that merely died, which the keeper starts again by itself.
+Rules kept here: never touches a component that an operation has in its hands, nor one that somebody stopped on purpose;
+what is started here is started from disk alone, without the controller (G1). After a boot a version that has not been
+made permanent is on trial: the attempt is in the journal first, and its own early death or a second boot leads back to
+`permanent`; a power cut alone does not. Where somebody has moved `current` by hand, what serves is left alone. Left
+out: instances that merely died, which the keeper starts again by itself.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
-from agent import depot, drivers, processes
+from agent import depot, drivers, journal, processes
 from agent.config.errors import ConfigError
-from agent.core import model, operation
-from agent.drivers import handover
-from agent.runner import clock, inventory, operations, steps
+from agent.core import model
+from agent.runner import clock, drift, hands, inventory, operations, passages, releases
+from agent.state import states
 
 TRIAL_RESTARTS_MAX = 0  # how often a version on trial may die; it has one start
-
-WORD_TO_ACCEPT = {
-    processes.InstanceState.PREPARED: processes.Word.ACTIVATE,
-    processes.InstanceState.PAUSED: processes.Word.RESUME,
-}
-READY = frozenset({processes.InstanceState.ACTIVE, *WORD_TO_ACCEPT})
+DARK_SECONDS_MAX = 20.0  # that something kept has no process before it is started anew; revivals come faster at first
+UNACCEPTING = frozenset({model.InstanceState.PREPARED, model.InstanceState.PAUSED})
 
 _logger = logging.getLogger(__name__)
 
@@ -35,40 +32,49 @@ class Upkeep:
 
     boot_id: str
     disk: depot.Depot
-    keeper: processes.Keeper
     stock: inventory.Inventory
     known: operations.Operations
-    work: steps.Steps
+    releases: releases.Releases
+    states: states.States
+    drift: drift.Drift
+    hands: hands.Hands
     now: clock.Now
+    _dark_since_seconds: dict[str, float] = field(default_factory=dict)
 
     async def run_once(self) -> None:
         """Put right what is wrong; what cannot be put right now is logged and tried again the next time."""
         for component, pointers in dict(self.stock.pointers).items():
-            if self.known.is_changing(component):
+            if component in self.stock.unknown or self.hands.on(component).locked():
                 continue
             try:
-                await self._put_right(component, pointers)
-            except (drivers.DriverError, steps.StepError, processes.KeeperError, ConfigError) as error:
+                async with self.hands.on(component):
+                    if not self.known.is_changing(component):
+                        await self._put_right(component, pointers)
+            except (drivers.DriverError, processes.KeeperError, ConfigError, journal.JournalFailedError) as error:
                 _logger.warning("cannot bring %s up: %s", component, error)
 
     async def _put_right(self, component: str, pointers: depot.Pointers) -> None:
         seen = self.stock.of(component)
         kept = next((each for each in seen if each.is_kept and each.digest == pointers.current), None)
-        if self._has_failed_trial(component, pointers, kept):
+        if component in self.stock.stopped:
+            await self._end(component, pointers, seen)
+        elif self._has_failed_trial(component, pointers, kept):
             await self._fall_back(component, pointers)
         elif kept is None:
             await self._bring_up(component, pointers)
         else:
-            await self._let_accept(kept)
+            await self._let_serve(component, pointers, kept)
             if len(seen) > 1 and not self._is_settling(component):
-                await self._driver(pointers.current).gc(component, {kept.id})
+                await self.releases.driver(pointers.current).gc(component, {kept.id})
+
+    async def _end(self, component: str, pointers: depot.Pointers, seen: tuple[model.Instance, ...]) -> None:
+        if seen and not self._is_settling(component):
+            await self.releases.driver(pointers.current).gc(component, ())
 
     async def _bring_up(self, component: str, pointers: depot.Pointers) -> None:
-        serving = self.stock.serving(component)
-        if serving is not None and serving.state in READY:  # an earlier agent died before it had said all
-            await self._let_accept(serving)
-            await self.keeper.keep(component, serving.id)
-            return
+        other = self.stock.kept(component)
+        if self.drift.is_moved(component) and other is not None and inventory.is_living(other):
+            return  # it was committed, and whoever moved the pointer did not ask for another
         if not self._note_trial(component, pointers):
             await self._fall_back(component, pointers)
             return
@@ -81,35 +87,42 @@ class Upkeep:
             await self._fall_back(component, pointers)
 
     async def _start(self, component: str, digest: str) -> None:
-        start_id = f"{self.boot_id}/{component}/{self.now().monotonic_seconds}"
-        launch = self.work.launch(component, digest, start_id)
-        change = drivers.Change("", component, launch, None, timedelta())
-        driver = self._driver(digest)
-        await driver.gc(component, ())
-        await driver.prepare(change)
-        await self.keeper.say(launch.instance_id, processes.Word.ACTIVATE, handover.WORD_TIMEOUT)
-        await self.keeper.keep(component, launch.instance_id)
-        _logger.info("started %s", component, extra={"component": component, "digest": digest})
+        serving = self.stock.serving(component)
+        fresh_id = f"{self.boot_id}/{component}/{self.now().monotonic_seconds}"
+        instance_id = serving.id if serving else releases.instance_id(component, digest, fresh_id)
+        launch = self.releases.launch(component, digest, instance_id)
+        await self.releases.driver(digest).bring_up(component, launch)
+        _logger.info("brought %s up", component, extra={"component": component, "digest": digest})
 
-    async def _let_accept(self, seen: processes.Instance) -> None:
-        """What is current accepts, whenever no operation says otherwise."""
-        word = WORD_TO_ACCEPT.get(seen.state)
-        if word is not None:
-            _logger.warning("%s did not accept", seen.id, extra={"instance_id": seen.id, "state": seen.state.value})
-            await self.keeper.say(seen.id, word, handover.WORD_TIMEOUT)
+    async def _let_serve(self, component: str, pointers: depot.Pointers, kept: model.Instance) -> None:
+        """What is current accepts, whenever no operation says otherwise; what ended is first left to the keeper."""
+        is_dark = self._is_dark_for_long(component, kept)
+        if is_dark:  # it ended by itself after it was told to drain; the keeper does not take that for a death
+            await self.releases.driver(pointers.current).gc(component, ())
+        if is_dark or kept.state in UNACCEPTING:
+            _logger.warning("%s did not accept", kept.id, extra={"instance_id": kept.id, "state": kept.state.value})
+            await self._start(component, pointers.current)
+
+    def _is_dark_for_long(self, component: str, kept: model.Instance) -> bool:
+        if kept.state is not model.InstanceState.EXITED or kept.is_broken:
+            self._dark_since_seconds.pop(component, None)
+            return False
+        now_seconds = self.now().monotonic_seconds
+        return now_seconds - self._dark_since_seconds.setdefault(component, now_seconds) > DARK_SECONDS_MAX
 
     def _note_trial(self, component: str, pointers: depot.Pointers) -> bool:
         """Journal that `current` is on trial in this boot; False where an earlier boot has tried it already."""
         bringer = self.known.latest_to(component, pointers.current)
         if pointers.current == pointers.permanent or bringer is None:
             return True
-        tried = self.known.facts(bringer.assignment.operation_id).get("trial_boot_id")
+        operation_id = bringer.assignment.operation_id
+        tried = self.known.facts(operation_id).get("trial_boot_id")
         if tried is None:
-            decision = operation.Decision(bringer)
-            self.known.write(decision, self.work.manifest(pointers.current).driver, {"trial_boot_id": self.boot_id})
+            driver = self.releases.manifest(pointers.current).driver
+            self.known.note(operation_id, driver, {"trial_boot_id": self.boot_id})
         return tried in {None, self.boot_id}
 
-    def _has_failed_trial(self, component: str, pointers: depot.Pointers, kept: processes.Instance | None) -> bool:
+    def _has_failed_trial(self, component: str, pointers: depot.Pointers, kept: model.Instance | None) -> bool:
         bringer = self.known.latest_to(component, pointers.current)
         if kept is None or pointers.current == pointers.permanent or bringer is None:
             return False
@@ -118,12 +131,25 @@ class Upkeep:
 
     async def _fall_back(self, component: str, pointers: depot.Pointers) -> None:
         _logger.warning("going back to permanent", extra={"component": component, "digest": pointers.permanent})
+        await self._put_state_back(component, pointers)
+        self.known.note_committed(component, pointers.permanent)
         self.disk.point_current(component, pointers.permanent)
         self.stock.reread_pointers()
         await self._start(component, pointers.permanent)
 
+    async def _put_state_back(self, component: str, pointers: depot.Pointers) -> None:
+        """Bring the state back to what `permanent` can use, while nothing of the component runs."""
+        way_back = drivers.Change(
+            operation_id="",
+            component=component,
+            method=model.Method.RESTART,
+            new=self.releases.launch(component, pointers.current, ""),
+            old=self.releases.launch(component, pointers.permanent, ""),
+            time_left=timedelta(),
+        )
+        if passages.is_stateful(way_back):
+            await self.releases.driver(pointers.current).gc(component, ())
+            await self.states.before_old(way_back, is_discarding=False)
+
     def _is_settling(self, component: str) -> bool:
         return any(state.assignment.component == component for state in self.known.unfinished)
-
-    def _driver(self, digest: str) -> drivers.Driver:
-        return self.work.driver_of(digest)

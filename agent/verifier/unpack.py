@@ -1,7 +1,8 @@
 """Writes the files of a judged bundle into a release directory that appears whole or not at all.
 
 Rules kept here: no path is followed, each step down is by descriptor and refuses links; what was written is hashed
-again; files, then directories, are durable before the rename, and that before it is told. Left out: judging names.
+again; all of it is durable before the rename, by one flush of the file system, and that before it is told. Left out:
+judging names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from agent import durability
 from agent.config import layout
 from agent.keeper import digest, errors
 from agent.verifier import archive
@@ -33,19 +35,22 @@ def unpack(descriptor: int, members: Sequence[Member], release_dir: Path) -> Non
     """
     staging = release_dir.with_name(f"{STAGING_PREFIX}{release_dir.name}-{os.getpid()}")
     staging.mkdir(mode=DIRECTORY_MODE)
+    disk = durability.FileSystem(staging)
     try:
         root = os.open(staging, OPEN_DIRECTORY)
         try:
             for member in members:
                 _write(descriptor, member, root)
-            _sync_directories(root)
         finally:
             os.close(root)
         _compare(staging, layout.digest_of(release_dir.name))
+        disk.sync()
         _publish(staging, release_dir)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    finally:
+        disk.close()
 
 
 def _write(descriptor: int, member: Member, root: int) -> None:
@@ -56,9 +61,7 @@ def _write(descriptor: int, member: Member, root: int) -> None:
         with os.fdopen(file, "wb") as stream:
             for data in archive.pieces(descriptor, member.offset, member.size_bytes):
                 stream.write(data)
-            stream.flush()
             os.fchmod(file, member.mode)
-            os.fsync(file)
     finally:
         os.close(directory)
 
@@ -75,11 +78,6 @@ def _descend(root: int, parents: Sequence[str]) -> int:
             os.close(directory)
         directory = below
     return directory
-
-
-def _sync_directories(root: int) -> None:
-    for _path, _directories, _files, directory in os.fwalk(".", topdown=False, dir_fd=root):
-        os.fsync(directory)
 
 
 def holds(release_dir: Path, wanted: str) -> bool:
@@ -103,9 +101,5 @@ def _publish(staging: Path, release_dir: Path) -> None:
     with suppress(FileNotFoundError):
         release_dir.rename(gone)
     staging.rename(release_dir)
-    directory = os.open(release_dir.parent, OPEN_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    durability.sync_directory(release_dir.parent)
     shutil.rmtree(gone, ignore_errors=True)

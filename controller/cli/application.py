@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from controller.cli import (
+    component_commands,
     controller_commands,
     failures,
     node_commands,
@@ -66,6 +67,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(upgrade_commands.app, name="upgrade")
     app.add_typer(rollout_commands.app, name="rollout")
     app.add_typer(node_commands.app, name="node")
+    app.add_typer(component_commands.app, name="component")
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 

@@ -43,7 +43,7 @@ def show(
     token_file: options.TokenFile = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Show one node: its components, instances and metrics."""
+    """Show one node: its components, instances, conditions and metrics."""
     from controller.cli import connection, document, tables
     from instar.v1 import fleet_service_pb2
 
@@ -54,6 +54,8 @@ def show(
         return
     tables.show(tables.nodes([answer.node]))
     tables.show(tables.components(answer.node.components))
+    if answer.node.conditions:
+        tables.show(tables.conditions(answer.node.conditions))
     tables.show(tables.metrics(answer.node.metrics))
 
 

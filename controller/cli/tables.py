@@ -47,14 +47,24 @@ def nodes(told: Iterable[node_pb2.Node]) -> rich.table.Table:
         (
             one.node_id,
             "yes" if one.connected else "no",
-            ", ".join(f"{part.name} {part.version}" for part in one.components),
+            ", ".join(f"{part.name} {part.version}{' stopped' * part.stopped}" for part in one.components),
             ", ".join(f"{key}={value}" for key, value in sorted(one.labels.items())),
             one.agent_version,
             one.operation_id,
+            ", ".join(f"{part.code} {part.component}".rstrip() for part in one.conditions),
         )
         for one in told
     ]
-    return _table(("NODE", "CONNECTED", "COMPONENTS", "LABELS", "AGENT", "OPERATION"), rows)
+    return _table(("NODE", "CONNECTED", "COMPONENTS", "LABELS", "AGENT", "OPERATION", "CONDITIONS"), rows)
+
+
+def conditions(told: Iterable[node_pb2.Condition]) -> rich.table.Table:
+    """What is wrong with one node."""
+    rows = [
+        (one.code, one.component or "-", one.since_time.ToDatetime().isoformat(" ", "seconds"), one.message)
+        for one in told
+    ]
+    return _table(("CONDITION", "COMPONENT", "SINCE", "MESSAGE"), rows)
 
 
 def components(told: Iterable[node_pb2.ComponentStatus]) -> rich.table.Table:
@@ -65,9 +75,9 @@ def components(told: Iterable[node_pb2.ComponentStatus]) -> rich.table.Table:
             one.version,
             one.digest[:_DIGEST_SHOWN],
             "yes" if one.digest == one.permanent_digest else "no",
-            document.enum_name(one.health, node_pb2.Health.DESCRIPTOR) or "-",
+            "stopped" if one.stopped else document.enum_name(one.health, node_pb2.Health.DESCRIPTOR) or "-",
             f"{one.healthy_for.seconds} s",
-            ", ".join(f"{part.instance_id} (pid {part.pid})" for part in one.instances),
+            ", ".join(f"{part.instance_id} (pid {part.pid}, {part.restarts} restarts)" for part in one.instances),
         )
         for one in told
     ]
@@ -83,11 +93,18 @@ def metrics(told: Iterable[node_pb2.Metric]) -> rich.table.Table:
 def plan(told: rollout_pb2.Plan) -> rich.table.Table:
     """The changes of a plan, wave by wave."""
     rows = [
-        (_wave(wave.index, is_canary=wave.canary), one.node_id, _named(one.kind), _what(one), _method(one))
+        (
+            _wave(wave.index, is_canary=wave.canary),
+            one.node_id,
+            _named(one.kind),
+            _what(one),
+            _method(one),
+            one.no_way_back or "yes",
+        )
         for wave in told.waves
         for one in wave.changes
     ]
-    return _table(("WAVE", "NODE", "KIND", "CHANGE", "METHOD"), rows)
+    return _table(("WAVE", "NODE", "KIND", "CHANGE", "METHOD", "WAY BACK"), rows)
 
 
 def rollouts(told: Iterable[rollout_pb2.Rollout]) -> rich.table.Table:
@@ -112,10 +129,17 @@ def rollout(told: rollout_pb2.Rollout) -> rich.table.Table:
     """One rollout with each of its changes; the same while it is watched and afterwards."""
     canaries = {wave.index: wave.canary for wave in told.plan.waves}
     rows = [
-        (_wave(one.wave, is_canary=canaries[one.wave]), one.change.node_id, _what(one.change), where(one), one.message)
+        (
+            _wave(one.wave, is_canary=canaries[one.wave]),
+            one.change.node_id,
+            _named(one.change.kind),
+            _what(one.change),
+            where(one),
+            one.message,
+        )
         for one in told.changes
     ]
-    table = _table(("WAVE", "NODE", "CHANGE", "STATE", "MESSAGE"), rows)
+    table = _table(("WAVE", "NODE", "KIND", "CHANGE", "STATE", "MESSAGE"), rows)
     table.title = rich.text.Text(headline(told))
     table.title_justify = "left"
     table.caption = rich.text.Text(told.message)
@@ -152,6 +176,8 @@ def _wave(index: int, *, is_canary: bool) -> str:
 
 
 def _what(change: rollout_pb2.Change) -> str:
+    if change.from_digest == change.to_digest:
+        return f"{change.component} {change.to_version}"
     return f"{change.component} {change.from_version or '-'} > {change.to_version or '-'}"
 
 

@@ -5,17 +5,12 @@ Both commands ask the same thing, so what they ask is declared once, as the fiel
 
 from __future__ import annotations
 
-import functools
-import inspect
-import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, unique
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli import options
+from controller.cli import asking, options
 
 if TYPE_CHECKING:
     from instar.v1 import rollout_pb2
@@ -23,91 +18,30 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Plan and start upgrades.")
 
 
-@unique
-class Strategy(Enum):
-    """The strategies, as they are written on the command line."""
-
-    IMMEDIATE = "immediate"
-    CANARY = "canary"
-
-
-_COUNT_MAX = (1 << 32) - 1  # what the message holds
-_Count = Annotated[int | None, typer.Option(min=0, max=_COUNT_MAX)]
-_Span = Annotated[str | None, typer.Option(metavar="TIME", help="For example 500ms, 10s, 5m or 1h.")]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What an upgrade is asked for with; None where an option was not given."""
+class Asked(asking.Asked):
+    """What an upgrade is asked for with."""
 
     component: Annotated[str, typer.Argument(help="Component to change.")]
     version: Annotated[str, typer.Argument(help="Version that the nodes shall run.")]
-    strategy: Annotated[Strategy, typer.Option(case_sensitive=False, help="How the fleet changes.")] = Strategy.CANARY
-    canary_nodes: Annotated[int | None, typer.Option(min=1, max=_COUNT_MAX, help="Nodes of the first wave.")] = None
-    selector: Annotated[str, typer.Option("--selector", "-l", help="Label selector, such as zone=a,tier!=test.")] = ""
     install: Annotated[bool, typer.Option("--install", help="Install the component where it is missing.")] = False
-    name: Annotated[str, typer.Option(help="Name of the rollout, for people.")] = ""
-    max_parallel: _Count = None
-    min_healthy_duration: _Span = None
-    healthy_deadline: _Span = None
-    progress_deadline: _Span = None
-    unknown_deadline: _Span = None
-    max_failures: _Count = None
-    soak_duration: _Span = None
-    soak_requests_min: _Count = None
+    restart_allowed: Annotated[
+        bool, typer.Option("--restart-allowed", help="Restart where a hot swap is not possible.")
+    ] = False
+    discard_writes: Annotated[
+        bool,
+        typer.Option("--discard-writes", help="Going back may drop what was written since to a newer state schema."),
+    ] = False
 
     def message(self) -> rollout_pb2.UpgradeRequest:
         """The request for the controller."""
-        from instar.v1 import rollout_pb2
-
-        canary = None
-        if self.canary_nodes is not None:
-            canary = rollout_pb2.CanaryParameters(nodes=self.canary_nodes)
-        return rollout_pb2.UpgradeRequest(
-            component=self.component,
-            target_version=self.version,
-            selector=self.selector,
-            strategy=rollout_pb2.Strategy.Value(f"STRATEGY_{self.strategy.name}"),
-            canary=canary,
-            policy=self._policy(),
-            install=self.install,
-            name=self.name,
-        )
-
-    def _policy(self) -> rollout_pb2.Policy:
-        from controller.cli import spans
-        from instar.v1 import rollout_pb2
-
-        policy = rollout_pb2.Policy()
-        for field in policy.DESCRIPTOR.fields:
-            value = getattr(self, field.name)
-            if isinstance(value, str):
-                option = "--" + field.name.replace("_", "-")
-                getattr(policy, field.name).FromTimedelta(spans.parse(option, value))
-            elif value is not None:
-                setattr(policy, field.name, value)
-        return policy
-
-
-def _asking(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, whose first argument is an `Asked`, the fields of it as options."""
-    hints = get_type_hints(Asked, include_extras=True) | get_type_hints(command, include_extras=True)
-    own = [one for one in inspect.signature(command).parameters.values() if one.name != "asked"]
-    asked = list(inspect.signature(Asked).parameters.values())
-
-    @functools.wraps(command)
-    def run(**arguments: Any) -> None:  # noqa: ANN401  # typer has checked them
-        command(Asked(**{one.name: arguments.pop(one.name) for one in asked}), **arguments)
-
-    parameters = [one.replace(annotation=hints[one.name], kind=one.KEYWORD_ONLY) for one in [*asked, *own]]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions have room for it
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
-    del run.__wrapped__  # else the signature of the command itself would be read
-    return run
+        request = self.request()
+        request.component, request.target_version, request.install = self.component, self.version, self.install
+        return request
 
 
 @app.command()
-@_asking
+@asking.options(Asked)
 def plan(
     asked: Asked,
     *,
@@ -130,7 +64,7 @@ def plan(
 
 
 @app.command()
-@_asking
+@asking.options(Asked)
 def start(  # noqa: PLR0913  # each is an option
     asked: Asked,
     *,
@@ -146,15 +80,6 @@ def start(  # noqa: PLR0913  # each is an option
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Start an upgrade; returns when the controller has accepted it."""
-    from controller.cli import connection, watching
-    from instar.v1 import rollout_service_pb2
+    from controller.cli import watching
 
-    limit = watching.limit(timeout)
-    request = rollout_service_pb2.StartUpgradeRequest(
-        upgrade=asked.message(), request_id=request_id or secrets.token_hex(16)
-    )
-    answer = connection.answer(controller, token_file, "rollouts.StartUpgrade", request)
-    if not watch:
-        watching.show(answer.rollout, output)
-        return
-    raise typer.Exit(watching.follow(controller, token_file, answer.rollout.rollout_id, limit, output))
+    watching.start(controller, token_file, asked.message(), request_id, watching.Wish(watch, timeout, output))

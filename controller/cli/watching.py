@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import rich.console
 import rich.live
+import typer
 
 from controller.cli import connection, document, failures, options, spans, tables
 from controller.core import errors
@@ -45,6 +48,32 @@ def show(rollout: rollout_pb2.Rollout, output: options.Format) -> None:
         document.write(document.of(rollout))
     else:
         tables.show(tables.rollout(rollout))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What whoever starts a rollout wants to see of it."""
+
+    is_watching: bool
+    timeout: str | None
+    output: options.Format
+
+
+def start(
+    address: str, token_file: Path | None, request: rollout_pb2.UpgradeRequest, request_id: str | None, wish: Wish
+) -> None:
+    """Start a rollout; where it is to be watched, follow it to its end and leave with the exit code that tells it.
+
+    Raises:
+        CommandError: It was refused, or nobody answers.
+    """
+    wait = limit(wish.timeout)
+    asked = rollout_service_pb2.StartUpgradeRequest(upgrade=request, request_id=request_id or secrets.token_hex(16))
+    answer = connection.answer(address, token_file, "rollouts.StartUpgrade", asked)
+    if not wish.is_watching:
+        show(answer.rollout, wish.output)
+        return
+    raise typer.Exit(follow(address, token_file, answer.rollout.rollout_id, wait, wish.output))
 
 
 def follow(

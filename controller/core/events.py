@@ -25,6 +25,7 @@ class NodeReported:
         operations: Those of this rollout only.
         components: The components that the message told of; of these the rollout reads its own.
         is_full: True when the node told everything: what it did not name, it does not have.
+        conditions: All that is wrong with the node after the message, whether this one told of it or not.
     """
 
     at: datetime
@@ -32,6 +33,7 @@ class NodeReported:
     operations: tuple[model.OperationStatus, ...] = ()
     components: tuple[model.InstalledComponent, ...] = ()
     is_full: bool = False
+    conditions: tuple[model.Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from controller.core import model, progress
 
 S = model.RolloutState
 _BACK = frozenset({S.REVERTING, S.REVERTED, S.STUCK})
+_KEEPING = frozenset({model.ChangeKind.START, model.ChangeKind.STOP, model.ChangeKind.RESTART})
 
 
 def violations(rollout: model.Rollout) -> tuple[str, ...]:
     """Name every rule that the rollout breaks; looks at every change."""
     rules = (
         _planned,
+        _kinds,
         _one_operation_per_node,
         _parallelism,
         _waves_in_order,
@@ -58,6 +60,22 @@ def _planned(rollout: model.Rollout) -> Iterator[str]:
         at = rollout.changes.get(model.ChangeKey(wave, change.node_id, change.component))
         if at is None or at.change != change:
             yield f"no change but the planned one: {change.node_id} in wave {wave} differs from the plan"
+
+
+def _kinds(rollout: model.Rollout) -> Iterator[str]:
+    asked = rollout.request.kind
+    for each in _changes(rollout):
+        change = each.change
+        if change.kind not in (progress.VERSIONED if asked is None else {asked}):
+            yield f"a change is of the kind that was asked for: {change.node_id} has {change.kind.value}"
+        is_emptied = bool(change.from_digest) and not change.to_digest
+        if is_emptied is not (change.kind is model.ChangeKind.REMOVE):
+            yield f"only what is removed leads to nothing: {change.node_id} does not fit"
+        is_kept = change.from_digest == change.to_digest
+        if is_kept is not (change.kind in _KEEPING):
+            yield f"start, stop and restart keep the version, and nothing else does: {change.node_id} does not fit"
+        if each.is_touched and change.kind is model.ChangeKind.RESTART:
+            yield f"a restart leaves nothing to take back: {change.node_id} counts as touched"
 
 
 def _one_operation_per_node(rollout: model.Rollout) -> Iterator[str]:
@@ -101,6 +119,8 @@ def _directions(rollout: model.Rollout) -> Iterator[str]:
             yield f"nothing is undone but in a revert: {each.change.node_id} goes back"
         if each.is_reverting and not each.is_touched:
             yield f"only touched nodes are taken back: {each.change.node_id} was not touched"
+        if each.is_reverting and each.change.no_way_back:
+            yield f"what has no way back is not taken back: {each.change.node_id} goes back"
 
 
 def _beginnings(rollout: model.Rollout) -> Iterator[str]:
@@ -133,7 +153,7 @@ def _reversions(rollout: model.Rollout) -> Iterator[str]:
     for each, where in _places(rollout):
         if rollout.state is S.REVERTED and where is not progress.Place.DONE:
             yield f"reverted means that every touched node is back: {each.change.node_id} is not"
-        is_left = each.is_touched and not each.is_reverting
+        is_left = each.is_touched and not each.is_reverting and progress.can_go_back(each)
         if rollout.state in (S.REVERTING, S.REVERTED) and is_left:
             yield f"every touched node is taken back: {each.change.node_id} was left"
 

@@ -1,29 +1,49 @@
 """The planner: what a request would do to the fleet as it is known now.
 
 Rules kept: pure and deterministic: the same request on the same fleet gives the same plan, with the same fingerprint;
-the order of the nodes is shuffled by the release, so that no node is always the canary; whether a node is reachable
-plays no part. Refused is what names something unknown or would do something that nobody asked for; each refusal names
-the field, the value and the rule, and nothing is planned. Left out: the version graph, dependencies, capacity.
+the order of the nodes is shuffled by what is asked, so that no node is always the canary; whether a node is reachable
+plays no part. The method of each change, and whether there is a way back from it, is said beforehand (`methods`). A
+request names a target version, or a kind: REMOVE, START, STOP or RESTART of what is installed. Refused is what names
+something unknown or would do something that nobody asked for; each refusal names the field, the value and the rule, and
+nothing is planned. Left out: the version graph, dependencies, capacity.
 
 Decisions on the canary: it must be smaller than the selection, unless one node is selected; where at most as many
-nodes as it has remain to be changed, these are the canary and no second wave follows.
+nodes as it has remain to be changed, these are the canary and no second wave follows. Decisions on kinds: nodes that
+lack the component are left alone, as are those where it is so already; what is stopped is not restarted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from datetime import timedelta
-from typing import assert_never
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
 
-from controller.core import errors, model, selector, versions
+from controller.core import errors, methods, model, refusals, requests, selector, versions
 
-DRIVER_METHODS = {"handover": model.Method.HOT_SWAP}  # the drivers that keep serving; all others stop and start
-NAMES_SHOWN_MAX = 5  # node names in one message; the rest is a number
-COUNT_MAX = 1_000_000  # nodes or requests that a policy may speak of; more is a slip of the hand
-DURATION_MAX = timedelta(days=365)  # that a policy may speak of; more is a slip of the hand
-MIN_HEALTHY_DURATION_MIN = timedelta(milliseconds=100)  # less could pass before a first probe
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What is asked, with what is known of the component.
+
+    Args:
+        target: The release that was named, or the kind that is asked for instead.
+        releases: Those of the component, by digest.
+    """
+
+    request: model.UpgradeRequest
+    target: model.Release | model.ChangeKind
+    releases: Mapping[model.Digest, model.Release]
+
+    @property
+    def seed(self) -> str:
+        """What shuffles the nodes."""
+        return (
+            self.target.digest
+            if isinstance(self.target, model.Release)
+            else f"{self.request.component} {self.target.value}"
+        )
 
 
 def plan(request: model.UpgradeRequest, nodes: Iterable[model.Node], releases: Iterable[model.Release]) -> model.Plan:
@@ -39,88 +59,29 @@ def plan(request: model.UpgradeRequest, nodes: Iterable[model.Node], releases: I
         NotFoundError: The component or its version was never published.
         RefusedError: The fleet, as it is known, does not allow it.
     """
-    canary = _canary_nodes(request)
-    check_policy(request.policy)
+    requests.check(request)
     taken = selector.parse(request.selector)
-    release = _resolve(request, releases)
+    known = {each.digest: each for each in releases if each.component == request.component}
+    aim = _Aim(request, _resolve(request, known.values()), known)
     selected = sorted((node for node in nodes if taken.matches(node.labels)), key=lambda node: node.id)
+    canary = requests.canary_nodes(request)
     _check_selection(request, selected, canary)
-    changing = [node for node in selected if _is_changed(request, node, release)]
-    _check_nodes(changing, release)
-    changes = tuple(_change(node, release) for node in _shuffled(changing, release))
+    changing = [node for node in selected if _is_changed(aim, node)]
+    if isinstance(aim.target, model.Release):
+        refusals.check(changing, aim.target, known, request.policy)
+    changes = tuple(_change(aim, node) for node in _shuffled(changing, aim.seed))
     return model.Plan(
-        fingerprint=_fingerprint(request, selected, release, taken),
+        fingerprint=_fingerprint(aim, selected, taken),
         waves=_waves(changes, canary),
-        unchanged=tuple(node.id for node in selected if not _is_changed(request, node, release)),
+        unchanged=tuple(node.id for node in selected if not _is_changed(aim, node)),
     )
 
 
-def check_policy(policy: model.Policy) -> None:
-    """Refuse numbers that contradict each other or mean nothing.
-
-    Raises:
-        InvalidRequestError: One of them; the error names the field.
-    """
-    for name in ("max_parallel", "max_failures", "soak_requests_min"):
-        count = getattr(policy, name)
-        if not 0 <= count <= COUNT_MAX:
-            raise _bad_number(name, count, f"it must lie between 0 and {COUNT_MAX}")
-    for name, least in _LEAST_DURATIONS.items():
-        duration = getattr(policy, name)
-        if not least <= duration <= DURATION_MAX:
-            raise _bad_number(name, duration, f"it must lie between {least} and {DURATION_MAX}")
-    if policy.min_healthy_duration >= policy.healthy_deadline:
-        raise _bad_number("healthy_deadline", policy.healthy_deadline, "it must be longer than min_healthy_duration")
-    if policy.healthy_deadline >= policy.progress_deadline:
-        raise _bad_number("progress_deadline", policy.progress_deadline, "it must be longer than healthy_deadline")
-    if policy.soak_duration >= policy.healthy_deadline:
-        raise _bad_number("soak_duration", policy.soak_duration, "it must be shorter than healthy_deadline")
-
-
-_LEAST_DURATIONS = {
-    "min_healthy_duration": MIN_HEALTHY_DURATION_MIN,
-    "healthy_deadline": MIN_HEALTHY_DURATION_MIN,
-    "progress_deadline": MIN_HEALTHY_DURATION_MIN,
-    "unknown_deadline": MIN_HEALTHY_DURATION_MIN,
-    "soak_duration": timedelta(),
-}
-
-
-def _bad_number(name: str, value: object, rule: str) -> errors.InvalidRequestError:
-    return errors.InvalidRequestError(
-        f"cannot plan with policy.{name} {value}: {rule}",
-        code="invalid_policy",
-        field=f"policy.{name}",
-        value=str(value),
-        rule=rule,
-    )
-
-
-def _canary_nodes(request: model.UpgradeRequest) -> int:
-    """Read the parameters of the strategy; 0 where it has no canary."""
-    match request.strategy:
-        case model.Strategy.IMMEDIATE:
-            if request.parameters is not None:
-                raise _bad_parameters("parameters", "canary", "IMMEDIATE has no parameters")
-            return 0
-        case model.Strategy.CANARY:
-            nodes = (request.parameters or model.CanaryParameters()).nodes
-            if not 1 <= nodes <= COUNT_MAX:
-                raise _bad_parameters("parameters.nodes", str(nodes), f"it must lie between 1 and {COUNT_MAX}")
-            return nodes
-        case _:
-            assert_never(request.strategy)
-
-
-def _bad_parameters(field: str, value: str, rule: str) -> errors.InvalidRequestError:
-    return errors.InvalidRequestError(
-        f"cannot plan with {field} {value}: {rule}", code="invalid_parameters", field=field, value=value, rule=rule
-    )
-
-
-def _resolve(request: model.UpgradeRequest, releases: Iterable[model.Release]) -> model.Release:
+def _resolve(request: model.UpgradeRequest, releases: Iterable[model.Release]) -> model.Release | model.ChangeKind:
+    if request.kind is not None:
+        return request.kind
     versions.parse(request.target_version, "target_version")
-    of_component = [each for each in releases if each.component == request.component]
+    of_component = list(releases)
     for release in of_component:
         if release.version == request.target_version:
             return release
@@ -152,8 +113,9 @@ def _check_selection(request: model.UpgradeRequest, selected: list[model.Node], 
             rule="a canary must be smaller than the selection",
         )
     if not request.install and not any(request.component in node.components for node in selected):
+        verb = "upgrade" if request.kind is None else request.purpose
         raise errors.RefusedError(
-            f"cannot upgrade component {request.component}: it is not installed on {_names(selected)}",
+            f"cannot {verb} component {request.component}: it is not installed on {refusals.names(selected)}",
             code="component_not_installed",
             field="component",
             value=request.component,
@@ -161,74 +123,51 @@ def _check_selection(request: model.UpgradeRequest, selected: list[model.Node], 
         )
 
 
-def _is_changed(request: model.UpgradeRequest, node: model.Node, release: model.Release) -> bool:
-    installed = node.components.get(release.component)
-    return request.install if installed is None else installed.digest != release.digest
+def _is_changed(aim: _Aim, node: model.Node) -> bool:
+    installed = node.components.get(aim.request.component)
+    if isinstance(aim.target, model.Release):
+        return aim.request.install if installed is None else installed.digest != aim.target.digest
+    if installed is None or aim.target is model.ChangeKind.REMOVE:
+        return installed is not None
+    return installed.is_stopped is (aim.target is model.ChangeKind.START)
 
 
-def _check_nodes(changing: list[model.Node], release: model.Release) -> None:
-    """Refuse what the changing nodes cannot or must not take; all nodes that stand against it are named."""
-    _refuse_nodes(
-        [node for node in changing if release.digest in node.bad_digests],
-        f"{release.component} {release.version} was left for cause",
-        "digest_left_for_cause",
-        release,
-        "a node is not offered a digest that it left for cause",
-    )
-    _refuse_nodes(
-        [node for node in changing if _is_downgrade(node, release)],
-        f"{release.component} {release.version} is older than what runs",
-        "downgrade_not_allowed",
-        release,
-        "an upgrade must not lead to a lower version; a revert may",
-    )
-    _refuse_nodes(
-        [node for node in changing if f"driver.{release.driver}" not in node.capabilities],
-        f"{release.component} {release.version} needs the driver {release.driver}, which is missing",
-        "driver_not_supported",
-        release,
-        f"a node must have the capability driver.{release.driver}",
+def _change(aim: _Aim, node: model.Node) -> model.Change:
+    if isinstance(aim.target, model.Release):
+        return _change_to(aim.target, node, aim)
+    installed = node.components[aim.request.component]
+    is_removed = aim.target is model.ChangeKind.REMOVE
+    return model.Change(
+        node_id=node.id,
+        component=installed.name,
+        kind=aim.target,
+        method=methods.alone(node, aim.releases.get(installed.digest)),
+        from_version=installed.version,
+        from_digest=installed.digest,
+        to_version="" if is_removed else installed.version,
+        to_digest=model.Digest("") if is_removed else installed.digest,
     )
 
 
-def _refuse_nodes(against: list[model.Node], why: str, code: str, release: model.Release, rule: str) -> None:
-    if against:
-        raise errors.RefusedError(
-            f"cannot plan for target_version {release.version}: {why} on {_names(against)}",
-            code=code,
-            field="target_version",
-            value=release.version,
-            rule=rule,
-        )
-
-
-def _names(nodes: list[model.Node]) -> str:
-    shown = ", ".join(node.id for node in nodes[:NAMES_SHOWN_MAX])
-    rest = len(nodes) - NAMES_SHOWN_MAX
-    return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-def _is_downgrade(node: model.Node, release: model.Release) -> bool:
+def _change_to(release: model.Release, node: model.Node, aim: _Aim) -> model.Change:
     installed = node.components.get(release.component)
-    return installed is not None and versions.is_lower(release.version, installed.version)
-
-
-def _change(node: model.Node, release: model.Release) -> model.Change:
-    installed = node.components.get(release.component)
+    old = refusals.running(node, release, aim.releases)
+    choice = methods.choose(node, old, release, aim.request.policy)
     return model.Change(
         node_id=node.id,
         component=release.component,
         kind=model.ChangeKind.INSTALL if installed is None else model.ChangeKind.UPGRADE,
-        method=DRIVER_METHODS.get(release.driver, model.Method.RESTART),
+        method=cast("model.Method", choice.method),  # what has none was refused
         from_version="" if installed is None else installed.version,
         from_digest=model.Digest("") if installed is None else installed.digest,
         to_version=release.version,
         to_digest=release.digest,
+        no_way_back=methods.way_back(old, release, aim.request.policy),
     )
 
 
-def _shuffled(nodes: list[model.Node], release: model.Release) -> list[model.Node]:
-    return sorted(nodes, key=lambda node: hashlib.sha256(f"{release.digest} {node.id}".encode()).digest())
+def _shuffled(nodes: list[model.Node], seed: str) -> list[model.Node]:
+    return sorted(nodes, key=lambda node: hashlib.sha256(f"{seed} {node.id}".encode()).digest())
 
 
 def _waves(changes: tuple[model.Change, ...], canary: int) -> tuple[model.Wave, ...]:
@@ -237,27 +176,27 @@ def _waves(changes: tuple[model.Change, ...], canary: int) -> tuple[model.Wave, 
     return tuple(model.Wave(index, is_canary, part) for index, (part, is_canary) in enumerate(filled, start=1))
 
 
-def _fingerprint(
-    request: model.UpgradeRequest, selected: list[model.Node], release: model.Release, taken: selector.Selector
-) -> str:
+def _fingerprint(aim: _Aim, selected: list[model.Node], taken: selector.Selector) -> str:
     """Hash all that the plan depends on; what only says whether a node is up plays no part."""
-    policy = request.policy
+    request, policy = aim.request, aim.request.policy
     parts = [
-        [release.component, release.version, release.digest, release.driver],
-        [request.strategy.value, _canary_nodes(request), request.install, request.selector],
+        [request.component, request.purpose, aim.seed],
+        [request.strategy.value, requests.canary_nodes(request), request.install, request.selector],
         [str(getattr(policy, name)) for name in type(policy).__slots__],
-        [_node_facts(node, release.component, sorted(taken.keys)) for node in selected],
+        [_node_facts(node, aim, sorted(taken.keys)) for node in selected],
     ]
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
 
-def _node_facts(node: model.Node, component: model.ComponentName, keys: list[str]) -> list[object]:
-    installed = node.components.get(component)
-    digest = "" if installed is None else installed.digest
+def _node_facts(node: model.Node, aim: _Aim, keys: list[str]) -> list[object]:
+    installed = node.components.get(aim.request.component)
+    required = aim.target.requirements if isinstance(aim.target, model.Release) else ()
+    found = (node.components.get(each.component) for each in required)
     return [
         node.id,
         [node.labels.get(key) for key in keys],
-        digest,
+        "" if installed is None else [installed.digest, installed.is_stopped],
         sorted(node.bad_digests),
         sorted(node.capabilities),
+        ["" if each is None else each.digest for each in found],
     ]

@@ -2,7 +2,8 @@
 
 Rules kept: pure; a word about an operation that is not the latest one changes nothing, nor does one that ``FOLLOWS``
 does not allow, for agents repeat themselves; a fault that is not the version's own is never taken for one (G8); done
-means PERMANENT and proven by a fresh report (G7). Left out: what the rollout makes of it (`rollout`).
+means PERMANENT and proven by a fresh report (G7): the node runs what was wanted, healthy for long enough, or shows that
+it was removed or stopped. Left out: what the rollout makes of it (`rollout`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,24 @@ RETRY_PAUSE = timedelta(seconds=5)  # before the next attempt; a host that is sh
 
 _BEAT_START = datetime(1970, 1, 1, tzinfo=UTC)  # attempts share a beat, so that one sweep tries many of them
 S = model.OperationState  # the tables below are read by column
+K = model.ChangeKind
+
+# Lead to a version that may be at fault, and be remembered for it.
+VERSIONED = frozenset({K.INSTALL, K.UPGRADE})
+_ENDING = frozenset({K.REMOVE, K.STOP})  # leave nothing that runs: there is no health to wait for, or to blame
 
 _ENDS = frozenset({S.REFUSED, S.ABORTED, S.EXPIRED})
 _COMMITS = frozenset({S.COMMITTED, S.PERMANENT})
 HOLDS = frozenset({S.ASSIGNED, S.ACCEPTED, S.RUNNING, S.HELD})
+
+UNDOES: Mapping[model.ChangeKind, model.ChangeKind] = {
+    K.INSTALL: K.REMOVE,
+    K.UPGRADE: K.UPGRADE,
+    K.REMOVE: K.INSTALL,
+    K.START: K.STOP,
+    K.STOP: K.START,
+    K.RESTART: K.RESTART,  # never asked for: a restart leaves nothing to take back
+}
 
 FOLLOWS: Mapping[model.OperationState, frozenset[model.OperationState]] = {
     # What an agent may say next of an operation that stands so here.
@@ -74,8 +89,7 @@ def place(progress: model.Progress, *, is_going_back: bool) -> Place:
     """Say where a change stands, in a rollout that goes forward or back."""
     state = progress.state
     if is_going_back and not progress.is_reverting:
-        is_awaited = state in HOLDS or state is S.UNKNOWN
-        return Place.HOLDING if is_awaited else Place.DONE
+        return _place_of_left(progress)
     if state is None:
         return Place.WAITING
     if state in HOLDS or (state is S.UNKNOWN and is_going_back):
@@ -91,6 +105,25 @@ def place(progress: model.Progress, *, is_going_back: bool) -> Place:
     return Place.INFRASTRUCTURE_FAILED
 
 
+def _place_of_left(progress: model.Progress) -> Place:
+    """Say where a change stands that a revert has not begun to undo, or never will."""
+    if progress.state in HOLDS:
+        return Place.HOLDING
+    if not can_go_back(progress):
+        return Place.INFRASTRUCTURE_FAILED
+    return Place.HOLDING if progress.state is S.UNKNOWN else Place.DONE
+
+
+def can_go_back(progress: model.Progress) -> bool:
+    """Tell whether a change can be undone; one that was never committed has nothing to undo."""
+    return not (progress.is_touched and progress.change.no_way_back)
+
+
+def left(progress: model.Progress) -> model.Progress:
+    """Leave a change that cannot be undone where it is, and say why."""
+    return replace(progress, reason="no_way_back", message=progress.change.no_way_back, deadline_at=None)
+
+
 def is_done(progress: model.Progress) -> bool:
     """Tell whether the latest operation has reached all that it was for."""
     return progress.state is S.PERMANENT and progress.is_proven
@@ -102,11 +135,10 @@ def wanted(progress: model.Progress) -> model.Change:
 
 
 def undo(change: model.Change) -> model.Change:
-    """Derive what takes a change back; for an INSTALL that is a REMOVE."""
-    is_install = change.kind is model.ChangeKind.INSTALL
+    """Derive what takes a change back."""
     return replace(
         change,
-        kind=model.ChangeKind.REMOVE if is_install else model.ChangeKind.UPGRADE,
+        kind=UNDOES[change.kind],
         from_version=change.to_version,
         from_digest=change.to_digest,
         to_version=change.from_version,
@@ -149,6 +181,13 @@ def silenced(progress: model.Progress, reason: str, message: str) -> model.Progr
     )
 
 
+def overdue(progress: model.Progress, policy: model.Policy) -> model.Progress:
+    """Give up waiting for a node that was silent for too long, or that could not be given its operation."""
+    if progress.state is S.ASSIGNED and progress.reason:
+        return silenced(progress, progress.reason, progress.message)
+    return silenced(progress, "silent", f"the node said nothing for {policy.unknown_deadline}")
+
+
 def hear(progress: model.Progress, report: events.NodeReported, rules: Rules) -> model.Progress:
     """Take a node's word on one change; gives the same object back where it says nothing new."""
     if is_done(progress):
@@ -160,7 +199,8 @@ def hear(progress: model.Progress, report: events.NodeReported, rules: Rules) ->
     if rules.is_over:
         return told  # what the node runs by now may be the work of a later rollout
     component = _component(report, progress.change.component)
-    told = _seen(told, component, rules.policy)
+    told = _seen(told, component, report, rules.policy)
+    told = _hindered(told, report.conditions)
     if report.is_full and not statuses and _is_given_up(told, report.at):
         told = _forgotten(told, component, report.at, rules)
     return _dated(told, component, report.at, rules)
@@ -195,7 +235,7 @@ def _committed(progress: model.Progress, at: datetime) -> model.Progress:
     return replace(
         progress,
         committed_at=progress.committed_at or at,
-        is_touched=progress.is_touched or not progress.is_reverting,
+        is_touched=progress.is_touched or (not progress.is_reverting and progress.change.kind is not K.RESTART),
     )
 
 
@@ -221,8 +261,7 @@ def _forgotten(
     progress: model.Progress, component: model.InstalledComponent | None, at: datetime, rules: Rules
 ) -> model.Progress:
     """Conclude from a full report that does not name an operation that had been given up."""
-    digest = wanted(progress).to_digest
-    if component is not None and component.permanent_digest == digest:
+    if _is_shown(wanted(progress), component, is_permanent=True):
         told = replace(progress, state=S.PERMANENT, fault=None, reason="", message="")
         return _committed(replace(told, deadline_at=at + rules.policy.unknown_deadline), at)
     told = _ended(
@@ -231,22 +270,58 @@ def _forgotten(
     return told if told.deadline_at is None else replace(told, deadline_at=at)
 
 
-def _seen(progress: model.Progress, component: model.InstalledComponent | None, policy: model.Policy) -> model.Progress:
+def _seen(
+    progress: model.Progress,
+    component: model.InstalledComponent | None,
+    report: events.NodeReported,
+    policy: model.Policy,
+) -> model.Progress:
     """Take what the node runs as evidence of the operation."""
     change = wanted(progress)
-    if change.kind is model.ChangeKind.REMOVE:
-        is_proven = progress.state is S.PERMANENT and component is None
-    elif component is None:
+    if component is None and change.kind is not K.REMOVE:
         return progress
-    else:
-        is_well = component.health is not model.Health.UNHEALTHY
-        is_healthy = is_well and component.healthy_for >= policy.min_healthy_duration
-        is_proven = is_healthy and component.digest == change.to_digest
-    is_running = component is not None and component.digest == progress.change.to_digest
-    is_touched = progress.is_touched or (is_running and not progress.is_reverting)
+    is_proven = _is_proven(progress, component, policy)
+    is_told = component is not None or report.is_full
+    is_evident = not progress.is_reverting and is_told and _is_shown(progress.change, component)
+    is_touched = progress.is_touched or is_evident
     if (is_proven, is_touched) == (progress.is_proven, progress.is_touched):
         return progress
     return replace(progress, is_proven=is_proven, is_touched=is_touched)
+
+
+def _is_proven(progress: model.Progress, component: model.InstalledComponent | None, policy: model.Policy) -> bool:
+    """Tell whether what the node runs is all that the operation was for (G7)."""
+    change = wanted(progress)
+    if component is None:
+        return progress.state is S.PERMANENT
+    if change.kind in _ENDING:
+        return _is_shown(change, component)
+    # What a restart ends has the same digest, and may have been healthy for long: only what comes after COMMIT counts.
+    if component.digest != change.to_digest or (change.kind is K.RESTART and progress.state not in _COMMITS):
+        return False
+    is_well = component.health is not model.Health.UNHEALTHY and not component.is_stopped
+    return is_well and component.healthy_for >= policy.min_healthy_duration
+
+
+def _is_shown(change: model.Change, component: model.InstalledComponent | None, *, is_permanent: bool = False) -> bool:
+    """Tell whether a node, by what it runs, has carried a change out; a restart leaves no such trace."""
+    if change.kind is K.REMOVE or component is None:
+        return change.kind is K.REMOVE and component is None
+    digest = component.permanent_digest if is_permanent else component.digest
+    if digest != change.to_digest or change.kind is K.RESTART:
+        return False
+    return change.kind not in (K.START, K.STOP) or component.is_stopped is (change.kind is K.STOP)
+
+
+def _hindered(progress: model.Progress, conditions: tuple[model.Condition, ...]) -> model.Progress:
+    """Say for which reason a node was not given its operation yet; take it back once that is over."""
+    if progress.state is not S.ASSIGNED:
+        return progress
+    found = model.hindrance(conditions)
+    told = ("", "") if found is None else (found.code, f"the node is given no operation: {found.message}")
+    if told == (progress.reason, progress.message):
+        return progress
+    return replace(progress, reason=told[0], message=told[1])
 
 
 def _dated(
@@ -270,6 +345,8 @@ def _judged(
     progress: model.Progress, component: model.InstalledComponent | None, at: datetime, rules: Rules
 ) -> model.Progress:
     if progress.state is not S.COMMITTED or progress.committed_at is None or progress.fault is model.Fault.VERSION:
+        return progress
+    if wanted(progress).kind in _ENDING:
         return progress
     is_judgeable = progress.is_judgeable or rules.judge_from is None or at >= rules.judge_from
     if not is_judgeable or at < progress.committed_at + rules.policy.healthy_deadline:

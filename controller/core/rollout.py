@@ -138,6 +138,7 @@ def step(rollout: model.Rollout, event: events.Event) -> Decision:
 
     Raises:
         IllegalEventError: `TRANSITIONS` has no row for the event in this state; nothing changed.
+        RefusedError: A revert is ordered and no touched node has a way back; nothing changed.
     """
     cause = _CAUSE_OF[type(event)]
     if cause not in TRANSITIONS[rollout.state]:
@@ -198,9 +199,23 @@ def _take(draft: drafts.Draft, event: events.Event, cause: Cause) -> None:
         case events.ControllerAbsent():
             _excuse(draft, event)
         case events.RevertRequested():
+            _check_way_back(draft)
             _enter(draft, _Why(cause, "revert_requested", f"{event.actor} wants it back: {event.reason}"), event.at)
         case _:
             assert_never(event)
+
+
+def _check_way_back(draft: drafts.Draft) -> None:
+    """Refuse an order that could take no node back; where some can go back, these do and the others stay."""
+    touched = [each for each in draft.begun() if each.is_touched]
+    if touched and not any(map(progress.can_go_back, touched)):
+        raise errors.RefusedError(
+            f"cannot revert rollout {draft.rollout.id}: {touched[0].change.no_way_back}",
+            code="no_way_back",
+            field="rollout",
+            value=draft.rollout.id,
+            rule="a node goes back where the version before can use the state again",
+        )
 
 
 def _hear(draft: drafts.Draft, report: events.NodeReported) -> None:
@@ -224,10 +239,10 @@ def _hear(draft: drafts.Draft, report: events.NodeReported) -> None:
 def _follow(draft: drafts.Draft, before: model.Progress, after: model.Progress, at: datetime) -> None:
     """Do what follows from a node's word for its change alone."""
     is_at_fault = after.fault is model.Fault.VERSION and before.fault is not model.Fault.VERSION
-    if is_at_fault and not after.is_reverting:
+    if is_at_fault and not after.is_reverting and after.change.kind in progress.VERSIONED:
         draft.effects.append(effects.RememberBad(after.change.node_id, after.change.to_digest, after.reason))
     if draft.rollout.state is S.REVERTING and after.is_touched and not after.is_reverting:
-        draft.begin(after, at)
+        _take_back(draft, after, at)
         return
     due_at = progress.due_at(after, draft.rollout.judge_from)
     if due_at is not None and due_at <= at and not draft.rollout.state.is_terminal:
@@ -250,8 +265,7 @@ def _sweep(draft: drafts.Draft, at: datetime) -> None:
 
 def _fall_due(draft: drafts.Draft, due: model.Progress, at: datetime) -> None:
     if progress.place(due, is_going_back=draft.is_going_back) is not progress.Place.RETRYING:
-        silence = f"the node said nothing for {draft.policy.unknown_deadline}"
-        draft.put(progress.silenced(due, "silent", silence), at)
+        draft.put(progress.overdue(due, draft.policy), at)
     elif draft.is_going_back or draft.slots > 0:
         draft.begin(due, at)
     else:
@@ -344,9 +358,17 @@ def _go_back(draft: drafts.Draft, why: _Why, at: datetime) -> None:
     draft.recount()
     for each in draft.begun():
         if each.is_touched:
-            draft.begin(each, at)
+            _take_back(draft, each, at)
         else:
             _drop(draft, each, at)
+
+
+def _take_back(draft: drafts.Draft, each: model.Progress, at: datetime) -> None:
+    """Begin to undo a change; one that has no way back stays where it is, and the rollout will be stuck."""
+    if progress.can_go_back(each):
+        draft.begin(each, at)
+    else:
+        draft.put(progress.left(each), at)
 
 
 def _drop(draft: drafts.Draft, each: model.Progress, at: datetime) -> None:

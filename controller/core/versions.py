@@ -1,7 +1,7 @@
-"""SemVer 2.0: what order the versions of a component have.
+"""SemVer 2.0: what order the versions of a component have, and which of them comparators let pass.
 
-Rules kept: the order is that of the specification, clause 11, where build metadata count for nothing. A version is
-a name and an order, never an identity: that is the digest.
+Rules kept: the order is that of the specification, clause 11, where build metadata count for nothing; comparators go by
+it alone, so that 2.0.0-rc.1 is below 2.0.0. A version is a name and an order, never an identity: that is the digest.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from controller.core import errors
 
 TEXT_LENGTH_MAX = 128  # characters; a version stands in names of spans, files and columns
+COMPARATORS_MAX = 16  # as the node has it: ranges that people write have two
+COMPARATORS_RULE = (
+    f"at most {COMPARATORS_MAX} comparators <, <=, >, >=, = or != of SemVer versions, with commas between,"
+    " for example >=1.2.0,<2.0.0"
+)
 
 # Source: https://semver.org, the expression that it suggests, digits bound to ASCII.
 _FORM = re.compile(
@@ -20,6 +25,8 @@ _FORM = re.compile(
     r"(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
     r"(?:\+(?P<build>[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*))?"
 )
+
+_COMPARATOR = re.compile(r"\s*([<>]=?|!?=|)\s*([0-9A-Za-z.+-]+)\s*", re.ASCII)
 
 # A number, or a word: numbers are lower than words.
 Identifier = tuple[int, int, str]
@@ -73,6 +80,51 @@ def parse(text: str, field: str = "version") -> Version:
         prerelease=tuple(prerelease.split(".")) if prerelease else (),
         build=found["build"] or "",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparator:
+    """One bound on a version."""
+
+    operator: str
+    version: Version
+
+    def lets(self, version: Version) -> bool:
+        """Tell whether a version keeps to the bound."""
+        precedence, bound = version.precedence, self.version.precedence
+        passed = {
+            "<": precedence < bound,
+            "<=": precedence <= bound,
+            ">": precedence > bound,
+            ">=": precedence >= bound,
+            "=": precedence == bound,
+            "!=": precedence != bound,
+        }
+        return passed[self.operator]
+
+
+def parse_comparators(text: str, field: str) -> tuple[Comparator, ...]:
+    """Read comparators, all of which must let a version pass; none in an empty text.
+
+    Raises:
+        InvalidRequestError: The text breaks `COMPARATORS_RULE`.
+    """
+    found = [_COMPARATOR.fullmatch(part) for part in text.split(",")] if text else []
+    if None in found or len(found) > COMPARATORS_MAX:
+        raise errors.InvalidRequestError(
+            f"cannot read {field} {text[:TEXT_LENGTH_MAX]!r}: it must be {COMPARATORS_RULE}",
+            code="invalid_comparators",
+            field=field,
+            value=text[:TEXT_LENGTH_MAX],
+            rule=COMPARATORS_RULE,
+        )
+    return tuple(Comparator(each[1] or "=", parse(each[2], field)) for each in found if each is not None)
+
+
+def matches(version: str, comparators: str) -> bool:
+    """Tell whether a version keeps to all comparators."""
+    read = parse(version)
+    return all(each.lets(read) for each in parse_comparators(comparators, "comparators"))
 
 
 def is_lower(first: str, second: str) -> bool:

@@ -30,7 +30,7 @@ def plan(world: worlds.World, request: model.UpgradeRequest) -> model.Plan:
 
 def named(request: model.UpgradeRequest) -> model.UpgradeRequest:
     """Give a request the name of what it is for, where it has none."""
-    return request if request.name else replace(request, name=f"{request.component}-{request.target_version}")
+    return request if request.name else replace(request, name=f"{request.component}-{request.purpose}")
 
 
 def publish(draft: drafts.Draft, release: model.Release) -> bool:
@@ -74,7 +74,7 @@ def start(
     check_claims(draft.world, new)
     lease = rows.Lease(new.id, FIRST_EPOCH, owner)
     draft.put_new_rollout(new, lease)
-    draft.put_audit(actor, "rollout.start", new.id, f"{request.component} {request.target_version}")
+    draft.put_audit(actor, "rollout.start", new.id, f"{request.component} {request.purpose}")
     tracing.rollout_created(draft, new, planning_began_at)
     return stepping.feed(draft, new, lease, events.Began(draft.at))
 

@@ -21,6 +21,7 @@ class AssignCommand:
         start_by: Instant after which the agent refuses to begin.
         deadline: Time from the agent's first sight of it until COMMIT, on the agent's clock.
         traceparent: Context of the operation's "upgrade node" span.
+        discard_writes: Going back to an older state schema may drop what was written since the rollback point.
     """
 
     operation_id: model.OperationId
@@ -40,6 +41,7 @@ class AssignCommand:
     min_healthy_duration: timedelta
     healthy_deadline: timedelta
     traceparent: str
+    discard_writes: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,17 @@ def outstanding(world: worlds.World, node_id: model.NodeId) -> tuple[commands.Co
     """Return what is asked of a node now, in the order of the fences.
 
     An operation is asked for as long as it holds the node; a cancellation stands until the node has said what became
-    of the operation.
+    of the operation. A node that says that it is unavailable is asked for nothing that it has not begun: that waits.
     """
-    return tuple(command for each in world.of_node(node_id) for command in _of(each))
+    assignments = world.of_node(node_id)
+    if not assignments:
+        return ()
+    is_available = model.hindrance(world.nodes[node_id].conditions) is None
+    return tuple(command for each in assignments for command in _of(each, is_available=is_available))
 
 
-def _of(assignment: rows.Assignment) -> Iterator[commands.Command]:
-    if assignment.is_open:
+def _of(assignment: rows.Assignment, *, is_available: bool) -> Iterator[commands.Command]:
+    if assignment.is_open and (is_available or assignment.status is not None):
         yield _assign(assignment)
     if assignment.cancel_reason and assignment.state in reporting.HOLDS:
         yield commands.CancelCommand(assignment.operation_id, assignment.fence, assignment.cancel_reason)
@@ -48,4 +52,5 @@ def _assign(assignment: rows.Assignment) -> commands.AssignCommand:
         min_healthy_duration=policy.min_healthy_duration,
         healthy_deadline=policy.healthy_deadline,
         traceparent=ids.traceparent(assignment.rollout_id, assign.operation_id),
+        discard_writes=policy.discard_writes,
     )

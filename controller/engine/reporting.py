@@ -1,9 +1,9 @@
 """What a node's word does: to its row, to its operations, and to the rollouts that they belong to.
 
 Rules kept: only the node itself says what it runs; what it says twice is stored once; a word about another node's
-operation is refused; nothing that the core refuses keeps the rest of a report from being stored. What changes with
-each heartbeat (metrics, request counts, how long it has been healthy) is not written: it is the live session's, and
-after a restart only a fresh report may speak of it (G7).
+operation is refused, but what people of the node began there is taken note of; nothing that the core refuses keeps the
+rest of a report from being stored. What changes with each heartbeat (metrics, request counts, how long it has been
+healthy) is not written: it is the live session's, and after a restart only a fresh report may speak of it (G7).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from controller.store import rows
 
 # Steps kept of one operation: there are twelve kinds, and the agent repeats some while it holds or resumes.
 STEPS_MAX = 64
+
+# Ids of operations that people of a node began there, without a controller; no rollout is ever named so.
+LOCAL_PREFIX = "local/"
 
 HOLDS = frozenset(
     {
@@ -47,6 +50,7 @@ def take(
     where this controller may step it.
     """
     _take_inventory(draft, node_id, report)
+    _note_local(draft, node_id, report)
     known = _own(draft, node_id, report, find_assignment)
     news = [each for each in report.operations if _take_status(draft, known, each)]
     for step in report.steps:
@@ -80,8 +84,19 @@ def _take_inventory(draft: drafts.Draft, node_id: model.NodeId, report: model.No
     node = draft.world.nodes[node_id]
     told = merged(node.components.values(), report)
     components = {name: durable(each) for name, each in told.items()}
-    if components != node.components:
-        draft.put_node(replace(node, components=components))
+    conditions = node.conditions if report.conditions is None else report.conditions
+    if (components, conditions) != (node.components, node.conditions):
+        draft.put_node(replace(node, components=components, conditions=conditions))
+    if conditions != node.conditions:
+        draft.woken.add(node_id)
+
+
+def _note_local(draft: drafts.Draft, node_id: model.NodeId, report: model.NodeReport) -> None:
+    """Write down what was changed by hand on the node itself, so that nobody wonders; a node may say it again."""
+    for each in report.operations:
+        if each.operation_id.startswith(LOCAL_PREFIX) and each.state not in HOLDS:
+            how = f"{each.component} {each.state.value} {each.reason}".rstrip()
+            draft.put_audit(node_id, "node.changed_by_hand", node_id, f"{how} by operation {each.operation_id}")
 
 
 def _own(
@@ -89,7 +104,7 @@ def _own(
 ) -> dict[model.OperationId, rows.Assignment]:
     known: dict[model.OperationId, rows.Assignment] = {}
     named = [*(each.operation_id for each in report.operations), *(each.operation_id for each in report.steps)]
-    for operation_id in dict.fromkeys(named):
+    for operation_id in dict.fromkeys(each for each in named if not each.startswith(LOCAL_PREFIX)):
         assignment = draft.world.assignments.get(operation_id) or find(operation_id)
         if assignment is not None and assignment.node_id == node_id:
             known[operation_id] = assignment
@@ -162,6 +177,7 @@ def _tell(
         operations=tuple(each for each in own if known[each.operation_id].rollout_id == rollout.id),
         components=report.components,
         is_full=report.is_full,
+        conditions=draft.world.nodes[node_id].conditions,
     )
     try:
         stepping.feed(draft, rollout, lease, event)

@@ -6,6 +6,7 @@ that names the field, and nothing half-read goes further in. Left out: the messa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -15,11 +16,16 @@ from google.protobuf import descriptor, duration_pb2, timestamp_pb2
 
 from controller.core import errors, model
 from controller.engine import commands
+from controller.rpc import log_reading
 from instar.v1 import agent_service_pb2, node_pb2, operation_pb2
 
 _E = TypeVar("_E", bound=Enum)
 _T = TypeVar("_T")
 
+PROTOCOL_VERSIONS = (1,)  # what this controller speaks: the present one and the two before it, lowest first
+CONDITIONS_MAX = 64  # of one node: a few kinds for each of its components
+CONDITION_CHARS_MAX = 512  # of a message for people; each is stored with its node
+_CODE = re.compile(r"[a-z0-9_]{1,64}")
 _HEALTHS = {
     node_pb2.HEALTH_UNSPECIFIED: model.Health.UNKNOWN,
     node_pb2.HEALTH_HEALTHY: model.Health.HEALTHY,
@@ -41,8 +47,30 @@ def hello(message: agent_service_pb2.Hello) -> model.NodeHello:
     )
 
 
+def protocol_version(hello: agent_service_pb2.Hello) -> int:
+    """The highest protocol version that both sides speak.
+
+    Raises:
+        RefusedError: There is none.
+    """
+    shared = set(hello.protocol_versions) & set(PROTOCOL_VERSIONS)
+    if not shared:
+        raise errors.RefusedError(
+            f"cannot open a session: the agent speaks {list(hello.protocol_versions)}, not {list(PROTOCOL_VERSIONS)}",
+            code="protocol_version_unsupported",
+            field="hello.protocol_versions",
+            value=str(list(hello.protocol_versions)),
+            rule=f"one of {list(PROTOCOL_VERSIONS)}",
+        )
+    return max(shared)
+
+
 def report(message: agent_service_pb2.Report, *, is_full: bool) -> model.NodeReport:
-    """What one message tells of a node."""
+    """What one message tells of a node; a full one that names no conditions says that there are none."""
+    is_told = is_full or message.HasField("conditions")
+    if len(message.conditions.items) > CONDITIONS_MAX:
+        count = str(len(message.conditions.items))
+        raise _unreadable("conditions", count, f"at most {CONDITIONS_MAX} entries")
     return model.NodeReport(
         metrics=tuple(model.Metric(m.name, m.component, m.value) for m in message.metrics),
         components=tuple(_component(c) for c in message.components if not c.removed),
@@ -50,6 +78,18 @@ def report(message: agent_service_pb2.Report, *, is_full: bool) -> model.NodeRep
         operations=tuple(map(_operation, message.operations)),
         steps=tuple(map(_step_record, message.steps)),
         is_full=is_full,
+        conditions=tuple(map(_condition, message.conditions.items)) if is_told else None,
+    )
+
+
+def _condition(message: node_pb2.Condition) -> model.Condition:
+    if not _CODE.fullmatch(message.code):
+        raise _unreadable("conditions.code", message.code, "1 to 64 lower-case letters, digits and underscores")
+    return model.Condition(
+        code=message.code,
+        component=message.component,
+        message=message.message[:CONDITION_CHARS_MAX],
+        since=_instant(message.since_time, "conditions.since_time"),
     )
 
 
@@ -64,6 +104,7 @@ def _component(message: node_pb2.ComponentStatus) -> model.InstalledComponent:
         health=_HEALTHS[message.health],
         healthy_for=_read("components.healthy_for", message.healthy_for.ToTimedelta),
         instances=tuple(map(_instance, message.instances)),
+        is_stopped=message.stopped,
     )
 
 
@@ -76,6 +117,7 @@ def _instance(message: node_pb2.Instance) -> model.Instance:
             model.InstanceState, node_pb2.InstanceState.DESCRIPTOR, message.state, "components.instances.state"
         ),
         served=message.served,
+        restarts=message.restarts,
     )
 
 
@@ -192,7 +234,22 @@ def _assign(asked: commands.AssignCommand) -> agent_service_pb2.Assign:
         min_healthy_duration=_duration(asked.min_healthy_duration),
         healthy_deadline=_duration(asked.healthy_deadline),
         traceparent=asked.traceparent,
+        discard_writes=asked.discard_writes,
     )
+
+
+def read_log(asked: log_reading.Question) -> agent_service_pb2.ConnectResponse:
+    """A question for a log."""
+    return agent_service_pb2.ConnectResponse(
+        read_log=agent_service_pb2.ReadLog(
+            request_id=asked.request_id, component=asked.component, max_bytes=asked.max_bytes
+        )
+    )
+
+
+def log_text(message: agent_service_pb2.LogText) -> log_reading.Answer:
+    """The answer to it."""
+    return log_reading.Answer(message.request_id, message.instance_id, message.text, message.error)
 
 
 def _member(kind: type[_E], enum: descriptor.EnumDescriptor, number: int, field: str) -> _E:

@@ -74,6 +74,13 @@ def node(value: model.Node, metrics: Iterable[model.Metric]) -> node_pb2.Node:
         components=[_component(value.components[name]) for name in sorted(value.components)],
         metrics=[node_pb2.Metric(name=one.name, component=one.component, value=one.value) for one in metrics],
         operation_id=value.operation_id or "",
+        conditions=map(_condition, value.conditions),
+    )
+
+
+def _condition(value: model.Condition) -> node_pb2.Condition:
+    return node_pb2.Condition(
+        code=value.code, component=value.component, message=value.message, since_time=timestamp(value.since)
     )
 
 
@@ -93,9 +100,11 @@ def _component(value: model.InstalledComponent) -> node_pb2.ComponentStatus:
                 pid=one.pid,
                 state=number(node_pb2.InstanceState.Value, "INSTANCE_STATE_", one.state),
                 served=one.served,
+                restarts=one.restarts,
             )
             for one in value.instances
         ],
+        stopped=value.is_stopped,
     )
 
 
@@ -121,6 +130,7 @@ def _change(value: model.Change) -> rollout_pb2.Change:
         from_digest=value.from_digest,
         to_version=value.to_version,
         to_digest=value.to_digest,
+        no_way_back=value.no_way_back,
     )
 
 
@@ -172,6 +182,7 @@ def _request(value: model.UpgradeRequest) -> rollout_pb2.UpgradeRequest:
         policy=_policy(value.policy),
         install=value.install,
         name=value.name,
+        kind=number(operation_pb2.ChangeKind.Value, "CHANGE_KIND_", value.kind),
     )
 
 
@@ -185,6 +196,8 @@ def _policy(value: model.Policy) -> rollout_pb2.Policy:
         max_failures=value.max_failures,
         soak_duration=duration(value.soak_duration),
         soak_requests_min=value.soak_requests_min,
+        restart_allowed=value.restart_allowed,
+        discard_writes=value.discard_writes,
     )
 
 
@@ -194,8 +207,9 @@ def from_request(message: rollout_pb2.UpgradeRequest) -> model.UpgradeRequest:
     Raises:
         InvalidRequestError: A field is missing or breaks its rule.
     """
-    for field, text in (("component", message.component), ("target_version", message.target_version)):
-        _refuse_unless(bool(text), field, text, "given")
+    kind = _from_kind(message.kind)
+    _refuse_unless(bool(message.component), "component", message.component, "given")
+    _refuse_unless(bool(message.target_version or kind), "target_version", message.target_version, "given")
     _refuse_unless(bool(_NAME.fullmatch(message.name)), "name", message.name, NAME_RULE)
     return model.UpgradeRequest(
         component=model.ComponentName(message.component),
@@ -206,7 +220,17 @@ def from_request(message: rollout_pb2.UpgradeRequest) -> model.UpgradeRequest:
         policy=from_policy(message.policy),
         install=message.install,
         name=message.name,
+        kind=kind,
     )
+
+
+def _from_kind(told: int) -> model.ChangeKind | None:
+    if told == operation_pb2.CHANGE_KIND_UNSPECIFIED:
+        return None
+    known = {number(operation_pb2.ChangeKind.Value, "CHANGE_KIND_", one): one for one in model.ChangeKind}
+    rule = "one of " + ", ".join(one.value for one in model.ChangeKind)
+    _refuse_unless(told in known, "kind", str(told), rule)
+    return known[operation_pb2.ChangeKind.ValueType(told)]
 
 
 def _from_strategy(told: int) -> model.Strategy:
@@ -238,6 +262,8 @@ def from_policy(message: rollout_pb2.Policy) -> model.Policy:
         max_failures=message.max_failures,
         soak_duration=_span(message, "soak_duration", default.soak_duration),
         soak_requests_min=message.soak_requests_min,
+        restart_allowed=message.restart_allowed,
+        discard_writes=message.discard_writes,
     )
 
 

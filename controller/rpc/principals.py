@@ -57,6 +57,7 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/instar.v1.AgentService/ReadBlob": _AGENT,
     "/instar.v1.FleetService/GetNode": _API,
     "/instar.v1.FleetService/ListNodes": _API,
+    "/instar.v1.FleetService/ReadLog": _API,
     "/instar.v1.ReleaseService/GetRelease": _API,
     "/instar.v1.ReleaseService/ListReleases": _API,
     "/instar.v1.ReleaseService/PublishRelease": _API,

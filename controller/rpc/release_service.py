@@ -78,6 +78,10 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
             manifest_json=told.json,
             published_at=self._clock.now(),
             publisher=publisher,
+            methods=told.methods,
+            state=told.state,
+            hot_swap_from=told.hot_swap_from,
+            requirements=told.requirements,
         )
 
     def _refuse_other_bytes(self, release: model.Release) -> None:

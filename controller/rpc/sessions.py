@@ -19,11 +19,10 @@ from google.protobuf import timestamp_pb2
 from controller import clock
 from controller.core import errors, model
 from controller.engine import commands
-from controller.rpc import admission, agent_convert, principals
+from controller.rpc import admission, agent_convert, log_reading, principals
 from controller.rpc import errors as rpc_errors
 from instar.v1 import agent_service_pb2
 
-PROTOCOL_VERSIONS = (1,)  # what this controller speaks: the present one and the two before it, lowest first
 HELLO_DEADLINE_SECONDS = 10.0  # for the first message of a stream
 WRITE_DEADLINE_SECONDS = 10.0  # a peer that takes nothing for so long is stalled
 SILENT_PERIODS_MAX = 3  # heartbeats that may fail to come before the peer counts as stalled
@@ -111,6 +110,17 @@ class Sessions:
         if not self._open:
             self._emptied.set()
 
+    def logs(self, node_id: model.NodeId) -> log_reading.Questions:
+        """Find where a node is asked for logs.
+
+        Raises:
+            RefusedError: The node is not connected.
+        """
+        session = self._open.get(node_id)
+        if session is None:
+            raise log_reading.not_connected(node_id)
+        return session.logs
+
     async def go_away(self) -> None:
         """End every session and let no other in; agents are told over which time to spread their return."""
         self._is_leaving = True
@@ -162,6 +172,7 @@ class AgentSession:
         self._go_away_window: timedelta | None = None
         self._eviction: errors.InstarError | None = None
         self._due = asyncio.Event()
+        self.logs = log_reading.Questions(self.node_id, self._due.set)
 
     async def run(self) -> None:
         """Hold the session until its end.
@@ -204,6 +215,7 @@ class AgentSession:
         finally:
             unsubscribe()
             self._registry.leave(self)
+            self.logs.end()
             await self._engine.close_session(self.node_id, self._session_id)
 
     async def _greeted(self) -> tuple[model.NodeHello, int]:
@@ -228,7 +240,7 @@ class AgentSession:
                 value=hello.node_id,
                 rule="the node that the token belongs to",
             )
-        return agent_convert.hello(hello), _protocol_version(hello)
+        return agent_convert.hello(hello), agent_convert.protocol_version(hello)
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
@@ -243,16 +255,19 @@ class AgentSession:
                 await self._take(message)
 
     async def _take(self, message: _Request) -> None:
+        if message.HasField("log_text"):
+            self._take_log_text(message)
+            return
         if message.sequence <= self._sequence:  # said again: perhaps for want of an acknowledgement
             self._owe_acknowledgement()
             return
         if message.WhichOneof("message") != "heartbeat":
             raise errors.InvalidRequestError(
-                "cannot go on with the session: only heartbeats follow a hello",
+                "cannot go on with the session: only heartbeats and answers follow a hello",
                 code="heartbeat_expected",
                 field="message",
                 value=str(message.WhichOneof("message")),
-                rule="heartbeat",
+                rule="heartbeat or log_text",
             )
         if message.sequence != self._sequence + 1 and not message.heartbeat.full:
             self._is_full_report_wanted = True
@@ -268,6 +283,15 @@ class AgentSession:
         if is_first or self._unacknowledged >= ACKNOWLEDGE_EACH:
             self._owe_acknowledgement()
         self._hear(report)
+
+    def _take_log_text(self, message: _Request) -> None:
+        """Take an answer; it has its number in the row of messages, and behind a gap it heals nothing."""
+        if message.sequence == self._sequence + 1:
+            self._sequence = message.sequence
+        elif message.sequence > self._sequence:
+            self._is_full_report_wanted = True
+            self._due.set()
+        self.logs.take(agent_convert.log_text(message.log_text))
 
     def _hear(self, report: model.NodeReport) -> None:
         """Note which commands a durable report answers; results are acknowledged at once."""
@@ -298,6 +322,8 @@ class AgentSession:
         """What is to be said now, operations first; each fact becomes a message at the moment of its sending."""
         for command in self._commands_due():
             yield agent_convert.command(command)
+        for question in self.logs.unsaid():
+            yield agent_convert.read_log(question)
         if self._is_full_report_wanted:
             self._is_full_report_wanted = False
             yield agent_convert.full_report_request(self._sequence + 1)
@@ -335,20 +361,6 @@ class AgentSession:
     async def _send(self, response: _Response) -> None:
         async with _within(WRITE_DEADLINE_SECONDS, "cannot go on with the session: the agent took nothing"):
             await self._transport.send(response)
-
-
-def _protocol_version(hello: agent_service_pb2.Hello) -> int:
-    """The highest protocol version that both sides speak."""
-    shared = set(hello.protocol_versions) & set(PROTOCOL_VERSIONS)
-    if not shared:
-        raise errors.RefusedError(
-            f"cannot open a session: the agent speaks {list(hello.protocol_versions)}, not {list(PROTOCOL_VERSIONS)}",
-            code="protocol_version_unsupported",
-            field="hello.protocol_versions",
-            value=str(list(hello.protocol_versions)),
-            rule=f"one of {list(PROTOCOL_VERSIONS)}",
-        )
-    return max(shared)
 
 
 def _replaced(session: AgentSession, generation: int) -> errors.ConflictError:

@@ -193,6 +193,7 @@ def _node(row: sa.Row[tuple[object, ...]], held: dict[model.NodeId, model.Operat
         components=codec.decode(row.components, dict[model.ComponentName, model.InstalledComponent]),
         operation_id=held.get(node_id),
         bad_digests=codec.decode(row.bad_digests, dict[model.Digest, str]),
+        conditions=codec.decode(row.conditions, tuple[model.Condition, ...]),
     )
 
 

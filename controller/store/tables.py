@@ -57,6 +57,8 @@ nodes = sa.Table(
     sa.Column("last_seen_at", sa.Text),
     _text("components"),
     _text("bad_digests"),
+    # Nodes that were stored before there were conditions have none.
+    sa.Column("conditions", sa.Text, nullable=False, server_default='{"v":1,"data":[]}'),
 )
 
 sessions = sa.Table(

@@ -192,6 +192,7 @@ def _node_row(node: model.Node) -> Row:
         "last_seen_at": None if node.last_seen_at is None else instant(node.last_seen_at),
         "components": codec.encode(node.components, dict[model.ComponentName, model.InstalledComponent]),
         "bad_digests": codec.encode(node.bad_digests, dict[model.Digest, str]),
+        "conditions": codec.encode(node.conditions, tuple[model.Condition, ...]),
     }
 
 

@@ -281,6 +281,7 @@ def _rollout_attributes(rollout: model.Rollout) -> dict[str, Attribute]:
         "upgrade.strategy": rollout.request.strategy.value.lower(),
         "upgrade.from_version": ",".join(from_versions),
         "upgrade.to_version": rollout.request.target_version,
+        "upgrade.kind": (rollout.request.kind.value if rollout.request.kind else "UPGRADE").lower(),
         "upgrade.artifact.hash": changes[0].to_digest if changes else "",
         "upgrade.actor": rollout.actor,
     }

@@ -27,7 +27,7 @@ version = "{version}"
 driver = "handover"
 command = ["python", "service.py"]
 prepare_timeout = "{prepare_timeout}"
-drain_timeout = "5s"
+drain_timeout = "{drain_timeout}"
 {extra}[environment]
 {environment}
 [[sockets]]
@@ -48,24 +48,26 @@ period = "0.5s"
 class LiveNode:
     """A node, its leader's files, and what it told."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, config: str = "") -> None:
         self.root = root
         self.keeper = keeper_node.Node(root)
         self.config = root / "agent.toml"
         self._fence = 0
         self._commands = 0
-        for name in ("commands", "bundles"):
+        self._questions = 0
+        for name in ("commands", "bundles", "logs"):
             (root / name).mkdir()
         places = f'node_id = "n1"\nstate_dir = "{self.keeper.state}"\nrun_dir = "{self.keeper.run}"\n'
         host, port = self.address
-        self.config.write_text(f'{places}[sockets.web]\nhttp = "{host}:{port}"\n')
+        self.config.write_text(f'{places}[sockets.web]\nhttp = "{host}:{port}"\n{config}')
 
     @property
     def address(self) -> tuple[str, int]:
         return self.keeper.address
 
     def start(self) -> None:
-        self.keeper.start(sys.executable, "-m", "tests.agent.live_agent", str(self.config), str(self.root))
+        argv = (sys.executable, "-m", "tests.agent.live_agent", str(self.config), str(self.root))
+        self.keeper.start(*argv, config=self.config)
 
     def bundle(
         self,
@@ -74,12 +76,18 @@ class LiveNode:
         service: bytes = SERVICE,
         *,
         prepare_timeout: str = "10s",
+        drain_timeout: str = "5s",
         extra: str = "",
     ) -> str:
         """Publish a version; returns its digest."""
         lines = "\n".join(f'{key} = "{value}"' for key, value in (environment or {}).items())
-        manifest = MANIFEST.format(version=version, environment=lines, prepare_timeout=prepare_timeout, extra=extra)
-        data = bundles.bundle({"instar.toml": manifest.encode(), "service.py": service})
+        times = {"prepare_timeout": prepare_timeout, "drain_timeout": drain_timeout}
+        manifest = MANIFEST.format(version=version, environment=lines, extra=extra, **times)
+        return self.publish(manifest, {"service.py": service})
+
+    def publish(self, manifest: str, files: Mapping[str, bytes]) -> str:
+        """Publish any bundle; returns its digest."""
+        data = bundles.bundle({"instar.toml": manifest.encode(), **files})
         (self.root / "bundles" / bundles.hex_of(data)).write_bytes(data)
         return bundles.digest_of(data)
 
@@ -120,7 +128,8 @@ class LiveNode:
         try:
             told: dict[str, Any] = json.loads((self.root / "report.json").read_text())
         except FileNotFoundError:
-            return {"pid": 0, "report": {"operations": [], "components": [], "steps": [], "metrics": []}}
+            nothing: dict[str, list[Any]] = {"operations": [], "components": [], "steps": [], "metrics": []}
+            return {"pid": 0, "report": {**nothing, "conditions": []}}
         return told
 
     def status(self, operation_id: str) -> dict[str, Any]:
@@ -147,11 +156,30 @@ class LiveNode:
         await self.until(lambda: self.status(operation_id)["state"] in states)
         return self.status(operation_id)
 
-    async def installed(self, version: str) -> str:
+    def evidence(self, operation_id: str, step: model.Step) -> dict[str, str]:
+        """What the agent last told of a step that has ended."""
+        told = self.told()["report"]["steps"]
+        found = [each for each in told if (each["operation_id"], each["step"]) == (operation_id, step.value)]
+        return dict(found[-1]["evidence"]) if found else {}
+
+    async def installed(self, version: str, **published: Any) -> str:  # noqa: ANN401  # as for bundle
         """Install a version and wait until it is permanent; returns its digest."""
-        digest = self.bundle(version)
+        digest = self.bundle(version, **published)
         await self.until_state(self.assign(version, digest), "PERMANENT")
         return digest
+
+    def conditions(self) -> set[str]:
+        """Codes of what the agent last told to be wrong."""
+        return {each["code"] for each in self.told()["report"]["conditions"]}
+
+    async def log(self, max_bytes: int = 4096) -> dict[str, Any]:
+        """Ask for the end of the component's log."""
+        self._questions += 1
+        self.command("read_log", model.ReadLog(self._questions, "web", max_bytes))
+        path = self.root / "logs" / f"{self._questions}.json"
+        await self.until(path.exists)
+        answer: dict[str, Any] = json.loads(path.read_text())
+        return answer
 
     def kill_agent(self) -> int:
         """Kill the agent as nothing else can; returns its pid."""
@@ -181,10 +209,14 @@ def _short_directory() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[LiveNode]:
-    """Run a node, and leave nothing behind."""
+async def running(config: str = "") -> AsyncIterator[LiveNode]:
+    """Run a node, and leave nothing behind.
+
+    Args:
+        config: More of its configuration; {root} in it is the node's directory.
+    """
     with _short_directory() as root:
-        made = LiveNode(root)
+        made = LiveNode(root, config.replace("{root}", str(root)))
         (root / "deaf").touch()  # so that tests see how operations ended
         made.start()
         try:

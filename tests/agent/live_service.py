@@ -9,6 +9,8 @@ from instar_handover import asyncio_server, connection
 WORK_SECONDS = 0.003  # so that requests are in flight when something happens
 UNWELL_AFTER_SECONDS = float(os.environ.get("UNWELL_AFTER_SECONDS", "inf"))  # after its first request
 
+UNWELL_IF_EXISTS = os.environ.get("UNWELL_IF_EXISTS", "")
+
 
 class Service:
     """Says its version; on the probe socket whether it is well."""
@@ -40,7 +42,7 @@ class Service:
         if b"/metrics" in head:
             await _write(writer, "200 OK", f"web_requests_total {self._served}\n", is_last=True)
             return
-        is_well = time.monotonic() < self._unwell_at
+        is_well = time.monotonic() < self._unwell_at and not os.path.exists(UNWELL_IF_EXISTS)  # noqa: PTH110, ASYNC240  # as below
         await _write(writer, "200 OK" if is_well else "503 Unwell", "", is_last=True)
 
 

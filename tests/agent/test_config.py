@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import layout, manifest, semver, settings
+from agent.config import bounds, layout, manifest, semver, settings
 from agent.config.errors import ConfigError
 from agent.core import model
 from tests.agent import bundles
@@ -25,6 +25,21 @@ http = "127.0.0.1:8080"
 [sockets."billing.rules"]
 api = "unix:/run/billing"
 v6 = "[::1]:80"
+"""
+MORE = """
+drivers = ["acme.thing"]
+uv = "/usr/bin/uv"
+python_index = "https://example.org/simple"
+agent_user = "instar"
+disk_quota = "20 GiB"
+[secrets.web]
+"api.key" = "/etc/key"
+[users]
+web = "www-data"
+[rollback_points]
+max_count = 2
+max_bytes = 1000
+max_age = "7d"
 """
 LEAST = 'name = "web"\nversion = "1.0.0"\ndriver = "handover"\ncommand = ["python", "main.py"]\n'
 
@@ -61,6 +76,19 @@ def test_a_whole_configuration_is_read() -> None:
     assert layout.probe_socket(config.run_dir, "web-1") == Path("/srv/instar/run/web-1.probe")
 
 
+def test_what_a_node_lets_components_have_is_read() -> None:
+    config = settings.parse(f'node_id = "n"\n{MORE}', {})
+    assert (config.drivers, config.uv, config.agent_user) == (("acme.thing",), Path("/usr/bin/uv"), "instar")
+    assert config.python_index == "https://example.org/simple"
+    assert (config.secrets, config.users) == ({"web": {"api.key": Path("/etc/key")}}, {"web": "www-data"})
+    assert config.disk_quota_bytes == 20 * 1024**3
+    assert config.rollback_points == bounds.RollbackPoints(2, 1000, timedelta(days=7))
+    assert config.agent_socket == config.state_dir / "agent.sock"
+    least = settings.parse('node_id = "n"\nstate_dir = "/s"', {})
+    assert (least.drivers, least.uv, least.disk_quota_bytes, least.secrets) == ((), None, None, {})
+    assert (least.rollback_points, least.agent_socket) == (bounds.RollbackPoints(), Path("/s/run/agent.sock"))
+
+
 def test_the_environment_outranks_the_file_and_the_file_outranks_defaults() -> None:
     environment = {"INSTAR_NODE_ID": "other", "INSTAR_RUN_DIR": "/run/i", "INSTAR_CONTROLLER": "", "HOME": "/x"}
     config = settings.parse(CONFIG, environment)
@@ -93,6 +121,30 @@ def test_a_socket_without_an_address_is_named() -> None:
         ('token_file = "token"', "token_file"),
         ("labels = 1", "labels"),
         ('labels = {"a b" = "c"}', "labels"),
+        ('drivers = "acme"', "drivers"),
+        ('drivers = ["a", "a"]', "drivers"),
+        ('drivers = ["A"]', "drivers"),
+        ("drivers = [1]", "drivers"),
+        ('uv = "uv"', "uv"),
+        ('python_index = "http://example.org/simple"', "python_index"),
+        ('agent_user = "a b"', "agent_user"),
+        ("disk_quota = 0", "disk_quota"),
+        ("disk_quota = true", "disk_quota"),
+        ('disk_quota = "20 GB"', "disk_quota"),
+        ("secrets = 1", "secrets"),
+        ("secrets = {web = 1}", "secrets.web"),
+        ('secrets = {web = {"a/b" = "/x"}}', "secrets.web"),
+        ('secrets = {web = {key = "x"}}', "secrets.web.key"),
+        ("secrets = {web = {key = 1}}", "secrets.web.key"),
+        ('users = {Web = "x"}', "users"),
+        ("users = {web = 0}", "users.web"),
+        ("rollback_points = {max = 1}", "rollback_points.max"),
+        ("rollback_points = {max_count = 0}", "rollback_points.max_count"),
+        ("rollback_points = {max_count = 101}", "rollback_points.max_count"),
+        ("rollback_points = {max_bytes = -1}", "rollback_points.max_bytes"),
+        ('rollback_points = {max_age = "7 weeks"}', "rollback_points.max_age"),
+        ('rollback_points = {max_age = "0d"}', "rollback_points.max_age"),
+        ('rollback_points = {max_age = "99999d"}', "rollback_points.max_age"),
         ('labels = {a = "b c"}', "labels.a"),
         ("labels = {a = 1}", "labels.a"),
         ("sockets = 1", "sockets"),
@@ -223,6 +275,204 @@ def test_every_value_of_a_manifest_is_taken() -> None:
 )
 def test_a_wrong_line_of_a_manifest_is_named(text: str, field: str) -> None:
     assert refusal(text).field == field
+
+
+FULL = """
+name = "web"
+version = "2.0.0"
+driver = "{driver}"
+{command}
+on_agent_stop = "ON_AGENT_STOP_STOP"
+secrets = ["api.key", "cert"]
+check_command = ["python", "check.py"]
+hot_swap_from = ">=1.2.0,<2.0.0"
+[state]
+schema = 3
+reads = [1, 2]
+snapshot = true
+[[state.migrations]]
+from_schema = 2
+to_schema = 3
+command = ["python", "up.py"]
+[resources]
+memory_bytes = 1000
+disk_bytes = 2000
+descriptors = 30
+[[requirements]]
+component = "db"
+versions = ">=1.0.0"
+[[requirements]]
+component = "cache"
+[python]
+requirements = "requirements.txt"
+wheelhouse = "wheels"
+[[sockets]]
+name = "http"
+[[sockets]]
+name = "admin"
+[readiness.exec]
+command = ["sh", "ready.sh"]
+[health]
+socket = "admin"
+[health.grpc]
+service = "web.Web"
+[metrics]
+path = "/m"
+socket = "admin"
+"""
+COMMAND = 'command = ["main"]'
+
+
+def test_what_a_version_needs_and_keeps_is_read() -> None:
+    text = FULL.format(driver="process", command=COMMAND)
+    seen = manifest.parse_toml(text)
+    assert seen.on_agent_stop is model.OnAgentStop.STOP
+    assert (seen.secrets, seen.check_command) == (("api.key", "cert"), ("python", "check.py"))
+    migration = model.Migration(2, 3, ("python", "up.py"), timedelta(seconds=60))
+    assert seen.state == model.StateSchema(3, (1, 2), has_snapshot=True, migrations=(migration,))
+    assert seen.resources == model.Resources(1000, 2000, 30)
+    assert seen.requirements == (model.Requirement("db", ">=1.0.0"), model.Requirement("cache"))
+    assert seen.python == model.PythonEnvironment("requirements.txt", "wheels")
+    assert seen.readiness is not None
+    assert seen.readiness.check == model.ExecCheck(("sh", "ready.sh"))
+    assert seen.health is not None
+    assert (seen.health.check, seen.health.socket) == (model.GrpcCheck("web.Web"), "admin")
+    assert seen.metrics is not None
+    assert (seen.metrics.socket, seen.hot_swap_from) == ("admin", ">=1.2.0,<2.0.0")
+    assert bundles.manifest_of(manifest.json_of_toml(text)) == seen
+
+
+def of(driver: str, options: str = "", command: str = COMMAND) -> model.Options:
+    name = "instar-agent" if driver == "agent" else "web"
+    return manifest.parse_toml(f'name = "{name}"\nversion = "1.0.0"\ndriver = "{driver}"\n{command}\n{options}').options
+
+
+def test_the_options_of_each_driver_have_the_defaults_of_its_message() -> None:
+    assert of("handover") == of("agent") == model.HandoverOptions()
+    assert of("held") == model.HeldOptions(timedelta(seconds=30))
+    assert of("process") == model.ProcessOptions(has_overlap=False, settle_duration=timedelta(seconds=1))
+    assert of("systemd") == model.SystemdOptions()
+    assert of("exec", command="") == model.ExecOptions({}, timedelta(seconds=60))
+    module = of("module", '[module]\nhost = "app"\nfile = "a.py"\n', command="")
+    assert module == model.ModuleOptions("app", "a.py", timedelta(milliseconds=50))
+    assert of("acme.own") == model.OtherOptions({})
+
+
+def test_the_options_of_each_driver_are_taken() -> None:
+    assert of("handover", "handover.listen_fds_only = true") == model.HandoverOptions(is_listen_fds_only=True)
+    assert of("held", 'held.hold_timeout = "2s"') == model.HeldOptions(timedelta(seconds=2))
+    process = of("process", 'process = {overlap = true, settle_duration = "2s"}')
+    assert process == model.ProcessOptions(has_overlap=True, settle_duration=timedelta(seconds=2))
+    for program in model.ReloadProgram:
+        text = f'reload.program = "RELOAD_PROGRAM_{program.value}"'
+        assert of("reload", text) == model.ReloadOptions(program)
+    assert of("systemd", "systemd.notify = true") == model.SystemdOptions(is_notifying=True)
+    seen = of("exec", '[exec]\nprepare = ["a", "b"]\ntimeout = "2s"\nhot_swap = true\n', command="")
+    assert seen == model.ExecOptions({"prepare": ("a", "b")}, timedelta(seconds=2), is_hot_swap=True)
+    assert of("acme.own", 'options = {b = "2", a = "1"}') == model.OtherOptions({"a": "1", "b": "2"})
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "command", "field"),
+    [
+        ("handover", "held = {}", COMMAND, "held"),
+        ("process", "handover.listen_fds_only = true", COMMAND, "handover"),
+        ("acme.own", "process.overlap = true", COMMAND, "process"),
+        ("handover", 'options = {a = "1"}', COMMAND, "options"),
+        ("reload", "", COMMAND, "reload.program"),
+        ("module", "", "", "module.host"),
+        ("module", 'module = {host = "web", file = "a.py"}', "", "module.host"),
+        ("module", 'module = {host = "app", file = "../a.py"}', "", "module.file"),
+        ("module", 'module = {host = "app", file = "/a.py"}', "", "module.file"),
+        ("module", 'module = {host = "app", file = "a.py"}', COMMAND, "command"),
+        ("module", 'module = {host = "app", file = "a.py"}\n[[sockets]]\nname = "a"', "", "sockets"),
+        ("exec", "", COMMAND, "command"),
+        ("exec", 'exec.prepare = [""]', "", "exec.prepare"),
+        ("held", 'held.hold_timeout = "0s"', COMMAND, "held.hold_timeout"),
+        ("process", "", "", "command"),
+    ],
+)
+def test_a_wrong_option_of_a_driver_is_named(driver: str, options: str, command: str, field: str) -> None:
+    assert refusal(f'name = "web"\nversion = "1.0.0"\ndriver = "{driver}"\n{command}\n{options}').field == field
+
+
+MIGRATION = "[[state.migrations]]\nfrom_schema = {0}\nto_schema = {1}\ncommand = ['a']\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ("[state]", "state.schema"),
+        ("state = {schema = 2, reads = [2]}", "state.reads"),
+        ("state = {schema = 2, reads = [0]}", "state.reads"),
+        ("state = {schema = 3, reads = [1, 1]}", "state.reads"),
+        ("state.schema = 2\n" + MIGRATION.format(1, 1), "state.migrations[0].to_schema"),
+        ("state.schema = 2\n" + MIGRATION.format(0, 1), "state.migrations[0].from_schema"),
+        ("state.schema = 2\n" + MIGRATION.format(1, 2) * 2, "state.migrations"),
+        ("state.schema = 2\n" + MIGRATION.format(1, 2).replace("'a'", ""), "state.migrations[0].command"),
+        ("state.schema = 2\n" + MIGRATION.format(1, 2) + "timeout = '0s'", "state.migrations[0].timeout"),
+        ('secrets = ["a/b"]', "secrets"),
+        ('secrets = ["a", "a"]', "secrets"),
+        ("on_agent_stop = 7", "on_agent_stop"),
+        ('check_command = ["a", "\\u0000"]', "check_command"),
+        ('hot_swap_from = "^1.0.0"', "hot_swap_from"),
+        ('requirements = [{component = "web"}]', "requirements.component"),
+        ('requirements = [{component = "a"}, {component = "a"}]', "requirements.component"),
+        ('requirements = [{component = "A"}]', "requirements[0].component"),
+        ('requirements = [{component = "a", versions = "1"}]', "requirements[0].versions"),
+        ("[python]", "python.requirements"),
+        ('python = {requirements = "a/../b"}', "python.requirements"),
+        ('python = {requirements = "a", wheelhouse = "/w"}', "python.wheelhouse"),
+        ('health = {socket = "none", tcp = {}}', "health.socket"),
+        ('health = {socket = "a", exec = {command = ["a"]}}', "health.socket"),
+        ("health.exec = {}", "health.exec.command"),
+        ('metrics = {path = "/", socket = "none"}', "metrics.socket"),
+        ('environment = {STATE_DIRECTORY = "/"}', "environment"),
+    ],
+)
+def test_a_wrong_line_of_what_a_version_needs_is_named(more: str, field: str) -> None:
+    assert refusal(LEAST + more).field == field
+
+
+def test_a_program_without_sockets_cannot_be_asked_over_one() -> None:
+    text = LEAST.replace("handover", "process")
+    for line, field in (("health.tcp = {}", "health.socket"), ('metrics.path = "/"', "metrics.socket")):
+        assert refusal(text + line).field == field
+    assert manifest.parse_toml(text + 'health.exec.command = ["a"]').health is not None
+
+
+def test_the_name_of_the_agent_belongs_to_the_agent() -> None:
+    assert refusal(LEAST.replace('"web"', '"instar-agent"')).field == "name"
+    assert refusal(LEAST.replace("handover", "agent")).field == "driver"
+
+
+@pytest.mark.parametrize(
+    ("version", "comparators", "is_match"),
+    [
+        ("1.5.0", "", True),
+        ("1.5.0", ">=1.2.0,<2.0.0", True),
+        ("2.0.0", ">=1.2.0,<2.0.0", False),
+        ("1.1.9", " >= 1.2.0 , < 2.0.0 ", False),
+        ("2.0.0-rc.1", "<2.0.0", True),
+        ("1.2.0", "1.2.0", True),
+        ("1.2.0", "=1.2.0", True),
+        ("1.2.1", "!=1.2.0", True),
+        ("1.2.0", "!=1.2.0", False),
+        ("1.2.0", "<=1.2.0", True),
+        ("1.2.0", ">1.2.0", False),
+        ("1.2", ">=1.0.0", False),
+        ("1.2.0", "~1.2.0", False),
+    ],
+)
+def test_comparators_let_versions_pass_by_precedence(version: str, comparators: str, is_match: bool) -> None:  # noqa: FBT001  # a column
+    assert semver.matches(version, comparators) is is_match
+
+
+@pytest.mark.parametrize(
+    "text", ["^1.0.0", "==1.0.0", "1.0", ">=1.0.0,", ">=", "*", ">=1.0.0 <2.0.0", ",".join(["1.0.0"] * 17)]
+)
+def test_what_breaks_the_rule_of_comparators_is_none(text: str) -> None:
+    assert semver.parse_comparators(text) is None
 
 
 def test_the_manifest_of_a_release_is_read_from_its_directory(tmp_path: Path) -> None:

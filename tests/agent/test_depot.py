@@ -265,3 +265,90 @@ def test_no_digest_leads_out_of_the_state_directory(tmp_path: Path, digest: str)
 
 def test_free_room_is_what_the_file_system_says(tmp_path: Path) -> None:
     assert 0 < made(tmp_path).free_bytes() <= os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
+
+
+def with_environment(store: depot.Depot, state_dir: Path, digest: str, size_bytes: int, age: int = 0) -> None:
+    """Give a release bytes, an environment, and an age."""
+    hex_digits = layout.hex_of(digest)
+    (store.release_dir(digest) / "data").write_bytes(b"x" * size_bytes)
+    (state_dir / "environments" / hex_digits / "bin").mkdir(parents=True)
+    (state_dir / "environments" / f"{hex_digits}.digest").write_text("sha256:x")
+    os.utime(store.release_dir(digest), (1000 - age, 1000 - age))
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_an_environment_goes_with_its_release(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD, NEW)
+    for digest in (OLD, NEW):
+        with_environment(store, tmp_path, digest, 10)
+    (tmp_path / "environments" / ("d" * 64)).mkdir()
+    (tmp_path / "environments" / ".staging-x").mkdir()
+    store.point_current("web", NEW)
+    assert store.collect(()) == (OLD,)
+    assert names(tmp_path / "environments") == [".staging-x", "b" * 64, "b" * 64 + ".digest"]
+    store.prepare()
+    assert names(tmp_path / "environments") == ["b" * 64, "b" * 64 + ".digest"]
+
+
+def test_what_a_rollback_point_refers_to_stays_until_the_quota_asks_for_it(tmp_path: Path) -> None:
+    made(tmp_path, OLD, NEW, NEWER)
+    free = depot.Depot(layout.Layout(tmp_path, tmp_path))
+    for digest, age in ((OLD, 3), (NEW, 2), (NEWER, 1)):
+        with_environment(free, tmp_path, digest, 100_000, age)
+    free.point_current("web", NEWER)
+    assert free.collect((), [NEW, OLD]) == ()
+    assert list(free.releases()) == [OLD, NEW, NEWER]
+    narrow = depot.Depot(layout.Layout(tmp_path, tmp_path), quota_bytes=250_000)
+    assert narrow.collect((), [NEW, OLD]) == (OLD,)
+    assert list(narrow.releases()) == [NEW, NEWER]
+
+
+def test_room_is_made_from_the_oldest_that_nothing_refers_to(tmp_path: Path) -> None:
+    made(tmp_path, OLD, NEW, NEWER)
+    store = depot.Depot(layout.Layout(tmp_path, tmp_path), quota_bytes=350_000)
+    for digest, age in ((OLD, 3), (NEW, 2), (NEWER, 1)):
+        with_environment(store, tmp_path, digest, 100_000, age)
+    store.point_current("web", NEWER)
+    assert store.make_room(10_000, (), [NEW, OLD]) == ()
+    assert store.make_room(100_000, (), [NEW, OLD]) == (OLD,)
+    assert list(store.releases()) == [NEW, NEWER]
+    with pytest.raises(depot.DepotError) as caught:
+        store.make_room(300_000, (), [NEW])
+    assert caught.value.code == "disk_quota"
+    assert list(store.releases()) == [NEW, NEWER]
+    with pytest.raises(depot.DepotError) as caught:
+        store.make_room(200_000, {NEW}, ())
+    assert caught.value.code == "disk_quota"
+
+
+def test_a_release_that_the_disk_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD)
+    with pytest.raises(depot.DepotError) as caught:
+        store.make_room(1 << 60, ())
+    assert caught.value.code == "disk_full"
+    assert store.has_release(OLD)
+
+
+def test_that_a_component_is_stopped_is_remembered_with_it(tmp_path: Path) -> None:
+    store = made(tmp_path, OLD, NEW)
+    store.point_current("web", OLD)
+    assert not store.is_stopped("web")
+    store.mark_stopped("web")
+    store.mark_stopped("web")
+    store.point_current("web", NEW)
+    assert depot.Depot(layout.Layout(tmp_path, tmp_path)).is_stopped("web")
+    store.clear_stopped("web")
+    store.clear_stopped("web")
+    assert not store.is_stopped("web")
+    store.mark_stopped("web")
+    store.remove_component("web")
+    assert not store.is_stopped("web")
+
+
+def test_others_pass_through_to_releases_and_into_nothing_else(tmp_path: Path) -> None:
+    made(tmp_path)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"components": 0o700, "environments": 0o711, "incoming": 0o700, "releases": 0o711}

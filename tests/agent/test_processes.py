@@ -54,3 +54,32 @@ async def test_events_past_the_bound_push_out_the_oldest(a_node: node.Node, monk
         processes.InstanceState.ACTIVE,
         processes.InstanceState.PREPARED,
     )
+
+
+ECHOES = """
+import json, os, socket
+listener = socket.socket(fileno=int(os.environ["INSTAR_CONTROL_FD"]))
+listener.listen()
+while True:
+    connected, _ = listener.accept()
+    while datagram := connected.recv(16384):
+        asked = json.loads(datagram)
+        said = {"word": asked["word"], **asked.get("body", {})}
+        answer = {"id": asked["id"], "ok": asked["word"] != "module.fail", "error": "as asked", "body": said}
+        connected.send(json.dumps({**answer, "state": "prepared", "protocol": 1}).encode())
+"""
+
+
+async def test_words_for_modules_are_passed_on_with_their_body_and_so_is_the_answer(a_node: node.Node) -> None:
+    keeper = await a_node.attached()
+    spec = a_node.release("1.0.0", source=ECHOES)
+    await node.prepared(keeper, spec)
+    answer = await keeper.say(spec.id, "module.load", node.WORD_TIMEOUT, {"state": {"count": 3}})
+    assert answer.body == {"word": "module.load", "state": {"count": 3}}
+    assert (await keeper.say(spec.id, processes.Word.STATUS, node.WORD_TIMEOUT)).body == {"word": "status"}
+    with refused("instance_refused"):
+        await keeper.say(spec.id, "module.fail", node.WORD_TIMEOUT)
+    with refused("invalid_request"):
+        await keeper.say(spec.id, "load", node.WORD_TIMEOUT)
+    with refused("invalid_request"):
+        await keeper.say(spec.id, "module.load", node.WORD_TIMEOUT, {"state": "x" * (13 << 10)})

@@ -90,9 +90,17 @@ def test_only_what_is_not_yet_committed_holds_the_node(records: journal.Journal)
     known = operations.Operations(records, "boot")
     story = stories.Story().begins()
     write(known, story)
-    assert known.ledger({}, frozenset(), None).holder == "op-1"
+    assert known.ledger({}, frozenset(), frozenset(), None).holder == "op-1"
     assert known.is_changing("web")
     write(known, stories.Story().commits())
-    assert known.ledger({}, frozenset(), None).holder is None
+    assert known.ledger({}, frozenset(), frozenset(), None).holder is None
     assert not known.is_changing("web")
     assert known.latest_to("web", stories.NEW) is not None
+
+
+def test_answers_that_nobody_hears_are_bounded(records: journal.Journal) -> None:
+    known = operations.Operations(records, "boot")
+    for number in range(operations.ANSWERS_MAX + 9):
+        known.answer(operation.status(stories.Story(operation_id=f"op-{number}").state))
+    assert len(known.statuses) == operations.ANSWERS_MAX
+    assert known.statuses[-1].operation_id == f"op-{operations.ANSWERS_MAX + 8}"

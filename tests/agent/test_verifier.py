@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,3 +311,15 @@ def test_a_child_that_is_killed_leaves_a_whole_release_or_none(tmp_path: Path) -
     release = tmp_path / "releases" / hex_digits
     assert not release.exists() or digest.tree_digest(release) == f"sha256:{hex_digits}"
     assert "manifest" in said(tmp_path, hex_digits)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="this host has no strace")
+def test_everything_is_durable_before_the_release_has_its_name_by_one_flush(tmp_path: Path) -> None:
+    files = {**bundles.FILES, **{f"many/{number}": b"x" for number in range(200)}}
+    hex_digits = bundles.put(tmp_path, bundles.bundle(files))
+    traced = tmp_path / "trace"
+    words = ["strace", "-f", "-e", "trace=syncfs,fsync,fdatasync,rename,renameat,renameat2", "-o", str(traced)]
+    subprocess.run([*words, sys.executable, "-m", "agent.verifier", str(tmp_path), hex_digits], check=True)
+    calls = [line.split(None, 1)[1].partition("(")[0] for line in traced.read_text().splitlines() if "(" in line]
+    assert calls[-4:] in (["syncfs", "rename", "rename", "fsync"], ["syncfs", "rename", "renameat2", "fsync"]), calls
+    assert calls.count("syncfs") == 1

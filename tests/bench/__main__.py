@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tests import bench
 from tests.bench import result
 
-_NOT_BENCHMARKS = {"__main__", "result"}
+_NOT_BENCHMARKS = {"__main__", "load", "result"}
 
 
 def names() -> Sequence[str]:

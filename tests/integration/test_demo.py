@@ -44,3 +44,21 @@ async def test_the_demo_s_bad_release_takes_traffic_and_is_undone_by_itself() ->
     assert found["versions"] == {"1.1.0": 2}
     assert found["requests"]["failed"] == 0
     assert found["requests"]["by_version"]["1.2.0"] > 0
+
+
+@pytest.mark.slow
+async def test_the_demo_upgrades_the_agents_themselves_under_load_and_nothing_else_moves() -> None:
+    found = await demo("--nodes", "2", "--self-upgrade")
+
+    assert [one["state"] for one in found["rollouts"]] == ["SUCCEEDED"] * 4
+    first, following = (one["name"].removeprefix("instar-agent-") for one in found["rollouts"][2:])
+    assert following != first
+    assert found["rollout"]["strategy"] == "CANARY"
+    assert found["agents"] == {following: 2}
+    assert found["components_kept_pids"]
+    assert found["keepers_kept_pids"]
+    assert found["versions"] == {"1.1.0": 2}
+    assert found["requests"]["failed"] == 0
+    trace = found["trace"]
+    assert (trace["roots"], trace["orphans"]) == (1, 0)
+    assert trace["nodes"] == ["demo-1", "demo-2"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from agent import depot, journal
 from agent.config import layout, settings
 from agent.core import events, model
+from agent.keeper import digest
 from agent.link import loop as links
 from agent.runner import node
 from tests.simulation import keeper, network
@@ -78,6 +79,10 @@ class Host:
         self.machine.lose_power()
         self.crash_agent()
 
+    async def _tree_digest(self, directory: Path) -> str:
+        """Read a tree here: a child of the simulator would not live in its time."""
+        return digest.tree_digest(directory)
+
     async def _live(self) -> None:
         line = keeper.Keeper(self.machine, self._state_dir)
         link = links.Link(
@@ -92,7 +97,9 @@ class Host:
         try:
             with closing(journal.Journal.open(self._state_dir)) as records:
                 async with asyncio.TaskGroup() as group:
-                    rooms = node.Rooms(config, self.disk, records, line, line.facts(), self.now, Metrics())
+                    rooms = node.Rooms(
+                        config, self.disk, records, line, line.facts(), self.now, Metrics(), self._tree_digest
+                    )
                     self.agent = node.Node(rooms, link, group)
                     await self.agent.start()
         finally:

@@ -257,15 +257,23 @@ class Keeper(processes.Keeper):
         await self._answer()
         self._is_watching = True
 
-    async def listen(self, name: str, address: str, *, backlog: int = 1024) -> None:  # noqa: ARG002 nothing listens here
+    async def listen(self, name: str, address: str, *, backlog: int = 1024) -> str:  # noqa: ARG002 nothing listens here
         await self._answer()
+        return address
 
     async def start(self, spec: processes.InstanceSpec) -> processes.Instance:
         await self._answer()
         return self._host.instances.get(spec.id) or self._host.begin(spec)
 
-    async def say(self, instance_id: str, word: processes.Word, timeout: timedelta) -> processes.Answer:  # noqa: ARG002, ASYNC109 the port's
+    async def say(
+        self,
+        instance_id: str,
+        word: processes.Word | str,
+        timeout: timedelta,  # noqa: ARG002, ASYNC109 the port's
+        body: Mapping[str, object] | None = None,  # noqa: ARG002 the port's
+    ) -> processes.Answer:
         await self._answer()
+        word = processes.Word(word)
         seen = self._host.instances.get(instance_id)
         if seen is None:
             raise processes.KeeperError("unknown_instance", f"cannot say {word.value}: {instance_id} is unknown")
@@ -281,7 +289,7 @@ class Keeper(processes.Keeper):
         allowed = {
             processes.Word.ACTIVATE: (S.PREPARED, S.ACTIVE),
             processes.Word.PAUSE: (S.PREPARED, S.ACTIVE, S.PAUSED),
-            processes.Word.RESUME: (S.PAUSED, S.ACTIVE),
+            processes.Word.RESUME: (S.PAUSED, S.ACTIVE, S.DRAINING),
         }
         if word in allowed and seen.state not in allowed[word]:
             raise processes.KeeperError("instance_refused", f"cannot {word.value} while {seen.state.value}")
@@ -295,6 +303,8 @@ class Keeper(processes.Keeper):
                     self._host.drain(seen.id)
             case processes.Word.HELLO | processes.Word.STATUS:
                 pass
+            case processes.Word.PARK:
+                raise processes.KeeperError("instance_refused", "cannot park: nothing is restarted here")
 
     async def mark(
         self, operation_id: str, new_instance_id: str, old_instance_id: str | None, deadline: timedelta
@@ -346,6 +356,12 @@ class Keeper(processes.Keeper):
         return processes.Inspection(
             tuple(host.instances.values()), tuple(host.marks.values()), tuple(host.outcomes.values())
         )
+
+    async def log(self, instance_id: str, max_bytes: int) -> str:  # noqa: ARG002 nobody writes here
+        await self._answer()
+        if instance_id not in self._host.instances:
+            raise processes.KeeperError("unknown_instance", f"cannot read the log of {instance_id}: it is unknown")
+        return ""
 
     async def verify(self, digest: str) -> processes.Verdict:
         await self._answer()

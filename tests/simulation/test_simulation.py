@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from agent import depot
+from agent.depot import pointers
 from controller.core import gate, model
 from tests.simulation import world
 
@@ -51,10 +52,10 @@ def test_a_node_that_brings_nothing_up_after_a_power_cut_is_found_out(monkeypatc
 
 
 def test_a_disk_that_collects_what_is_pointed_at_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(self: depot.Depot, keep: object) -> tuple[str, ...]:
-        del keep
-        for pointers in self.components().values():
-            depot._remove(self.release_dir(pointers.permanent))
+    def forgetful(self: depot.Depot, keep: object, retain: object) -> tuple[str, ...]:
+        del keep, retain
+        for both in self.components().values():
+            pointers.remove(self.release_dir(both.permanent))
         return ()
 
     outcomes = _planted(monkeypatch, "agent.depot.Depot.collect", forgetful)

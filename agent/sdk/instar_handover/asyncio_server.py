@@ -12,28 +12,34 @@
 
     asyncio.run(asyncio_server.serve(on_connection, prepare=load_everything))
 
-Rules kept here: only the state ACTIVE accepts, and no listener is ever closed to stop accepting, for other instances
-share it; a connection counts from the moment it is accepted; a drain announces the end (`should_close`), closes what is
-idle after a grace time, waits for the rest and then returns, so that the program ends by itself; the private probe
-listener is served from prepared until exit and counts for nothing; SIGTERM and SIGINT drain. Left out: HTTP, TLS.
+Rules kept here: the connection is closed when the handler returns, with everything written; TLS is set up after the
+accept, and the private probe listener stays without it. Left out: HTTP.
 """
 
 import asyncio
-import os
-import signal
-import socket
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
-from instar_handover import connection, control, gate, inheritance, machine, wire
+from instar_handover import connection, control, instance, service
 
-IDLE_GRACE_SECONDS = 1.0  # closing idle connections at once lost 10 of 38,400 requests; after 1 s it lost none
-SWEEP_SECONDS = 0.05  # how late a quiet connection may be found while draining
+READ_LIMIT_BYTES = 64 * 1024  # asyncio's own default for a StreamReader
+HANDSHAKE_SECONDS = 10.0  # a client that connects and never speaks TLS may hold a drain up for so long
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter, connection.Connection], Awaitable[None]]
 Prepare = Callable[[], Awaitable[None]]
 
 
-async def serve(on_connection: Handler, *, prepare: Prepare | None = None, address: str = "127.0.0.1:8080") -> None:
+async def serve(
+    on_connection: Handler,
+    *,
+    prepare: Prepare | None = None,
+    address: str = "127.0.0.1:8080",
+    ssl: ssl.SSLContext | None = None,
+    workers: int = 1,
+    words: Mapping[str, control.Answerer] = MappingProxyType({}),
+) -> None:
     """Serve until drained; under a keeper on the sockets that it passes, by hand on `address`.
 
     Args:
@@ -41,132 +47,81 @@ async def serve(on_connection: Handler, *, prepare: Prepare | None = None, addre
             `connection.begin()` and `connection.end()` and makes an answer the last one when `connection.should_close`.
         prepare: Awaited before the instance says that it is prepared; what it raises ends the program.
         address: "127.0.0.1:8080", "[::1]:8080" or "unix:/path"; used only without a keeper.
+        ssl: Of the server side; None for plain connections.
+        workers: Processes that serve; with more than one the program is started again for each, and comes here again.
+        words: Who answers what the agent asks beside the hand-over, as `{"module": host.answer}`; for one process only.
 
     Raises:
         inheritance.InheritanceError: The environment promises sockets that this process cannot take.
+        parent.WorkersError: A worker ended before all were prepared, or all have ended.
     """
-    inherited = inheritance.take(os.environ)
-    async with asyncio.TaskGroup() as tasks:
-        if inherited is None:
-            service = _Service(on_connection, tasks, [inheritance.Listener("", inheritance.listen(address))])
-        else:
-            service = _Service(on_connection, tasks, inherited.listeners)
-            service.answer_keeper(inherited)
-        preparing = tasks.create_task(service.prepare(prepare, is_alone=inherited is None), name="prepare")
-        await service.finished.wait()
-        preparing.cancel()
-        service.close()
+    await instance.run(lambda: Streams(on_connection, prepare, ssl, words), address, workers)
 
 
-class _Service:
-    """One instance: its state, its gates, its connections."""
+class Streams(service.Front):
+    """Connections as pairs of streams."""
 
-    def __init__(self, handler: Handler, tasks: asyncio.TaskGroup, listeners: Sequence[inheritance.Listener]) -> None:
-        self.finished = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        handler: Handler,
+        prepare: Prepare | None,
+        context: ssl.SSLContext | None,
+        words: Mapping[str, control.Answerer],
+    ) -> None:
+        super().__init__()
+        self.words = words
         self._handler = handler
-        self._tasks = tasks
-        self._gates = [gate.Gate(listener, self._on_accept) for listener in listeners]
-        self._listeners = listeners
-        self._probe_gate: gate.Gate | None = None
-        self._control: control.Control | None = None
-        self._state = machine.State.STARTING
-        self._counters = connection.Counters()
-        self._connections: set[connection.Connection] = set()
-        self._probe_tasks: set[asyncio.Task[None]] = set()
-        self._draining_since = 0.0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_signal)
+        self._prepare = prepare
+        self._context = context
 
-    def answer_keeper(self, inherited: inheritance.Inheritance) -> None:
-        probe = inheritance.Listener(inheritance.PROBE_NAME, inherited.probe)
-        self._probe_gate = gate.Gate(probe, self._on_probe)
-        self._control = control.Control(inherited.control, self, self._listeners)
+    async def prepare(self) -> None:
+        """Do what the component prepares."""
+        if self._prepare is not None:
+            await self._prepare()
 
-    async def prepare(self, prepare: Prepare | None, *, is_alone: bool) -> None:
-        if prepare is not None:
-            await prepare()
-        if self._state is not machine.State.STARTING:  # told to drain meanwhile
-            return
-        self.move(machine.Event.READY)
-        if is_alone:
-            self.move(machine.Event.ACTIVATE)
-
-    def status(self) -> wire.Status:
-        return wire.Status(self._state, self._counters.served, self._counters.in_flight, len(self._connections))
-
-    def move(self, event: machine.Event) -> None:
-        state, was = machine.step(self._state, event), self._state
-        if state is was:
-            return
-        self._state = state
-        for each in self._gates:
-            if state is machine.State.ACTIVE:
-                each.open()
-            else:
-                each.shut()
-        self._enter(state)
-
-    def close(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.remove_signal_handler(number)
-        if self._probe_gate is not None:
-            self._probe_gate.shut()
-        if self._control is not None:
-            self._control.close()
-        for task in self._probe_tasks:
-            task.cancel()
-
-    def _enter(self, state: machine.State) -> None:
-        if state is machine.State.PREPARED:
-            if self._probe_gate is not None:
-                self._probe_gate.open()
-            self._notify("prepared")
-        elif state is machine.State.DRAINING:
-            self._draining_since = self._loop.time()
-            self._loop.call_soon(self._sweep)
-        elif state is machine.State.DRAINED:
-            self._notify("drained")
-            self.finished.set()
-
-    def _sweep(self) -> None:
-        if self._state is not machine.State.DRAINING:  # resumed: the drain is over
-            return
-        if not self._connections:
-            self.move(machine.Event.EMPTIED)
-            return
-        now = self._loop.time()
-        for each in self._connections:
-            each.close_if_idle(now, self._draining_since, IDLE_GRACE_SECONDS)
-        self._loop.call_later(SWEEP_SECONDS, self._sweep)
-
-    def _on_accept(self, accepted: socket.socket, listener: str) -> None:
-        made = connection.Connection(accepted, listener, self._counters, self._is_closing, is_probe=False)
-        self._connections.add(made)
-        task = self._tasks.create_task(self._attend(made), name=f"connection on {listener}")
-        task.add_done_callback(lambda _: self._connections.discard(made))
-
-    def _on_probe(self, accepted: socket.socket, listener: str) -> None:
-        counters = connection.Counters()
-        made = connection.Connection(accepted, listener, counters, self._is_closing, is_probe=True)
-        task = self._tasks.create_task(self._attend(made), name="probe")
-        self._probe_tasks.add(task)
-        task.add_done_callback(self._probe_tasks.discard)
-
-    def _is_closing(self) -> bool:
-        return self._state is not machine.State.ACTIVE
-
-    async def _attend(self, made: connection.Connection) -> None:
+    async def attend(self, made: connection.Connection) -> None:
+        """Run the component's handler and close the connection after it, with everything written."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=READ_LIMIT_BYTES, loop=loop)
+        protocol = _Protocol(reader, made)
+        writer: asyncio.StreamWriter | None = None
         try:
-            await made.attend(self._handler)
-        except Exception as error:  # noqa: BLE001  # one broken connection must not end the others in the group
-            context = {"message": f"cannot go on with a connection on {made.listener}", "exception": error}
-            self._loop.call_exception_handler(context)
+            # A client that leaves, or speaks no TLS, is nobody's fault.
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+                writer = asyncio.StreamWriter(await self._set_up(made, protocol), protocol, reader, loop)
+                await self._handler(reader, writer, made)
+        finally:
+            made.forget_request()
+            await _close(made, writer)
 
-    def _on_signal(self) -> None:
-        if self._state is not machine.State.DRAINED:
-            self.move(machine.Event.DRAIN)
+    async def _set_up(self, made: connection.Connection, protocol: asyncio.Protocol) -> asyncio.Transport:
+        context, seconds = (
+            (None, None) if made.is_probe or self._context is None else (self._context, HANDSHAKE_SECONDS)
+        )
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: protocol, made.socket, ssl=context, ssl_handshake_timeout=seconds
+        )
+        made.attach(transport)
+        return transport
 
-    def _notify(self, word: str) -> None:
-        if self._control is not None:
-            self._control.notify(word)
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """A stream protocol that says when bytes arrive."""
+
+    def __init__(self, reader: asyncio.StreamReader, made: connection.Connection) -> None:
+        super().__init__(reader)
+        self._made = made
+
+    def data_received(self, data: bytes) -> None:
+        """Note the bytes before the reader has them."""
+        self._made.note_bytes()
+        super().data_received(data)
+
+
+async def _close(made: connection.Connection, writer: asyncio.StreamWriter | None) -> None:
+    if writer is None:
+        made.socket.close()
+        return
+    made.hang_up()
+    with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
+        await writer.wait_closed()

@@ -1,13 +1,32 @@
-"""The demo's releases as bundle source trees: a service and the manifest that says how it is run and probed."""
+"""The demo's releases as bundle source trees: a service and the manifest that says how it is run and probed.
+
+Left out: releases of the agent (`agent_bundles`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Protocol
 
 COMPONENT = "web"
 SOCKET = "http"
+
+
+class Publishable(Protocol):
+    """One version of a component, of which a bundle can be made."""
+
+    @property
+    def component(self) -> str:
+        """Name of the component."""
+
+    @property
+    def version(self) -> str:
+        """SemVer."""
+
+    def write(self, folder: Path) -> None:
+        """Make a folder that `instar release build` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +39,18 @@ class Source:
 
     version: str
     unhealthy_after_seconds: float | None = None
+
+    @property
+    def component(self) -> str:
+        """Name of the service."""
+        return COMPONENT
+
+    def write(self, folder: Path) -> None:
+        """Make a folder that `instar release build` takes."""
+        folder.mkdir(parents=True)
+        service = resources.files("controller.cli.demo.service").joinpath("service.py").read_text(encoding="utf-8")
+        (folder / "service.py").write_text(service, encoding="utf-8")
+        (folder / "instar.toml").write_text(manifest(self), encoding="utf-8")
 
 
 FIRST = Source("1.0.0")
@@ -63,11 +94,3 @@ def manifest(source: Source) -> str:
     seconds = source.unhealthy_after_seconds
     environment = "" if seconds is None else f'WEB_UNHEALTHY_AFTER_SECONDS = "{seconds}"\n'
     return _MANIFEST.format(component=COMPONENT, version=source.version, environment=environment, socket=SOCKET)
-
-
-def write(source: Source, folder: Path) -> None:
-    """Make a folder that `instar release build` takes."""
-    folder.mkdir(parents=True)
-    service = resources.files("controller.cli.demo.service").joinpath("service.py").read_text(encoding="utf-8")
-    (folder / "service.py").write_text(service, encoding="utf-8")
-    (folder / "instar.toml").write_text(manifest(source), encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli import options, upgrade_commands
+from controller.cli import asking, options
 
 if TYPE_CHECKING:
     from controller.cli.demo import report
@@ -22,11 +22,12 @@ NODES_MAX = 50  # more than that, on one machine, measures the machine
 
 def demo(
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="Number of nodes.")] = 5,
-    strategy: Annotated[
-        upgrade_commands.Strategy, typer.Option(help="How the fleet changes.")
-    ] = upgrade_commands.Strategy.CANARY,
+    strategy: Annotated[asking.Strategy, typer.Option(help="How the fleet changes.")] = asking.Strategy.CANARY,
     *,
     bad: Annotated[bool, typer.Option("--bad", help="Go on to a release that has to be undone.")] = False,
+    self_upgrade: Annotated[
+        bool, typer.Option("--self-upgrade", help="Go on to two releases of the agent itself.")
+    ] = False,
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Upgrade a live service under load, on this machine: controller, agents and service as separate processes."""
@@ -37,6 +38,7 @@ def demo(
         nodes=nodes,
         strategy=rollout_pb2.Strategy.Value(f"STRATEGY_{strategy.name}"),
         is_bad=bad,
+        is_self_upgrade=self_upgrade,
     )
     began_seconds = time.monotonic()
 

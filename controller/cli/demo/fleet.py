@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from controller.cli import connection, failures
-from controller.cli.demo import api, bundles, process
+from controller.cli.demo import api, bundles, keeper_socket, process
 from controller.config import settings
 
 READY_SECONDS = 30.0  # for a controller or an agent to come up on a busy machine
@@ -91,11 +91,11 @@ class Controller:
         what = "run instar " + " ".join(arguments)
         return await process.run(what, [process.script("instar"), *arguments], environment=self._environment())
 
-    async def publish(self, source: bundles.Source) -> None:
-        """Write, build and publish a version of the demo's service."""
-        tree = self._folder / f"{bundles.COMPONENT}-{source.version}"
-        bundle = self._folder / f"{bundles.COMPONENT}-{source.version}.tar"
-        bundles.write(source, tree)
+    async def publish(self, source: bundles.Publishable) -> None:
+        """Write, build and publish a version of a component."""
+        tree = self._folder / f"{source.component}-{source.version}"
+        bundle = tree.with_name(f"{tree.name}.tar")
+        source.write(tree)
         await self.instar("release", "build", str(tree), "-o", str(bundle))
         await self.instar("release", "publish", str(bundle))
 
@@ -189,16 +189,27 @@ class Node:
         await self._process.stop()
         self._kill_instances()
 
+    async def look(self) -> keeper_socket.Seen:
+        """What runs on it, by its keeper's word.
+
+        Raises:
+            process.ProcessError: The keeper does not answer.
+        """
+        try:
+            return await keeper_socket.look(self._socket)
+        except OSError as error:
+            raise self.keeper.failure(f"ask the keeper of {self.id}: {error}") from error
+
     async def _shutdown(self) -> None:
         """Ask the keeper to stop what it keeps and to end."""
-        request = {"id": 1, "do": "shutdown", "components": "stop"}
-        with contextlib.suppress(OSError, TimeoutError):
+        with contextlib.suppress(OSError):
             async with asyncio.timeout(process.STOP_SECONDS):
-                reader, writer = await asyncio.open_unix_connection(self.run_dir / "keeper.sock")
-                writer.write(json.dumps(request).encode() + b"\n")
-                await reader.read()  # until the keeper is gone
-                writer.close()
+                await keeper_socket.shut_down(self._socket)
                 await self.keeper.ended()
+
+    @property
+    def _socket(self) -> Path:
+        return self.run_dir / "keeper.sock"
 
     def _kill_instances(self) -> None:
         """End what a keeper that was killed has left behind; its notes say what that is."""

@@ -11,33 +11,79 @@ from instar.v1 import operation_pb2, rollout_pb2
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A rollout that has ended, and the state that it should have ended in."""
+
+    rollout: rollout_pb2.Rollout
+    expected: rollout_pb2.RolloutState.ValueType
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether it is as it should be."""
+        return self.rollout.state == self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """What became of agents, keepers and services when the agents were upgraded.
+
+    Args:
+        versions: Number of nodes by the version that their agent tells of itself.
+        component_versions: Number of nodes by the version of the agent as a component.
+        late_keepers: Nodes whose keeper has not become the one of the agent's release.
+        moved_keepers: Nodes whose keeper has another process id than before.
+        moved_services: Nodes whose services have other process ids than before.
+    """
+
+    expected_version: str
+    versions: Mapping[str, int]
+    component_versions: Mapping[str, int]
+    late_keepers: Sequence[str]
+    moved_keepers: Sequence[str]
+    moved_services: Sequence[str]
+
+    def claims(self, nodes: int) -> Mapping[str, bool]:
+        """What should have held of so many nodes, each as the sentence to say where it did not."""
+        expected = {self.expected_version: nodes}
+        return {
+            f"agents are {dict(self.versions)}, not {self.expected_version} alone": self.versions == expected,
+            f"the agent as a component is {dict(self.component_versions)}, not {self.expected_version} alone": (
+                self.component_versions == expected
+            ),
+            f"services have other process ids on {self.moved_services}": not self.moved_services,
+            f"keepers have other process ids on {self.moved_keepers}": not self.moved_keepers,
+            f"keepers have not followed their agents on {self.late_keepers}": not self.late_keepers,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What one run found.
 
     Args:
         rollouts: In the order in which they were asked for; the install is the first.
-        expected_states: The state that each of them should have ended in.
-        expected_version: The version that every node should run at the end.
+        expected_version: The version of the service that every node should run at the end.
         versions: Number of nodes by the version that they run, by their own word.
-        trace: Spans of the upgrade to 1.1.0.
+        trace: Spans of the last upgrade that should succeed.
+        agents: None where they were not upgraded.
     """
 
-    rollouts: Sequence[rollout_pb2.Rollout]
-    expected_states: Sequence[rollout_pb2.RolloutState.ValueType]
+    rollouts: Sequence[Ended]
     node_ids: frozenset[str]
     expected_version: str
     versions: Mapping[str, int]
     requests: figures.Figures
     trace: receiver.Trace
+    agents: Agents | None
     seconds: float
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Each thing that should have held and did not, as a sentence."""
         wrong_states = [
-            f"rollout {rollout.name} ended {_state(rollout.state)}, not {_state(expected)}"
-            for rollout, expected in zip(self.rollouts, self.expected_states, strict=True)
-            if rollout.state != expected
+            f"rollout {ended.rollout.name} ended {_state(ended.rollout.state)}, not {_state(ended.expected)}"
+            for ended in self.rollouts
+            if not ended.is_as_expected
         ]
         claims = {
             f"nodes run {dict(self.versions)}, not {self.expected_version} alone": (
@@ -50,6 +96,7 @@ class Report:
             f"the trace lacks nodes {sorted(self.node_ids - self.trace.node_ids)}": (
                 self.node_ids <= self.trace.node_ids
             ),
+            **(self.agents.claims(len(self.node_ids)) if self.agents else {}),
         }
         return (*wrong_states, *(text for text, held in claims.items() if not held))
 
@@ -57,10 +104,11 @@ class Report:
         """One JSON document."""
         return json.dumps(
             {
-                "rollouts": [_rollout(rollout) for rollout in self.rollouts],
-                "rollout": _rollout(self.rollouts[-1]),
+                "rollouts": [_rollout(ended.rollout) for ended in self.rollouts],
+                "rollout": _rollout(self.rollouts[-1].rollout),
                 "nodes": len(self.node_ids),
                 "versions": dict(self.versions),
+                **(_agents(self.agents) if self.agents else {}),
                 "requests": {
                     "total": self.requests.total,
                     "failed": self.requests.failed,
@@ -85,11 +133,11 @@ class Report:
     def as_text(self) -> str:
         """A few lines for people."""
         requests, trace = self.requests, self.trace
-        versions = ", ".join(f"{number} on {version}" for version, number in self.versions.items())
         answers = ", ".join(f"{version}: {number}" for version, number in requests.by_version.items())
         lines = [
-            *(f"{rollout.name:<12} {_state(rollout.state)}" for rollout in self.rollouts),
-            f"nodes        {versions}",
+            *(f"rollout      {ended.rollout.name} {_state(ended.rollout.state)}" for ended in self.rollouts),
+            f"nodes        {_numbers(self.versions)}",
+            *(_agent_lines(self.agents) if self.agents else ()),
             f"requests     {requests.total}, {requests.failed} failed",
             f"in the swap  {requests.during_swap} requests between activate and drained",
             f"answered by  {answers}",
@@ -110,6 +158,29 @@ def progress(rollout: rollout_pb2.Rollout) -> str:
         f"{done} of {len(rollout.changes)} nodes done"
     )
     return f"{line}: {rollout.message}" if rollout.message else line
+
+
+def _agents(agents: Agents) -> Mapping[str, Mapping[str, int] | bool]:
+    return {
+        "agents": dict(agents.versions),
+        "components_kept_pids": not agents.moved_services,
+        "keepers_kept_pids": not agents.moved_keepers,
+    }
+
+
+def _agent_lines(agents: Agents) -> Sequence[str]:
+    return (
+        f"agents       {_numbers(agents.versions)}",
+        f"process ids  services {_kept(agents.moved_services)}, keepers {_kept(agents.moved_keepers)}",
+    )
+
+
+def _kept(moved: Sequence[str]) -> str:
+    return f"moved on {', '.join(moved)}" if moved else "kept theirs"
+
+
+def _numbers(versions: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} on {version}" for version, number in versions.items())
 
 
 def _rollout(rollout: rollout_pb2.Rollout) -> Mapping[str, str | int]:

@@ -6,15 +6,22 @@ Left out: how any of this changes (`rollout`), how it is stored (`controller.sto
 """
 
 from controller.core.model.fleet import (
+    DRIFT,
+    JOURNAL_FAILED,
+    Condition,
     InstalledComponent,
     Instance,
     Metric,
+    Migration,
     Node,
     NodeHello,
     NodeReport,
     OperationStatus,
     Release,
+    Requirement,
+    StateSchema,
     StepRecord,
+    hindrance,
 )
 from controller.core.model.plan import (
     CanaryParameters,
@@ -49,12 +56,15 @@ from controller.core.model.words import (
 )
 
 __all__ = [
+    "DRIFT",
+    "JOURNAL_FAILED",
     "TERMINAL_ROLLOUT_STATES",
     "CanaryParameters",
     "Change",
     "ChangeKey",
     "ChangeKind",
     "ComponentName",
+    "Condition",
     "Digest",
     "Fault",
     "Gate",
@@ -64,6 +74,7 @@ __all__ = [
     "InstanceState",
     "Method",
     "Metric",
+    "Migration",
     "Node",
     "NodeHello",
     "NodeId",
@@ -75,14 +86,17 @@ __all__ = [
     "Policy",
     "Progress",
     "Release",
+    "Requirement",
     "Rollout",
     "RolloutId",
     "RolloutState",
     "SessionId",
+    "StateSchema",
     "Step",
     "StepRecord",
     "Strategy",
     "Tally",
     "UpgradeRequest",
     "Wave",
+    "hindrance",
 ]

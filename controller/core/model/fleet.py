@@ -5,7 +5,7 @@ What a node runs comes from its own reports and from nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -15,11 +15,44 @@ from controller.core.model.words import (
     Fault,
     Health,
     InstanceState,
+    Method,
     NodeId,
     OperationId,
     OperationState,
     Step,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A way from one schema of a state to another; backwards where the second is the lower one."""
+
+    from_schema: int
+    to_schema: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateSchema:
+    """What a component keeps over its versions.
+
+    Args:
+        schema: The one that this version writes, from 1.
+        reads: Older ones that it reads and writes as they are.
+        has_snapshot: A rollback point holds a copy.
+    """
+
+    schema: int
+    reads: tuple[int, ...] = ()
+    has_snapshot: bool = False
+    migrations: tuple[Migration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Another component that must be on the node; ``versions`` are comparators of SemVer, empty for any."""
+
+    component: ComponentName
+    versions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +65,9 @@ class Release:
         driver: Name of the driver that upgrades it.
         manifest_json: The manifest as proto JSON; opaque here, shown by the API.
         publisher: Who published it.
+        methods: Those that the release itself allows; which of them a node can do is its driver's to say.
+        state: None where it keeps none.
+        hot_swap_from: Comparators of SemVer that the version before must pass for a hot swap; empty for all.
     """
 
     component: ComponentName
@@ -42,17 +78,26 @@ class Release:
     manifest_json: str
     published_at: datetime
     publisher: str
+    methods: frozenset[Method] = frozenset(Method)
+    state: StateSchema | None = None
+    hot_swap_from: str = ""
+    requirements: tuple[Requirement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running process group of a component, as reported."""
+    """One running process group of a component, as reported.
+
+    Args:
+        restarts: How often it was started again after it ended by itself.
+    """
 
     id: str
     digest: Digest
     pid: int
     state: InstanceState
     served: int
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +106,7 @@ class InstalledComponent:
 
     Args:
         healthy_for: Time without a break for which the current version has been healthy, by the agent's clock.
+        is_stopped: Somebody has stopped it on purpose.
     """
 
     name: ComponentName
@@ -70,6 +116,27 @@ class InstalledComponent:
     health: Health
     healthy_for: timedelta
     instances: tuple[Instance, ...] = ()
+    is_stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that is wrong with a node, as it said.
+
+    Args:
+        code: Stable, in snake_case; those that decide anything here are the constants below, all are shown.
+        component: Empty for the whole node.
+        since: On the agent's clock.
+    """
+
+    code: str
+    component: str
+    message: str
+    since: datetime
+
+
+JOURNAL_FAILED = "journal_failed"  # the node cannot make anything durable: it would refuse whatever it were asked
+DRIFT = "drift"  # what runs, or its files, is not what was last committed there
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +148,7 @@ class Node:
         last_seen_at: None until the agent has spoken since the store was made.
         operation_id: The operation that holds the node, from ASSIGNED to COMMIT; None when it is free.
         bad_digests: Digests that the node left for cause, with the reason; it is not offered them again (G9).
+        conditions: What is wrong with it, as it last said.
     """
 
     id: NodeId
@@ -93,6 +161,16 @@ class Node:
     components: Mapping[ComponentName, InstalledComponent]
     operation_id: OperationId | None = None
     bad_digests: Mapping[Digest, str] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
+
+    def has_drifted(self, component: ComponentName) -> bool:
+        """Tell whether what the node runs of a component is not what was last committed there."""
+        return any(each.code == DRIFT and each.component == component for each in self.conditions)
+
+
+def hindrance(conditions: Iterable[Condition]) -> Condition | None:
+    """Find the condition for which a node is unavailable: it is given no operation until it says that it is over."""
+    return next((each for each in conditions if each.code == JOURNAL_FAILED), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +217,11 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What one message of an agent said; absent is unchanged, unless ``is_full``."""
+    """What one message of an agent said; absent is unchanged, unless ``is_full``.
+
+    Args:
+        conditions: Everything that is wrong; None where that has not changed.
+    """
 
     metrics: tuple[Metric, ...] = ()
     components: tuple[InstalledComponent, ...] = ()
@@ -147,6 +229,7 @@ class NodeReport:
     operations: tuple[OperationStatus, ...] = ()
     steps: tuple[StepRecord, ...] = ()
     is_full: bool = False
+    conditions: tuple[Condition, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class Policy:
         max_failures: Nodes that may fail before the rollout reverts.
         soak_duration: Time between SWITCH and COMMIT.
         soak_requests_min: Requests that the new instance must have answered in the soak.
+        restart_allowed: A change that cannot be a hot swap may be a restart; else it is refused when it is planned.
+        discard_writes: Going back to an older state schema may drop what was written since the rollback point.
     """
 
     max_parallel: int = 0
@@ -46,6 +48,8 @@ class Policy:
     max_failures: int = 0
     soak_duration: timedelta = timedelta(seconds=5)
     soak_requests_min: int = 0
+    restart_allowed: bool = False
+    discard_writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,10 @@ class UpgradeRequest:
     Args:
         selector: Kubernetes label selector; empty for all nodes.
         parameters: Those of the strategy; None where it has none.
+        target_version: Empty where a kind is asked for.
         install: True when nodes that lack the component shall get it.
         name: For people; never empty once accepted.
+        kind: REMOVE, START, STOP or RESTART of what is installed; None for the target version.
     """
 
     component: ComponentName
@@ -74,11 +80,22 @@ class UpgradeRequest:
     policy: Policy = field(default_factory=Policy)
     install: bool = False
     name: str = ""
+    kind: ChangeKind | None = None
+
+    @property
+    def purpose(self) -> str:
+        """What is asked of the component, in a word: the target version, or the kind."""
+        return self.target_version if self.kind is None else self.kind.value.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One component on one node; `from_*` is empty for INSTALL, `to_*` for REMOVE."""
+    """One component on one node; `from_*` is empty for INSTALL, `to_*` for REMOVE; START, STOP and RESTART keep them.
+
+    Args:
+        method: Also that of what undoes it.
+        no_way_back: Why it could not be undone once it is committed, in a sentence; empty where it can.
+    """
 
     node_id: NodeId
     component: ComponentName
@@ -88,6 +105,7 @@ class Change:
     from_digest: Digest
     to_version: str
     to_digest: Digest
+    no_way_back: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +164,8 @@ class Progress:
         committed_at: When its COMMIT was heard of.
         deadline_at: Instant after which the present state is judged; stored, never re-armed by a restart.
         is_judgeable: False between a controller's absence and the node's fresh report (G8).
-        is_touched: True once an operation of the change has been committed: a revert has to take it back.
+        is_touched: True once an operation of the change has been committed: a revert has to take it back. Never of
+            a RESTART, which leaves nothing to take back.
         is_proven: True once the node has shown the wanted digest, healthy for long enough, under the latest
             operation (G7); done means PERMANENT and proven.
     """

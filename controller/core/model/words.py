@@ -23,11 +23,17 @@ class Method(Enum):
 
 @unique
 class ChangeKind(Enum):
-    """What a change does to a component on a node; undoing an INSTALL is a REMOVE."""
+    """What a change does to a component on a node; the last three leave its version.
+
+    Undoing an INSTALL is a REMOVE and the other way round, as with START and STOP; of a RESTART nothing is undone.
+    """
 
     INSTALL = "INSTALL"
     UPGRADE = "UPGRADE"
     REMOVE = "REMOVE"
+    START = "START"
+    STOP = "STOP"
+    RESTART = "RESTART"
 
 
 @unique

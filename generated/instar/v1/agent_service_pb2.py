@@ -28,7 +28,7 @@ from instar.v1 import node_pb2 as instar_dot_v1_dot_node__pb2
 from instar.v1 import operation_pb2 as instar_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinstar/v1/agent_service.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14instar/v1/node.proto\x1a\x19instar/v1/operation.proto\"{\n\x0e\x43onnectRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x05hello\x18\x02 \x01(\x0b\x32\x10.instar.v1.HelloH\x00\x12)\n\theartbeat\x18\x03 \x01(\x0b\x32\x14.instar.v1.HeartbeatH\x00\x42\t\n\x07message\"\xce\x02\n\x0f\x43onnectResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.instar.v1.WelcomeH\x00\x12\x35\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\x1a.instar.v1.AcknowledgementH\x00\x12;\n\x13\x66ull_report_request\x18\x03 \x01(\x0b\x32\x1c.instar.v1.FullReportRequestH\x00\x12#\n\x06\x61ssign\x18\x04 \x01(\x0b\x32\x11.instar.v1.AssignH\x00\x12%\n\x07proceed\x18\x05 \x01(\x0b\x32\x12.instar.v1.ProceedH\x00\x12#\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x11.instar.v1.CancelH\x00\x12$\n\x07go_away\x18\x07 \x01(\x0b\x32\x11.instar.v1.GoAwayH\x00\x42\t\n\x07message\"\xa0\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x16\n\x0einstance_token\x18\x03 \x01(\t\x12\x19\n\x11protocol_versions\x18\x04 \x03(\r\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x15\n\rhighest_fence\x18\x07 \x01(\x04\x12,\n\x06labels\x18\x08 \x03(\x0b\x32\x1c.instar.v1.Hello.LabelsEntry\x12!\n\x06report\x18\t \x01(\x0b\x32\x11.instar.v1.Report\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb9\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1a\n\x12session_generation\x18\x02 \x01(\x04\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x33\n\x10heartbeat_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\tHeartbeat\x12!\n\x06report\x18\x01 \x01(\x0b\x32\x11.instar.v1.Report\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12-\n\tsend_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb2\x01\n\x06Report\x12\"\n\x07metrics\x18\x01 \x03(\x0b\x32\x11.instar.v1.Metric\x12.\n\ncomponents\x18\x02 \x03(\x0b\x32\x1a.instar.v1.ComponentStatus\x12.\n\noperations\x18\x03 \x03(\x0b\x32\x1a.instar.v1.OperationStatus\x12$\n\x05steps\x18\x04 \x03(\x0b\x32\x15.instar.v1.StepRecord\"\xbd\x01\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x32\n\x0e\x65\x63ho_send_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10heartbeat_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x11\x46ullReportRequest\x12\x19\n\x11\x65xpected_sequence\x18\x01 \x01(\x04\"\xa6\x04\n\x06\x41ssign\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x11\n\tcomponent\x18\x04 \x01(\t\x12#\n\x04kind\x18\x05 \x01(\x0e\x32\x15.instar.v1.ChangeKind\x12!\n\x06method\x18\x06 \x01(\x0e\x32\x11.instar.v1.Method\x12\x13\n\x0b\x66rom_digest\x18\x07 \x01(\t\x12\x11\n\tto_digest\x18\x08 \x01(\t\x12\x12\n\nto_version\x18\t \x01(\t\x12$\n\x0bhold_before\x18\n \x01(\x0e\x32\x0f.instar.v1.Step\x12,\n\x08start_by\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64\x65\x61\x64line\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rsoak_duration\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11soak_requests_min\x18\x0e \x01(\x04\x12\x37\n\x14min_healthy_duration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10healthy_deadline\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x11 \x01(\t\".\n\x07Proceed\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\"=\n\x06\x43\x61ncel\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x06GoAway\x12\x33\n\x10reconnect_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"6\n\x10ReadBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x32\x9b\x01\n\x0c\x41gentService\x12\x44\n\x07\x43onnect\x12\x19.instar.v1.ConnectRequest\x1a\x1a.instar.v1.ConnectResponse(\x01\x30\x01\x12\x45\n\x08ReadBlob\x12\x1a.instar.v1.ReadBlobRequest\x1a\x1b.instar.v1.ReadBlobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinstar/v1/agent_service.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14instar/v1/node.proto\x1a\x19instar/v1/operation.proto\"\xa3\x01\n\x0e\x43onnectRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12!\n\x05hello\x18\x02 \x01(\x0b\x32\x10.instar.v1.HelloH\x00\x12)\n\theartbeat\x18\x03 \x01(\x0b\x32\x14.instar.v1.HeartbeatH\x00\x12&\n\x08log_text\x18\x04 \x01(\x0b\x32\x12.instar.v1.LogTextH\x00\x42\t\n\x07message\"\xf6\x02\n\x0f\x43onnectResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.instar.v1.WelcomeH\x00\x12\x35\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32\x1a.instar.v1.AcknowledgementH\x00\x12;\n\x13\x66ull_report_request\x18\x03 \x01(\x0b\x32\x1c.instar.v1.FullReportRequestH\x00\x12#\n\x06\x61ssign\x18\x04 \x01(\x0b\x32\x11.instar.v1.AssignH\x00\x12%\n\x07proceed\x18\x05 \x01(\x0b\x32\x12.instar.v1.ProceedH\x00\x12#\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x11.instar.v1.CancelH\x00\x12$\n\x07go_away\x18\x07 \x01(\x0b\x32\x11.instar.v1.GoAwayH\x00\x12&\n\x08read_log\x18\x08 \x01(\x0b\x32\x12.instar.v1.ReadLogH\x00\x42\t\n\x07message\"\xa0\x02\n\x05Hello\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x16\n\x0einstance_token\x18\x03 \x01(\t\x12\x19\n\x11protocol_versions\x18\x04 \x03(\r\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x15\n\rhighest_fence\x18\x07 \x01(\x04\x12,\n\x06labels\x18\x08 \x03(\x0b\x32\x1c.instar.v1.Hello.LabelsEntry\x12!\n\x06report\x18\t \x01(\x0b\x32\x11.instar.v1.Report\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb9\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1a\n\x12session_generation\x18\x02 \x01(\x04\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x33\n\x10heartbeat_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\tHeartbeat\x12!\n\x06report\x18\x01 \x01(\x0b\x32\x11.instar.v1.Report\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12-\n\tsend_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdd\x01\n\x06Report\x12\"\n\x07metrics\x18\x01 \x03(\x0b\x32\x11.instar.v1.Metric\x12.\n\ncomponents\x18\x02 \x03(\x0b\x32\x1a.instar.v1.ComponentStatus\x12.\n\noperations\x18\x03 \x03(\x0b\x32\x1a.instar.v1.OperationStatus\x12$\n\x05steps\x18\x04 \x03(\x0b\x32\x15.instar.v1.StepRecord\x12)\n\nconditions\x18\x05 \x01(\x0b\x32\x15.instar.v1.Conditions\"C\n\x07ReadLog\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x11\n\tmax_bytes\x18\x03 \x01(\r\"O\n\x07LogText\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\xbd\x01\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x32\n\x0e\x65\x63ho_send_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10heartbeat_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x11\x46ullReportRequest\x12\x19\n\x11\x65xpected_sequence\x18\x01 \x01(\x04\"\xbe\x04\n\x06\x41ssign\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x11\n\tcomponent\x18\x04 \x01(\t\x12#\n\x04kind\x18\x05 \x01(\x0e\x32\x15.instar.v1.ChangeKind\x12!\n\x06method\x18\x06 \x01(\x0e\x32\x11.instar.v1.Method\x12\x13\n\x0b\x66rom_digest\x18\x07 \x01(\t\x12\x11\n\tto_digest\x18\x08 \x01(\t\x12\x12\n\nto_version\x18\t \x01(\t\x12$\n\x0bhold_before\x18\n \x01(\x0e\x32\x0f.instar.v1.Step\x12,\n\x08start_by\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64\x65\x61\x64line\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rsoak_duration\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11soak_requests_min\x18\x0e \x01(\x04\x12\x37\n\x14min_healthy_duration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10healthy_deadline\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x11 \x01(\t\x12\x16\n\x0e\x64iscard_writes\x18\x12 \x01(\x08\".\n\x07Proceed\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\"=\n\x06\x43\x61ncel\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x06GoAway\x12\x33\n\x10reconnect_window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"6\n\x10ReadBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x32\x9b\x01\n\x0c\x41gentService\x12\x44\n\x07\x43onnect\x12\x19.instar.v1.ConnectRequest\x1a\x1a.instar.v1.ConnectResponse(\x01\x30\x01\x12\x45\n\x08ReadBlob\x12\x1a.instar.v1.ReadBlobRequest\x1a\x1b.instar.v1.ReadBlobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,36 +37,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO_LABELSENTRY']._loaded_options = None
   _globals['_HELLO_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CONNECTREQUEST']._serialized_start=158
-  _globals['_CONNECTREQUEST']._serialized_end=281
-  _globals['_CONNECTRESPONSE']._serialized_start=284
-  _globals['_CONNECTRESPONSE']._serialized_end=618
-  _globals['_HELLO']._serialized_start=621
-  _globals['_HELLO']._serialized_end=909
-  _globals['_HELLO_LABELSENTRY']._serialized_start=864
-  _globals['_HELLO_LABELSENTRY']._serialized_end=909
-  _globals['_WELCOME']._serialized_start=912
-  _globals['_WELCOME']._serialized_end=1097
-  _globals['_HEARTBEAT']._serialized_start=1099
-  _globals['_HEARTBEAT']._serialized_end=1206
-  _globals['_REPORT']._serialized_start=1209
-  _globals['_REPORT']._serialized_end=1387
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1390
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1579
-  _globals['_FULLREPORTREQUEST']._serialized_start=1581
-  _globals['_FULLREPORTREQUEST']._serialized_end=1627
-  _globals['_ASSIGN']._serialized_start=1630
-  _globals['_ASSIGN']._serialized_end=2180
-  _globals['_PROCEED']._serialized_start=2182
-  _globals['_PROCEED']._serialized_end=2228
-  _globals['_CANCEL']._serialized_start=2230
-  _globals['_CANCEL']._serialized_end=2291
-  _globals['_GOAWAY']._serialized_start=2293
-  _globals['_GOAWAY']._serialized_end=2354
-  _globals['_READBLOBREQUEST']._serialized_start=2356
-  _globals['_READBLOBREQUEST']._serialized_end=2405
-  _globals['_READBLOBRESPONSE']._serialized_start=2407
-  _globals['_READBLOBRESPONSE']._serialized_end=2461
-  _globals['_AGENTSERVICE']._serialized_start=2464
-  _globals['_AGENTSERVICE']._serialized_end=2619
+  _globals['_CONNECTREQUEST']._serialized_start=159
+  _globals['_CONNECTREQUEST']._serialized_end=322
+  _globals['_CONNECTRESPONSE']._serialized_start=325
+  _globals['_CONNECTRESPONSE']._serialized_end=699
+  _globals['_HELLO']._serialized_start=702
+  _globals['_HELLO']._serialized_end=990
+  _globals['_HELLO_LABELSENTRY']._serialized_start=945
+  _globals['_HELLO_LABELSENTRY']._serialized_end=990
+  _globals['_WELCOME']._serialized_start=993
+  _globals['_WELCOME']._serialized_end=1178
+  _globals['_HEARTBEAT']._serialized_start=1180
+  _globals['_HEARTBEAT']._serialized_end=1287
+  _globals['_REPORT']._serialized_start=1290
+  _globals['_REPORT']._serialized_end=1511
+  _globals['_READLOG']._serialized_start=1513
+  _globals['_READLOG']._serialized_end=1580
+  _globals['_LOGTEXT']._serialized_start=1582
+  _globals['_LOGTEXT']._serialized_end=1661
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1664
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1853
+  _globals['_FULLREPORTREQUEST']._serialized_start=1855
+  _globals['_FULLREPORTREQUEST']._serialized_end=1901
+  _globals['_ASSIGN']._serialized_start=1904
+  _globals['_ASSIGN']._serialized_end=2478
+  _globals['_PROCEED']._serialized_start=2480
+  _globals['_PROCEED']._serialized_end=2526
+  _globals['_CANCEL']._serialized_start=2528
+  _globals['_CANCEL']._serialized_end=2589
+  _globals['_GOAWAY']._serialized_start=2591
+  _globals['_GOAWAY']._serialized_end=2652
+  _globals['_READBLOBREQUEST']._serialized_start=2654
+  _globals['_READBLOBREQUEST']._serialized_end=2703
+  _globals['_READBLOBRESPONSE']._serialized_start=2705
+  _globals['_READBLOBRESPONSE']._serialized_end=2759
+  _globals['_AGENTSERVICE']._serialized_start=2762
+  _globals['_AGENTSERVICE']._serialized_end=2917
 # @@protoc_insertion_point(module_scope)

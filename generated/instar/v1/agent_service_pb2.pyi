@@ -31,6 +31,7 @@ class ConnectRequest(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     HELLO_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    LOG_TEXT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the message within the session: Hello is 1, each further one is one more."""
     @_builtins.property
@@ -41,18 +42,23 @@ class ConnectRequest(_message.Message):
     def heartbeat(self) -> Global___Heartbeat:
         """What changed since the message before."""
 
+    @_builtins.property
+    def log_text(self) -> Global___LogText:
+        """Answer to ReadLog."""
+
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         hello: Global___Hello | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        log_text: Global___LogText | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_text", b"log_text", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "log_text", b"log_text", "message", b"message", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "log_text"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -71,6 +77,7 @@ class ConnectResponse(_message.Message):
     PROCEED_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     GO_AWAY_FIELD_NUMBER: _builtins.int
+    READ_LOG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answer to Hello."""
@@ -99,6 +106,10 @@ class ConnectResponse(_message.Message):
     def go_away(self) -> Global___GoAway:
         """The controller goes away for a while."""
 
+    @_builtins.property
+    def read_log(self) -> Global___ReadLog:
+        """Somebody wants to see what a component wrote."""
+
     def __init__(
         self,
         *,
@@ -109,12 +120,13 @@ class ConnectResponse(_message.Message):
         proceed: Global___Proceed | None = ...,
         cancel: Global___Cancel | None = ...,
         go_away: Global___GoAway | None = ...,
+        read_log: Global___ReadLog | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "assign", b"assign", "cancel", b"cancel", "full_report_request", b"full_report_request", "go_away", b"go_away", "message", b"message", "proceed", b"proceed", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "assign", b"assign", "cancel", b"cancel", "full_report_request", b"full_report_request", "go_away", b"go_away", "message", b"message", "proceed", b"proceed", "read_log", b"read_log", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "assign", b"assign", "cancel", b"cancel", "full_report_request", b"full_report_request", "go_away", b"go_away", "message", b"message", "proceed", b"proceed", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "assign", b"assign", "cancel", b"cancel", "full_report_request", b"full_report_request", "go_away", b"go_away", "message", b"message", "proceed", b"proceed", "read_log", b"read_log", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "acknowledgement", "full_report_request", "assign", "proceed", "cancel", "go_away"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "acknowledgement", "full_report_request", "assign", "proceed", "cancel", "go_away", "read_log"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -288,6 +300,7 @@ class Report(_message.Message):
     COMPONENTS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.Metric]:
         """Host and component metrics."""
@@ -304,6 +317,10 @@ class Report(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[_operation_pb2.StepRecord]:
         """Steps that the controller has not acknowledged."""
 
+    @_builtins.property
+    def conditions(self) -> _node_pb2.Conditions:
+        """What is wrong with the node; in a delta, unset when it has not changed."""
+
     def __init__(
         self,
         *,
@@ -311,14 +328,79 @@ class Report(_message.Message):
         components: _abc.Iterable[_node_pb2.ComponentStatus] | None = ...,
         operations: _abc.Iterable[_operation_pb2.OperationStatus] | None = ...,
         steps: _abc.Iterable[_operation_pb2.StepRecord] | None = ...,
+        conditions: _node_pb2.Conditions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "metrics", b"metrics", "operations", b"operations", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "conditions", b"conditions", "metrics", b"metrics", "operations", b"operations", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Report: _TypeAlias = Report  # noqa: Y015
+
+@_typing.final
+class ReadLog(_message.Message):
+    """ReadLog asks for the end of a component's log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    """Number of the question within the session; the answer repeats it."""
+    component: _builtins.str
+    """Name of the component."""
+    max_bytes: _builtins.int
+    """Most bytes to send, at most 65536."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        component: _builtins.str = ...,
+        max_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "max_bytes", b"max_bytes", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadLog: _TypeAlias = ReadLog  # noqa: Y015
+
+@_typing.final
+class LogText(_message.Message):
+    """LogText is the end of a component's log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    """Number of the question."""
+    instance_id: _builtins.str
+    """Instance that wrote it; the one that serves."""
+    text: _builtins.str
+    """The text, from the beginning of a line on."""
+    error: _builtins.str
+    """Why there is none; empty where there is."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        instance_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "instance_id", b"instance_id", "request_id", b"request_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogText: _TypeAlias = LogText  # noqa: Y015
 
 @_typing.final
 class Acknowledgement(_message.Message):
@@ -405,6 +487,7 @@ class Assign(_message.Message):
     MIN_HEALTHY_DURATION_FIELD_NUMBER: _builtins.int
     HEALTHY_DEADLINE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    DISCARD_WRITES_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identity of the operation."""
     fence: _builtins.int
@@ -429,6 +512,8 @@ class Assign(_message.Message):
     """Requests that the new instance must have answered in the soak; fewer is UNKNOWN and aborts."""
     traceparent: _builtins.str
     """Trace context of the operation, as W3C Trace Context writes it."""
+    discard_writes: _builtins.bool
+    """True where going back to an older state schema may drop what was written since the rollback point was made."""
     @_builtins.property
     def start_by(self) -> _timestamp_pb2.Timestamp:
         """Instant after which the agent refuses to begin."""
@@ -469,10 +554,11 @@ class Assign(_message.Message):
         min_healthy_duration: _duration_pb2.Duration | None = ...,
         healthy_deadline: _duration_pb2.Duration | None = ...,
         traceparent: _builtins.str = ...,
+        discard_writes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "healthy_deadline", b"healthy_deadline", "min_healthy_duration", b"min_healthy_duration", "soak_duration", b"soak_duration", "start_by", b"start_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "component", b"component", "deadline", b"deadline", "fence", b"fence", "from_digest", b"from_digest", "healthy_deadline", b"healthy_deadline", "hold_before", b"hold_before", "kind", b"kind", "method", b"method", "min_healthy_duration", b"min_healthy_duration", "operation_id", b"operation_id", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "start_by", b"start_by", "to_digest", b"to_digest", "to_version", b"to_version", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "component", b"component", "deadline", b"deadline", "discard_writes", b"discard_writes", "fence", b"fence", "from_digest", b"from_digest", "healthy_deadline", b"healthy_deadline", "hold_before", b"hold_before", "kind", b"kind", "method", b"method", "min_healthy_duration", b"min_healthy_duration", "operation_id", b"operation_id", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "start_by", b"start_by", "to_digest", b"to_digest", "to_version", b"to_version", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from instar.v1 import node_pb2 as instar_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinstar/v1/fleet_service.proto\x12\tinstar.v1\x1a\x14instar/v1/node.proto\"$\n\x10ListNodesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\"3\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.instar.v1.Node\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"0\n\x0fGetNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node2\x98\x01\n\x0c\x46leetService\x12\x46\n\tListNodes\x12\x1b.instar.v1.ListNodesRequest\x1a\x1c.instar.v1.ListNodesResponse\x12@\n\x07GetNode\x12\x19.instar.v1.GetNodeRequest\x1a\x1a.instar.v1.GetNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinstar/v1/fleet_service.proto\x12\tinstar.v1\x1a\x14instar/v1/node.proto\"$\n\x10ListNodesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\"3\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.instar.v1.Node\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"0\n\x0fGetNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node\"G\n\x0eReadLogRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x11\n\tmax_bytes\x18\x03 \x01(\r\"4\n\x0fReadLogResponse\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t2\xda\x01\n\x0c\x46leetService\x12\x46\n\tListNodes\x12\x1b.instar.v1.ListNodesRequest\x1a\x1c.instar.v1.ListNodesResponse\x12@\n\x07GetNode\x12\x19.instar.v1.GetNodeRequest\x1a\x1a.instar.v1.GetNodeResponse\x12@\n\x07ReadLog\x12\x19.instar.v1.ReadLogRequest\x1a\x1a.instar.v1.ReadLogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETNODEREQUEST']._serialized_end=190
   _globals['_GETNODERESPONSE']._serialized_start=192
   _globals['_GETNODERESPONSE']._serialized_end=240
-  _globals['_FLEETSERVICE']._serialized_start=243
-  _globals['_FLEETSERVICE']._serialized_end=395
+  _globals['_READLOGREQUEST']._serialized_start=242
+  _globals['_READLOGREQUEST']._serialized_end=313
+  _globals['_READLOGRESPONSE']._serialized_start=315
+  _globals['_READLOGRESPONSE']._serialized_end=367
+  _globals['_FLEETSERVICE']._serialized_start=370
+  _globals['_FLEETSERVICE']._serialized_end=588
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class FleetServiceStub:
                 request_serializer=instar_dot_v1_dot_fleet__service__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_fleet__service__pb2.GetNodeResponse.FromString,
                 _registered_method=True)
+        self.ReadLog = channel.unary_unary(
+                '/instar.v1.FleetService/ReadLog',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -65,6 +70,13 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLog(self, request, context):
+        """ReadLog reads the end of what a component wrote on one node; the node must be connected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=instar_dot_v1_dot_fleet__service__pb2.GetNodeRequest.FromString,
                     response_serializer=instar_dot_v1_dot_fleet__service__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class FleetService:
             '/instar.v1.FleetService/GetNode',
             instar_dot_v1_dot_fleet__service__pb2.GetNodeRequest.SerializeToString,
             instar_dot_v1_dot_fleet__service__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/ReadLog',
+            instar_dot_v1_dot_fleet__service__pb2.ReadLogRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.ReadLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,8 @@ class FleetServiceStub:
     """ListNodes lists the nodes by identity."""
     GetNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetNodeRequest, _fleet_service_pb2.GetNodeResponse]
     """GetNode finds one node."""
+    ReadLog: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReadLogRequest, _fleet_service_pb2.ReadLogResponse]
+    """ReadLog reads the end of what a component wrote on one node; the node must be connected."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """FleetService shows the nodes."""
@@ -39,5 +41,13 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_fleet_service_pb2.GetNodeRequest, _abc.Awaitable[_fleet_service_pb2.GetNodeResponse]],
     ) -> _abc.Awaitable[_fleet_service_pb2.GetNodeResponse]:
         """GetNode finds one node."""
+
+    @_abc_1.abstractmethod
+    def ReadLog(
+        self,
+        request: _fleet_service_pb2.ReadLogRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.ReadLogRequest, _abc.Awaitable[_fleet_service_pb2.ReadLogResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.ReadLogResponse]:
+        """ReadLog reads the end of what a component wrote on one node; the node must be connected."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _aio.Server) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18instar/v1/manifest.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\"\xff\x03\n\x08Manifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12\x39\n\x0b\x65nvironment\x18\x05 \x03(\x0b\x32$.instar.v1.Manifest.EnvironmentEntry\x12\"\n\x07sockets\x18\x06 \x03(\x0b\x32\x11.instar.v1.Socket\x12#\n\treadiness\x18\x07 \x01(\x0b\x32\x10.instar.v1.Probe\x12 \n\x06health\x18\x08 \x01(\x0b\x32\x10.instar.v1.Probe\x12#\n\x07metrics\x18\t \x01(\x0b\x32\x12.instar.v1.Metrics\x12\x32\n\x0fprepare_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rdrain_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstop_timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15minimum_agent_version\x18\r \x01(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\'\n\x06Socket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63klog\x18\x02 \x01(\r\"\xcc\x01\n\x05Probe\x12$\n\x04http\x18\x01 \x01(\x0b\x32\x14.instar.v1.HttpCheckH\x00\x12\"\n\x03tcp\x18\x02 \x01(\x0b\x32\x13.instar.v1.TcpCheckH\x00\x12)\n\x06period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x66\x61ilure_threshold\x18\x05 \x01(\rB\x07\n\x05\x63heck\"\x19\n\tHttpCheck\x12\x0c\n\x04path\x18\x01 \x01(\t\"\n\n\x08TcpCheck\"R\n\x07Metrics\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06series\x18\x02 \x03(\t\x12)\n\x06period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18instar/v1/manifest.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\"\x9c\t\n\x08Manifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12\x39\n\x0b\x65nvironment\x18\x05 \x03(\x0b\x32$.instar.v1.Manifest.EnvironmentEntry\x12\"\n\x07sockets\x18\x06 \x03(\x0b\x32\x11.instar.v1.Socket\x12#\n\treadiness\x18\x07 \x01(\x0b\x32\x10.instar.v1.Probe\x12 \n\x06health\x18\x08 \x01(\x0b\x32\x10.instar.v1.Probe\x12#\n\x07metrics\x18\t \x01(\x0b\x32\x12.instar.v1.Metrics\x12\x32\n\x0fprepare_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rdrain_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstop_timeout\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15minimum_agent_version\x18\r \x01(\t\x12-\n\ron_agent_stop\x18\x0e \x01(\x0e\x32\x16.instar.v1.OnAgentStop\x12\x0f\n\x07secrets\x18\x0f \x03(\t\x12\x1f\n\x05state\x18\x10 \x01(\x0b\x32\x10.instar.v1.State\x12\'\n\tresources\x18\x11 \x01(\x0b\x32\x14.instar.v1.Resources\x12,\n\x0crequirements\x18\x12 \x03(\x0b\x32\x16.instar.v1.Requirement\x12,\n\x06python\x18\x13 \x01(\x0b\x32\x1c.instar.v1.PythonEnvironment\x12\x15\n\rcheck_command\x18\x14 \x03(\t\x12\x15\n\rhot_swap_from\x18\x15 \x01(\t\x12,\n\x08handover\x18\x16 \x01(\x0b\x32\x1a.instar.v1.HandoverOptions\x12$\n\x04held\x18\x17 \x01(\x0b\x32\x16.instar.v1.HeldOptions\x12*\n\x07process\x18\x18 \x01(\x0b\x32\x19.instar.v1.ProcessOptions\x12(\n\x06reload\x18\x19 \x01(\x0b\x32\x18.instar.v1.ReloadOptions\x12(\n\x06module\x18\x1a \x01(\x0b\x32\x18.instar.v1.ModuleOptions\x12*\n\x07systemd\x18\x1b \x01(\x0b\x32\x19.instar.v1.SystemdOptions\x12$\n\x04\x65xec\x18\x1c \x01(\x0b\x32\x16.instar.v1.ExecOptions\x12\x31\n\x07options\x18\x1d \x03(\x0b\x32 .instar.v1.Manifest.OptionsEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x05State\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\r\n\x05reads\x18\x02 \x03(\r\x12\x10\n\x08snapshot\x18\x03 \x01(\x08\x12(\n\nmigrations\x18\x04 \x03(\x0b\x32\x14.instar.v1.Migration\"p\n\tMigration\x12\x13\n\x0b\x66rom_schema\x18\x01 \x01(\r\x12\x11\n\tto_schema\x18\x02 \x01(\r\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\tResources\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65scriptors\x18\x03 \x01(\r\"2\n\x0bRequirement\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x01(\t\"=\n\x11PythonEnvironment\x12\x14\n\x0crequirements\x18\x01 \x01(\t\x12\x12\n\nwheelhouse\x18\x02 \x01(\t\"*\n\x0fHandoverOptions\x12\x17\n\x0flisten_fds_only\x18\x01 \x01(\x08\">\n\x0bHeldOptions\x12/\n\x0chold_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"U\n\x0eProcessOptions\x12\x0f\n\x07overlap\x18\x01 \x01(\x08\x12\x32\n\x0fsettle_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\rReloadOptions\x12)\n\x07program\x18\x01 \x01(\x0e\x32\x18.instar.v1.ReloadProgram\"_\n\rModuleOptions\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x32\n\x0fsuspend_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\" \n\x0eSystemdOptions\x12\x0e\n\x06notify\x18\x01 \x01(\x08\"\xc4\x01\n\x0b\x45xecOptions\x12\x0f\n\x07prepare\x18\x01 \x03(\t\x12\x10\n\x08\x61\x63tivate\x18\x02 \x03(\t\x12\x11\n\tpause_old\x18\x03 \x03(\t\x12\x12\n\nresume_old\x18\x04 \x03(\t\x12\r\n\x05\x64rain\x18\x05 \x03(\t\x12\r\n\x05\x61\x62ort\x18\x06 \x03(\t\x12\x0f\n\x07inspect\x18\x07 \x03(\t\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08hot_swap\x18\t \x01(\x08\"\'\n\x06Socket\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63klog\x18\x02 \x01(\r\"\xa8\x02\n\x05Probe\x12$\n\x04http\x18\x01 \x01(\x0b\x32\x14.instar.v1.HttpCheckH\x00\x12\"\n\x03tcp\x18\x02 \x01(\x0b\x32\x13.instar.v1.TcpCheckH\x00\x12$\n\x04grpc\x18\x06 \x01(\x0b\x32\x14.instar.v1.GrpcCheckH\x00\x12$\n\x04\x65xec\x18\x07 \x01(\x0b\x32\x14.instar.v1.ExecCheckH\x00\x12\x0e\n\x06socket\x18\x08 \x01(\t\x12)\n\x06period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x66\x61ilure_threshold\x18\x05 \x01(\rB\x07\n\x05\x63heck\"\x19\n\tHttpCheck\x12\x0c\n\x04path\x18\x01 \x01(\t\"\n\n\x08TcpCheck\"\x1c\n\tGrpcCheck\x12\x0f\n\x07service\x18\x01 \x01(\t\"\x1c\n\tExecCheck\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\"b\n\x07Metrics\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06series\x18\x02 \x03(\t\x12)\n\x06period\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06socket\x18\x04 \x01(\t*\\\n\x0bOnAgentStop\x12\x1d\n\x19ON_AGENT_STOP_UNSPECIFIED\x10\x00\x12\x16\n\x12ON_AGENT_STOP_KEEP\x10\x01\x12\x16\n\x12ON_AGENT_STOP_STOP\x10\x02*\x82\x01\n\rReloadProgram\x12\x1e\n\x1aRELOAD_PROGRAM_UNSPECIFIED\x10\x00\x12\x18\n\x14RELOAD_PROGRAM_NGINX\x10\x01\x12\x1b\n\x17RELOAD_PROGRAM_GUNICORN\x10\x02\x12\x1a\n\x16RELOAD_PROGRAM_UVICORN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MANIFEST_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_MANIFEST_ENVIRONMENTENTRY']._serialized_options = b'8\001'
+  _globals['_MANIFEST_OPTIONSENTRY']._loaded_options = None
+  _globals['_MANIFEST_OPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_ONAGENTSTOP']._serialized_start=2783
+  _globals['_ONAGENTSTOP']._serialized_end=2875
+  _globals['_RELOADPROGRAM']._serialized_start=2878
+  _globals['_RELOADPROGRAM']._serialized_end=3008
   _globals['_MANIFEST']._serialized_start=72
-  _globals['_MANIFEST']._serialized_end=583
-  _globals['_MANIFEST_ENVIRONMENTENTRY']._serialized_start=533
-  _globals['_MANIFEST_ENVIRONMENTENTRY']._serialized_end=583
-  _globals['_SOCKET']._serialized_start=585
-  _globals['_SOCKET']._serialized_end=624
-  _globals['_PROBE']._serialized_start=627
-  _globals['_PROBE']._serialized_end=831
-  _globals['_HTTPCHECK']._serialized_start=833
-  _globals['_HTTPCHECK']._serialized_end=858
-  _globals['_TCPCHECK']._serialized_start=860
-  _globals['_TCPCHECK']._serialized_end=870
-  _globals['_METRICS']._serialized_start=872
-  _globals['_METRICS']._serialized_end=954
+  _globals['_MANIFEST']._serialized_end=1252
+  _globals['_MANIFEST_ENVIRONMENTENTRY']._serialized_start=1154
+  _globals['_MANIFEST_ENVIRONMENTENTRY']._serialized_end=1204
+  _globals['_MANIFEST_OPTIONSENTRY']._serialized_start=1206
+  _globals['_MANIFEST_OPTIONSENTRY']._serialized_end=1252
+  _globals['_STATE']._serialized_start=1254
+  _globals['_STATE']._serialized_end=1352
+  _globals['_MIGRATION']._serialized_start=1354
+  _globals['_MIGRATION']._serialized_end=1466
+  _globals['_RESOURCES']._serialized_start=1468
+  _globals['_RESOURCES']._serialized_end=1542
+  _globals['_REQUIREMENT']._serialized_start=1544
+  _globals['_REQUIREMENT']._serialized_end=1594
+  _globals['_PYTHONENVIRONMENT']._serialized_start=1596
+  _globals['_PYTHONENVIRONMENT']._serialized_end=1657
+  _globals['_HANDOVEROPTIONS']._serialized_start=1659
+  _globals['_HANDOVEROPTIONS']._serialized_end=1701
+  _globals['_HELDOPTIONS']._serialized_start=1703
+  _globals['_HELDOPTIONS']._serialized_end=1765
+  _globals['_PROCESSOPTIONS']._serialized_start=1767
+  _globals['_PROCESSOPTIONS']._serialized_end=1852
+  _globals['_RELOADOPTIONS']._serialized_start=1854
+  _globals['_RELOADOPTIONS']._serialized_end=1912
+  _globals['_MODULEOPTIONS']._serialized_start=1914
+  _globals['_MODULEOPTIONS']._serialized_end=2009
+  _globals['_SYSTEMDOPTIONS']._serialized_start=2011
+  _globals['_SYSTEMDOPTIONS']._serialized_end=2043
+  _globals['_EXECOPTIONS']._serialized_start=2046
+  _globals['_EXECOPTIONS']._serialized_end=2242
+  _globals['_SOCKET']._serialized_start=2244
+  _globals['_SOCKET']._serialized_end=2283
+  _globals['_PROBE']._serialized_start=2286
+  _globals['_PROBE']._serialized_end=2582
+  _globals['_HTTPCHECK']._serialized_start=2584
+  _globals['_HTTPCHECK']._serialized_end=2609
+  _globals['_TCPCHECK']._serialized_start=2611
+  _globals['_TCPCHECK']._serialized_end=2621
+  _globals['_GRPCCHECK']._serialized_start=2623
+  _globals['_GRPCCHECK']._serialized_end=2651
+  _globals['_EXECCHECK']._serialized_start=2653
+  _globals['_EXECCHECK']._serialized_end=2681
+  _globals['_METRICS']._serialized_start=2683
+  _globals['_METRICS']._serialized_end=2781
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OnAgentStop:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnAgentStopEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnAgentStop.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_AGENT_STOP_UNSPECIFIED: _OnAgentStop.ValueType  # 0
+    """Not set: keep."""
+    ON_AGENT_STOP_KEEP: _OnAgentStop.ValueType  # 1
+    """It serves on."""
+    ON_AGENT_STOP_STOP: _OnAgentStop.ValueType  # 2
+    """It is drained and stopped."""
+
+class OnAgentStop(_OnAgentStop, metaclass=_OnAgentStopEnumTypeWrapper):
+    """OnAgentStop is what becomes of a component when its agent is stopped."""
+
+ON_AGENT_STOP_UNSPECIFIED: OnAgentStop.ValueType  # 0
+"""Not set: keep."""
+ON_AGENT_STOP_KEEP: OnAgentStop.ValueType  # 1
+"""It serves on."""
+ON_AGENT_STOP_STOP: OnAgentStop.ValueType  # 2
+"""It is drained and stopped."""
+Global___OnAgentStop: _TypeAlias = OnAgentStop  # noqa: Y015
+
+class _ReloadProgram:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReloadProgramEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReloadProgram.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELOAD_PROGRAM_UNSPECIFIED: _ReloadProgram.ValueType  # 0
+    """Not set; refused."""
+    RELOAD_PROGRAM_NGINX: _ReloadProgram.ValueType  # 1
+    """A new master gets the sockets; SIGWINCH pauses the old one, SIGHUP resumes it, SIGQUIT ends it."""
+    RELOAD_PROGRAM_GUNICORN: _ReloadProgram.ValueType  # 2
+    """A new master gets the sockets; both accept until COMMIT, then SIGTERM ends the old one."""
+    RELOAD_PROGRAM_UVICORN: _ReloadProgram.ValueType  # 3
+    """As gunicorn; its command says `--fd 3`."""
+
+class ReloadProgram(_ReloadProgram, metaclass=_ReloadProgramEnumTypeWrapper):
+    """ReloadProgram is a program with its own way to change while it serves."""
+
+RELOAD_PROGRAM_UNSPECIFIED: ReloadProgram.ValueType  # 0
+"""Not set; refused."""
+RELOAD_PROGRAM_NGINX: ReloadProgram.ValueType  # 1
+"""A new master gets the sockets; SIGWINCH pauses the old one, SIGHUP resumes it, SIGQUIT ends it."""
+RELOAD_PROGRAM_GUNICORN: ReloadProgram.ValueType  # 2
+"""A new master gets the sockets; both accept until COMMIT, then SIGTERM ends the old one."""
+RELOAD_PROGRAM_UVICORN: ReloadProgram.ValueType  # 3
+"""As gunicorn; its command says `--fd 3`."""
+Global___ReloadProgram: _TypeAlias = ReloadProgram  # noqa: Y015
+
 @_typing.final
 class Manifest(_message.Message):
     """Manifest says how one version of a component is run, probed and upgraded; `instar.toml` in the bundle."""
@@ -27,6 +80,26 @@ class Manifest(_message.Message):
 
     @_typing.final
     class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -58,6 +131,22 @@ class Manifest(_message.Message):
     DRAIN_TIMEOUT_FIELD_NUMBER: _builtins.int
     STOP_TIMEOUT_FIELD_NUMBER: _builtins.int
     MINIMUM_AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    ON_AGENT_STOP_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    PYTHON_FIELD_NUMBER: _builtins.int
+    CHECK_COMMAND_FIELD_NUMBER: _builtins.int
+    HOT_SWAP_FROM_FIELD_NUMBER: _builtins.int
+    HANDOVER_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    RELOAD_FIELD_NUMBER: _builtins.int
+    MODULE_FIELD_NUMBER: _builtins.int
+    SYSTEMD_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the component, for example "web"; lower-case letters, digits, dots and dashes."""
     version: _builtins.str
@@ -66,6 +155,10 @@ class Manifest(_message.Message):
     """Driver that upgrades the component, for example "handover"."""
     minimum_agent_version: _builtins.str
     """Oldest agent that can run this release, in the form of SemVer 2.0; any where it is left out."""
+    on_agent_stop: Global___OnAgentStop.ValueType
+    """What stopping the agent by hand, upgrading its package and shutting the host down do to the component; keep where it is left out."""
+    hot_swap_from: _builtins.str
+    """Versions from which a hot swap is allowed, as comparators of SemVer, for example ">=1.2.0,<2.0.0"; all where it is left out."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments; a first word that names a file of the bundle is run from there, "python" is the agent's own interpreter."""
@@ -102,6 +195,62 @@ class Manifest(_message.Message):
     def stop_timeout(self) -> _duration_pb2.Duration:
         """Time between SIGTERM and SIGKILL; 5 s where it is left out."""
 
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of secrets; the node's own configuration says which file each is, and the program finds them in CREDENTIALS_DIRECTORY."""
+
+    @_builtins.property
+    def state(self) -> Global___State:
+        """State that the component keeps over its versions; none where it is left out."""
+
+    @_builtins.property
+    def resources(self) -> Global___Resources:
+        """What one instance needs of the host; checked before anything is stopped."""
+
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Requirement]:
+        """Other components that must be on the node."""
+
+    @_builtins.property
+    def python(self) -> Global___PythonEnvironment:
+        """Python packages that are installed for this release alone; none where it is left out."""
+
+    @_builtins.property
+    def check_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Command that checks the release's configuration before anything is stopped; exit code 0 passes."""
+
+    @_builtins.property
+    def handover(self) -> Global___HandoverOptions:
+        """Options of the driver "handover"."""
+
+    @_builtins.property
+    def held(self) -> Global___HeldOptions:
+        """Options of the driver "held"."""
+
+    @_builtins.property
+    def process(self) -> Global___ProcessOptions:
+        """Options of the driver "process"."""
+
+    @_builtins.property
+    def reload(self) -> Global___ReloadOptions:
+        """Options of the driver "reload"."""
+
+    @_builtins.property
+    def module(self) -> Global___ModuleOptions:
+        """Options of the driver "module"."""
+
+    @_builtins.property
+    def systemd(self) -> Global___SystemdOptions:
+        """Options of the driver "systemd"."""
+
+    @_builtins.property
+    def exec(self) -> Global___ExecOptions:
+        """Options of the driver "exec"."""
+
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Options of a driver of somebody else, who says what they mean."""
+
     def __init__(
         self,
         *,
@@ -118,14 +267,408 @@ class Manifest(_message.Message):
         drain_timeout: _duration_pb2.Duration | None = ...,
         stop_timeout: _duration_pb2.Duration | None = ...,
         minimum_agent_version: _builtins.str = ...,
+        on_agent_stop: Global___OnAgentStop.ValueType = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___State | None = ...,
+        resources: Global___Resources | None = ...,
+        requirements: _abc.Iterable[Global___Requirement] | None = ...,
+        python: Global___PythonEnvironment | None = ...,
+        check_command: _abc.Iterable[_builtins.str] | None = ...,
+        hot_swap_from: _builtins.str = ...,
+        handover: Global___HandoverOptions | None = ...,
+        held: Global___HeldOptions | None = ...,
+        process: Global___ProcessOptions | None = ...,
+        reload: Global___ReloadOptions | None = ...,
+        module: Global___ModuleOptions | None = ...,
+        systemd: Global___SystemdOptions | None = ...,
+        exec: Global___ExecOptions | None = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_timeout", b"drain_timeout", "health", b"health", "metrics", b"metrics", "prepare_timeout", b"prepare_timeout", "readiness", b"readiness", "stop_timeout", b"stop_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain_timeout", b"drain_timeout", "exec", b"exec", "handover", b"handover", "health", b"health", "held", b"held", "metrics", b"metrics", "module", b"module", "prepare_timeout", b"prepare_timeout", "process", b"process", "python", b"python", "readiness", b"readiness", "reload", b"reload", "resources", b"resources", "state", b"state", "stop_timeout", b"stop_timeout", "systemd", b"systemd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "drain_timeout", b"drain_timeout", "driver", b"driver", "environment", b"environment", "health", b"health", "metrics", b"metrics", "minimum_agent_version", b"minimum_agent_version", "name", b"name", "prepare_timeout", b"prepare_timeout", "readiness", b"readiness", "sockets", b"sockets", "stop_timeout", b"stop_timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_command", b"check_command", "command", b"command", "drain_timeout", b"drain_timeout", "driver", b"driver", "environment", b"environment", "exec", b"exec", "handover", b"handover", "health", b"health", "held", b"held", "hot_swap_from", b"hot_swap_from", "metrics", b"metrics", "minimum_agent_version", b"minimum_agent_version", "module", b"module", "name", b"name", "on_agent_stop", b"on_agent_stop", "options", b"options", "prepare_timeout", b"prepare_timeout", "process", b"process", "python", b"python", "readiness", b"readiness", "reload", b"reload", "requirements", b"requirements", "resources", b"resources", "secrets", b"secrets", "sockets", b"sockets", "state", b"state", "stop_timeout", b"stop_timeout", "systemd", b"systemd", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Manifest: _TypeAlias = Manifest  # noqa: Y015
+
+@_typing.final
+class State(_message.Message):
+    """State is what a component keeps over its versions, in the directory that STATE_DIRECTORY names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MIGRATIONS_FIELD_NUMBER: _builtins.int
+    schema: _builtins.int
+    """Schema that this version writes, from 1."""
+    snapshot: _builtins.bool
+    """True where a rollback point holds a copy of the state."""
+    @_builtins.property
+    def reads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Older schemas that this version also reads and writes, as they are, beside its own."""
+
+    @_builtins.property
+    def migrations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Migration]:
+        """Commands that lead from one schema to another, forwards or backwards."""
+
+    def __init__(
+        self,
+        *,
+        schema: _builtins.int = ...,
+        reads: _abc.Iterable[_builtins.int] | None = ...,
+        snapshot: _builtins.bool = ...,
+        migrations: _abc.Iterable[Global___Migration] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["migrations", b"migrations", "reads", b"reads", "schema", b"schema", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___State: _TypeAlias = State  # noqa: Y015
+
+@_typing.final
+class Migration(_message.Message):
+    """Migration leads the state from one schema to another; run on a copy that takes the state's place only when it succeeds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_SCHEMA_FIELD_NUMBER: _builtins.int
+    TO_SCHEMA_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    from_schema: _builtins.int
+    """Schema that it begins with."""
+    to_schema: _builtins.int
+    """Schema that it leads to; lower than from_schema for the way back."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments, as in the manifest's command; STATE_DIRECTORY names the copy."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Time that it may take; 60 s where it is left out."""
+
+    def __init__(
+        self,
+        *,
+        from_schema: _builtins.int = ...,
+        to_schema: _builtins.int = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "from_schema", b"from_schema", "timeout", b"timeout", "to_schema", b"to_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Migration: _TypeAlias = Migration  # noqa: Y015
+
+@_typing.final
+class Resources(_message.Message):
+    """Resources is what one instance needs of the host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    DESCRIPTORS_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    """Memory of one instance, in bytes; a hot swap needs room for a second one."""
+    disk_bytes: _builtins.int
+    """Disk space that it needs beside its release, in bytes."""
+    descriptors: _builtins.int
+    """Descriptors that it opens."""
+    def __init__(
+        self,
+        *,
+        memory_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        descriptors: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptors", b"descriptors", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resources: _TypeAlias = Resources  # noqa: Y015
+
+@_typing.final
+class Requirement(_message.Message):
+    """Requirement is another component that must be on the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    component: _builtins.str
+    """Name of the other component."""
+    versions: _builtins.str
+    """Versions that will do, as comparators of SemVer, for example ">=1.2.0,<2.0.0"; any where it is left out."""
+    def __init__(
+        self,
+        *,
+        component: _builtins.str = ...,
+        versions: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Requirement: _TypeAlias = Requirement  # noqa: Y015
+
+@_typing.final
+class PythonEnvironment(_message.Message):
+    """PythonEnvironment is a virtual environment of one release; "python" in its commands is the interpreter of that environment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    WHEELHOUSE_FIELD_NUMBER: _builtins.int
+    requirements: _builtins.str
+    """File of the bundle with the requirements, every one pinned and with hashes."""
+    wheelhouse: _builtins.str
+    """Folder of the bundle with the wheels; where it is left out, they come from the index that the node's configuration names."""
+    def __init__(
+        self,
+        *,
+        requirements: _builtins.str = ...,
+        wheelhouse: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements", "wheelhouse", b"wheelhouse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PythonEnvironment: _TypeAlias = PythonEnvironment  # noqa: Y015
+
+@_typing.final
+class HandoverOptions(_message.Message):
+    """HandoverOptions says how a program takes its sockets over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTEN_FDS_ONLY_FIELD_NUMBER: _builtins.int
+    listen_fds_only: _builtins.bool
+    """True for a program that knows LISTEN_FDS alone and does not speak the hand-over protocol."""
+    def __init__(
+        self,
+        *,
+        listen_fds_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["listen_fds_only", b"listen_fds_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandoverOptions: _TypeAlias = HandoverOptions  # noqa: Y015
+
+@_typing.final
+class HeldOptions(_message.Message):
+    """HeldOptions bounds the wait of requests while nothing serves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hold_timeout(self) -> _duration_pb2.Duration:
+        """Time for which connections wait in the backlog; past it they are closed until something serves; 30 s where it is left out."""
+
+    def __init__(
+        self,
+        *,
+        hold_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold_timeout", b"hold_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_timeout", b"hold_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldOptions: _TypeAlias = HeldOptions  # noqa: Y015
+
+@_typing.final
+class ProcessOptions(_message.Message):
+    """ProcessOptions says how a program that has no socket of the keeper changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    SETTLE_DURATION_FIELD_NUMBER: _builtins.int
+    overlap: _builtins.bool
+    """True where the new version starts before the old one is stopped, as queue consumers can."""
+    @_builtins.property
+    def settle_duration(self) -> _duration_pb2.Duration:
+        """Time for which a new instance without a readiness probe must live to count as ready; 1 s where it is left out."""
+
+    def __init__(
+        self,
+        *,
+        overlap: _builtins.bool = ...,
+        settle_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settle_duration", b"settle_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap", "settle_duration", b"settle_duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessOptions: _TypeAlias = ProcessOptions  # noqa: Y015
+
+@_typing.final
+class ReloadOptions(_message.Message):
+    """ReloadOptions says which program it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    program: Global___ReloadProgram.ValueType
+    """The program."""
+    def __init__(
+        self,
+        *,
+        program: Global___ReloadProgram.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadOptions: _TypeAlias = ReloadOptions  # noqa: Y015
+
+@_typing.final
+class ModuleOptions(_message.Message):
+    """ModuleOptions says what a Python component inside a host process is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    SUSPEND_TIMEOUT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Component whose process hosts it."""
+    file: _builtins.str
+    """File of the bundle with the module."""
+    @_builtins.property
+    def suspend_timeout(self) -> _duration_pb2.Duration:
+        """Time for which calls may wait while the module is swapped; 50 ms where it is left out."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        file: _builtins.str = ...,
+        suspend_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suspend_timeout", b"suspend_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "host", b"host", "suspend_timeout", b"suspend_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModuleOptions: _TypeAlias = ModuleOptions  # noqa: Y015
+
+@_typing.final
+class SystemdOptions(_message.Message):
+    """SystemdOptions says how the unit is made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFY_FIELD_NUMBER: _builtins.int
+    notify: _builtins.bool
+    """True where the program tells systemd that it is ready (Type=notify); else it counts as ready when it was executed."""
+    def __init__(
+        self,
+        *,
+        notify: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notify", b"notify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SystemdOptions: _TypeAlias = SystemdOptions  # noqa: Y015
+
+@_typing.final
+class ExecOptions(_message.Message):
+    """ExecOptions names the user's own commands; one that is left out does nothing and succeeds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREPARE_FIELD_NUMBER: _builtins.int
+    ACTIVATE_FIELD_NUMBER: _builtins.int
+    PAUSE_OLD_FIELD_NUMBER: _builtins.int
+    RESUME_OLD_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
+    INSPECT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    HOT_SWAP_FIELD_NUMBER: _builtins.int
+    hot_swap: _builtins.bool
+    """True where the commands change the version without a break."""
+    @_builtins.property
+    def prepare(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Brings the new version to where it could serve."""
+
+    @_builtins.property
+    def activate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lets the new version serve."""
+
+    @_builtins.property
+    def pause_old(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lets the old version take nothing new."""
+
+    @_builtins.property
+    def resume_old(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lets the old version serve again."""
+
+    @_builtins.property
+    def drain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ends the old version for good."""
+
+    @_builtins.property
+    def abort(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ends the new version."""
+
+    @_builtins.property
+    def inspect(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Prints one line for each instance: id, digest, pid and state, separated by blanks."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Time that each may take; 60 s where it is left out."""
+
+    def __init__(
+        self,
+        *,
+        prepare: _abc.Iterable[_builtins.str] | None = ...,
+        activate: _abc.Iterable[_builtins.str] | None = ...,
+        pause_old: _abc.Iterable[_builtins.str] | None = ...,
+        resume_old: _abc.Iterable[_builtins.str] | None = ...,
+        drain: _abc.Iterable[_builtins.str] | None = ...,
+        abort: _abc.Iterable[_builtins.str] | None = ...,
+        inspect: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        hot_swap: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "activate", b"activate", "drain", b"drain", "hot_swap", b"hot_swap", "inspect", b"inspect", "pause_old", b"pause_old", "prepare", b"prepare", "resume_old", b"resume_old", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecOptions: _TypeAlias = ExecOptions  # noqa: Y015
 
 @_typing.final
 class Socket(_message.Message):
@@ -161,9 +704,14 @@ class Probe(_message.Message):
 
     HTTP_FIELD_NUMBER: _builtins.int
     TCP_FIELD_NUMBER: _builtins.int
+    GRPC_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
     PERIOD_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    socket: _builtins.str
+    """Socket of the manifest that is asked; where it is left out, the private probe socket of the instance, or, for a program that does not serve it, its first socket."""
     failure_threshold: _builtins.int
     """Number of failures in a row that make the instance unhealthy; 3 where it is left out."""
     @_builtins.property
@@ -173,6 +721,14 @@ class Probe(_message.Message):
     @_builtins.property
     def tcp(self) -> Global___TcpCheck:
         """Asks by opening a connection."""
+
+    @_builtins.property
+    def grpc(self) -> Global___GrpcCheck:
+        """Asks by the gRPC health protocol."""
+
+    @_builtins.property
+    def exec(self) -> Global___ExecCheck:
+        """Asks by running a command of the release."""
 
     @_builtins.property
     def period(self) -> _duration_pb2.Duration:
@@ -187,15 +743,18 @@ class Probe(_message.Message):
         *,
         http: Global___HttpCheck | None = ...,
         tcp: Global___TcpCheck | None = ...,
+        grpc: Global___GrpcCheck | None = ...,
+        exec: Global___ExecCheck | None = ...,
+        socket: _builtins.str = ...,
         period: _duration_pb2.Duration | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         failure_threshold: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "http", b"http", "period", b"period", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "exec", b"exec", "grpc", b"grpc", "http", b"http", "period", b"period", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "failure_threshold", b"failure_threshold", "http", b"http", "period", b"period", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "exec", b"exec", "failure_threshold", b"failure_threshold", "grpc", b"grpc", "http", b"http", "period", b"period", "socket", b"socket", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_check: _TypeAlias = _typing.Literal["http", "tcp"]  # noqa: Y015
+    _WhichOneofReturnType_check: _TypeAlias = _typing.Literal["http", "tcp", "grpc", "exec"]  # noqa: Y015
     _WhichOneofArgType_check: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_check) -> _WhichOneofReturnType_check | None: ...
 
@@ -225,7 +784,7 @@ Global___HttpCheck: _TypeAlias = HttpCheck  # noqa: Y015
 
 @_typing.final
 class TcpCheck(_message.Message):
-    """TcpCheck passes when the private probe socket of the instance accepts a connection."""
+    """TcpCheck passes when the socket accepts a connection."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -241,6 +800,52 @@ class TcpCheck(_message.Message):
 Global___TcpCheck: _TypeAlias = TcpCheck  # noqa: Y015
 
 @_typing.final
+class GrpcCheck(_message.Message):
+    """GrpcCheck passes when grpc.health.v1.Health/Check answers SERVING."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Service that is asked for; empty for the whole server."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrpcCheck: _TypeAlias = GrpcCheck  # noqa: Y015
+
+@_typing.final
+class ExecCheck(_message.Message):
+    """ExecCheck passes when the command ends with exit code 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments, as in the manifest's command."""
+
+    def __init__(
+        self,
+        *,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecCheck: _TypeAlias = ExecCheck  # noqa: Y015
+
+@_typing.final
 class Metrics(_message.Message):
     """Metrics says where an instance shows its metrics as Prometheus text."""
 
@@ -249,8 +854,11 @@ class Metrics(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     SERIES_FIELD_NUMBER: _builtins.int
     PERIOD_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path with query, for example "/metrics"."""
+    socket: _builtins.str
+    """Socket of the manifest that is read; as for a probe where it is left out."""
     @_builtins.property
     def series(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the series to report; everything else is dropped on the node."""
@@ -265,10 +873,11 @@ class Metrics(_message.Message):
         path: _builtins.str = ...,
         series: _abc.Iterable[_builtins.str] | None = ...,
         period: _duration_pb2.Duration | None = ...,
+        socket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "period", b"period", "series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "period", b"period", "series", b"series", "socket", b"socket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

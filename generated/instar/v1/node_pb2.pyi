@@ -96,6 +96,7 @@ class Instance(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     SERVED_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Identity of the instance on its node."""
     digest: _builtins.str
@@ -106,6 +107,8 @@ class Instance(_message.Message):
     """Where it stands."""
     served: _builtins.int
     """Requests that it has answered since it started."""
+    restarts: _builtins.int
+    """How often it was started again after it ended by itself."""
     def __init__(
         self,
         *,
@@ -114,14 +117,75 @@ class Instance(_message.Message):
         pid: _builtins.int = ...,
         state: Global___InstanceState.ValueType = ...,
         served: _builtins.int = ...,
+        restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "instance_id", b"instance_id", "pid", b"pid", "served", b"served", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "instance_id", b"instance_id", "pid", b"pid", "restarts", b"restarts", "served", b"served", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class Condition(_message.Message):
+    """Condition is something that is wrong with a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Short code, for example "journal_failed", "drift", "crash_loop", "disk_low"."""
+    component: _builtins.str
+    """Component that it is about; empty for the whole node."""
+    message: _builtins.str
+    """One sentence for people."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when, on the agent's clock."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        component: _builtins.str = ...,
+        message: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "component", b"component", "message", b"message", "since_time", b"since_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
+class Conditions(_message.Message):
+    """Conditions is everything that is wrong with a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
+        """One entry for each."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___Condition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conditions: _TypeAlias = Conditions  # noqa: Y015
 
 @_typing.final
 class ComponentStatus(_message.Message):
@@ -137,6 +201,7 @@ class ComponentStatus(_message.Message):
     HEALTHY_FOR_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the component."""
     version: _builtins.str
@@ -149,6 +214,8 @@ class ComponentStatus(_message.Message):
     """What the health probe says."""
     removed: _builtins.bool
     """True when the component has left the node; name alone is set beside it."""
+    stopped: _builtins.bool
+    """True when somebody has stopped it on purpose."""
     @_builtins.property
     def healthy_for(self) -> _duration_pb2.Duration:
         """Time for which the current version has been healthy without a break."""
@@ -168,10 +235,11 @@ class ComponentStatus(_message.Message):
         healthy_for: _duration_pb2.Duration | None = ...,
         instances: _abc.Iterable[Global___Instance] | None = ...,
         removed: _builtins.bool = ...,
+        stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["healthy_for", b"healthy_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "health", b"health", "healthy_for", b"healthy_for", "instances", b"instances", "name", b"name", "permanent_digest", b"permanent_digest", "removed", b"removed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "health", b"health", "healthy_for", b"healthy_for", "instances", b"instances", "name", b"name", "permanent_digest", b"permanent_digest", "removed", b"removed", "stopped", b"stopped", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,6 +311,7 @@ class Node(_message.Message):
     COMPONENTS_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Identity of the node."""
     connected: _builtins.bool
@@ -273,6 +342,10 @@ class Node(_message.Message):
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
         """Latest host metrics."""
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
+        """What is wrong with it, as it last reported."""
+
     def __init__(
         self,
         *,
@@ -286,10 +359,11 @@ class Node(_message.Message):
         components: _abc.Iterable[Global___ComponentStatus] | None = ...,
         metrics: _abc.Iterable[Global___Metric] | None = ...,
         operation_id: _builtins.str = ...,
+        conditions: _abc.Iterable[Global___Condition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_time", b"last_seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "capabilities", b"capabilities", "components", b"components", "connected", b"connected", "fence", b"fence", "labels", b"labels", "last_seen_time", b"last_seen_time", "metrics", b"metrics", "node_id", b"node_id", "operation_id", b"operation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "capabilities", b"capabilities", "components", b"components", "conditions", b"conditions", "connected", b"connected", "fence", b"fence", "labels", b"labels", "last_seen_time", b"last_seen_time", "metrics", b"metrics", "node_id", b"node_id", "operation_id", b"operation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,6 +58,12 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     """The component changes its version."""
     CHANGE_KIND_REMOVE: _ChangeKind.ValueType  # 3
     """The component leaves the node."""
+    CHANGE_KIND_START: _ChangeKind.ValueType  # 4
+    """The component runs again after it was stopped; its version stays."""
+    CHANGE_KIND_STOP: _ChangeKind.ValueType  # 5
+    """The component is stopped and stays so, also over a boot; its version stays."""
+    CHANGE_KIND_RESTART: _ChangeKind.ValueType  # 6
+    """The component's version begins anew in another instance."""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """ChangeKind is what a change does to a component on a node."""
@@ -70,6 +76,12 @@ CHANGE_KIND_UPGRADE: ChangeKind.ValueType  # 2
 """The component changes its version."""
 CHANGE_KIND_REMOVE: ChangeKind.ValueType  # 3
 """The component leaves the node."""
+CHANGE_KIND_START: ChangeKind.ValueType  # 4
+"""The component runs again after it was stopped; its version stays."""
+CHANGE_KIND_STOP: ChangeKind.ValueType  # 5
+"""The component is stopped and stays so, also over a boot; its version stays."""
+CHANGE_KIND_RESTART: ChangeKind.ValueType  # 6
+"""The component's version begins anew in another instance."""
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 class _Step:

@@ -27,31 +27,31 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from instar.v1 import operation_pb2 as instar_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17instar/v1/rollout.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19instar/v1/operation.proto\"\xda\x02\n\x06Policy\x12\x14\n\x0cmax_parallel\x18\x01 \x01(\r\x12\x37\n\x14min_healthy_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10healthy_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11progress_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10unknown_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_failures\x18\x06 \x01(\r\x12\x30\n\rsoak_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11soak_requests_min\x18\x08 \x01(\x04\"!\n\x10\x43\x61naryParameters\x12\r\n\x05nodes\x18\x01 \x01(\r\"\xf3\x01\n\x0eUpgradeRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x16\n\x0etarget_version\x18\x02 \x01(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\x12%\n\x08strategy\x18\x04 \x01(\x0e\x32\x13.instar.v1.Strategy\x12-\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x1b.instar.v1.CanaryParametersH\x00\x12!\n\x06policy\x18\x06 \x01(\x0b\x32\x11.instar.v1.Policy\x12\x0f\n\x07install\x18\x07 \x01(\x08\x12\x0c\n\x04name\x18\x08 \x01(\tB\x0c\n\nparameters\"\xc6\x01\n\x06\x43hange\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.instar.v1.ChangeKind\x12!\n\x06method\x18\x04 \x01(\x0e\x32\x11.instar.v1.Method\x12\x14\n\x0c\x66rom_version\x18\x05 \x01(\t\x12\x13\n\x0b\x66rom_digest\x18\x06 \x01(\t\x12\x12\n\nto_version\x18\x07 \x01(\t\x12\x11\n\tto_digest\x18\x08 \x01(\t\"I\n\x04Wave\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06\x63\x61nary\x18\x02 \x01(\x08\x12\"\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x11.instar.v1.Change\"T\n\x04Plan\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x1e\n\x05waves\x18\x02 \x03(\x0b\x32\x0f.instar.v1.Wave\x12\x17\n\x0funchanged_nodes\x18\x03 \x03(\t\"\xe5\x01\n\x0e\x43hangeProgress\x12!\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x11.instar.v1.Change\x12\x0c\n\x04wave\x18\x02 \x01(\r\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.instar.v1.OperationState\x12\x1d\n\x04step\x18\x04 \x01(\x0e\x32\x0f.instar.v1.Step\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x11\n\treverting\x18\x06 \x01(\x08\x12\x14\n\x0coperation_id\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\"\x8b\x03\n\x07Rollout\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x07request\x18\x03 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\x12\x1d\n\x04plan\x18\x04 \x01(\x0b\x32\x0f.instar.v1.Plan\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.instar.v1.RolloutState\x12\x0c\n\x04wave\x18\x06 \x01(\r\x12*\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x19.instar.v1.ChangeProgress\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x0c \x01(\t\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x10\n\x08revision\x18\x0e \x01(\x04*Q\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x16\n\x12STRATEGY_IMMEDIATE\x10\x01\x12\x13\n\x0fSTRATEGY_CANARY\x10\x02*\xa3\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_PENDING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x02\x12\x18\n\x14ROLLOUT_STATE_PAUSED\x10\x03\x12\x1b\n\x17ROLLOUT_STATE_REVERTING\x10\x04\x12\x1b\n\x17ROLLOUT_STATE_SUCCEEDED\x10\x05\x12\x18\n\x14ROLLOUT_STATE_FAILED\x10\x06\x12\x1b\n\x17ROLLOUT_STATE_CANCELLED\x10\x07\x12\x1a\n\x16ROLLOUT_STATE_REVERTED\x10\x08\x12\x17\n\x13ROLLOUT_STATE_STUCK\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17instar/v1/rollout.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19instar/v1/operation.proto\"\x8b\x03\n\x06Policy\x12\x14\n\x0cmax_parallel\x18\x01 \x01(\r\x12\x37\n\x14min_healthy_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10healthy_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11progress_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10unknown_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_failures\x18\x06 \x01(\r\x12\x30\n\rsoak_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11soak_requests_min\x18\x08 \x01(\x04\x12\x17\n\x0frestart_allowed\x18\t \x01(\x08\x12\x16\n\x0e\x64iscard_writes\x18\n \x01(\x08\"!\n\x10\x43\x61naryParameters\x12\r\n\x05nodes\x18\x01 \x01(\r\"\x98\x02\n\x0eUpgradeRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x16\n\x0etarget_version\x18\x02 \x01(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\x12%\n\x08strategy\x18\x04 \x01(\x0e\x32\x13.instar.v1.Strategy\x12-\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x1b.instar.v1.CanaryParametersH\x00\x12!\n\x06policy\x18\x06 \x01(\x0b\x32\x11.instar.v1.Policy\x12\x0f\n\x07install\x18\x07 \x01(\x08\x12\x0c\n\x04name\x18\x08 \x01(\t\x12#\n\x04kind\x18\t \x01(\x0e\x32\x15.instar.v1.ChangeKindB\x0c\n\nparameters\"\xdb\x01\n\x06\x43hange\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.instar.v1.ChangeKind\x12!\n\x06method\x18\x04 \x01(\x0e\x32\x11.instar.v1.Method\x12\x14\n\x0c\x66rom_version\x18\x05 \x01(\t\x12\x13\n\x0b\x66rom_digest\x18\x06 \x01(\t\x12\x12\n\nto_version\x18\x07 \x01(\t\x12\x11\n\tto_digest\x18\x08 \x01(\t\x12\x13\n\x0bno_way_back\x18\t \x01(\t\"I\n\x04Wave\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06\x63\x61nary\x18\x02 \x01(\x08\x12\"\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x11.instar.v1.Change\"T\n\x04Plan\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x1e\n\x05waves\x18\x02 \x03(\x0b\x32\x0f.instar.v1.Wave\x12\x17\n\x0funchanged_nodes\x18\x03 \x03(\t\"\xe5\x01\n\x0e\x43hangeProgress\x12!\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x11.instar.v1.Change\x12\x0c\n\x04wave\x18\x02 \x01(\r\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.instar.v1.OperationState\x12\x1d\n\x04step\x18\x04 \x01(\x0e\x32\x0f.instar.v1.Step\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x11\n\treverting\x18\x06 \x01(\x08\x12\x14\n\x0coperation_id\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\"\x8b\x03\n\x07Rollout\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x07request\x18\x03 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\x12\x1d\n\x04plan\x18\x04 \x01(\x0b\x32\x0f.instar.v1.Plan\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.instar.v1.RolloutState\x12\x0c\n\x04wave\x18\x06 \x01(\r\x12*\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x19.instar.v1.ChangeProgress\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x0c \x01(\t\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x10\n\x08revision\x18\x0e \x01(\x04*Q\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x16\n\x12STRATEGY_IMMEDIATE\x10\x01\x12\x13\n\x0fSTRATEGY_CANARY\x10\x02*\xa3\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_PENDING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x02\x12\x18\n\x14ROLLOUT_STATE_PAUSED\x10\x03\x12\x1b\n\x17ROLLOUT_STATE_REVERTING\x10\x04\x12\x1b\n\x17ROLLOUT_STATE_SUCCEEDED\x10\x05\x12\x18\n\x14ROLLOUT_STATE_FAILED\x10\x06\x12\x1b\n\x17ROLLOUT_STATE_CANCELLED\x10\x07\x12\x1a\n\x16ROLLOUT_STATE_REVERTED\x10\x08\x12\x17\n\x13ROLLOUT_STATE_STUCK\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'instar.v1.rollout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STRATEGY']._serialized_start=1752
-  _globals['_STRATEGY']._serialized_end=1833
-  _globals['_ROLLOUTSTATE']._serialized_start=1836
-  _globals['_ROLLOUTSTATE']._serialized_end=2127
+  _globals['_STRATEGY']._serialized_start=1859
+  _globals['_STRATEGY']._serialized_end=1940
+  _globals['_ROLLOUTSTATE']._serialized_start=1943
+  _globals['_ROLLOUTSTATE']._serialized_end=2234
   _globals['_POLICY']._serialized_start=131
-  _globals['_POLICY']._serialized_end=477
-  _globals['_CANARYPARAMETERS']._serialized_start=479
-  _globals['_CANARYPARAMETERS']._serialized_end=512
-  _globals['_UPGRADEREQUEST']._serialized_start=515
-  _globals['_UPGRADEREQUEST']._serialized_end=758
-  _globals['_CHANGE']._serialized_start=761
-  _globals['_CHANGE']._serialized_end=959
-  _globals['_WAVE']._serialized_start=961
-  _globals['_WAVE']._serialized_end=1034
-  _globals['_PLAN']._serialized_start=1036
-  _globals['_PLAN']._serialized_end=1120
-  _globals['_CHANGEPROGRESS']._serialized_start=1123
-  _globals['_CHANGEPROGRESS']._serialized_end=1352
-  _globals['_ROLLOUT']._serialized_start=1355
-  _globals['_ROLLOUT']._serialized_end=1750
+  _globals['_POLICY']._serialized_end=526
+  _globals['_CANARYPARAMETERS']._serialized_start=528
+  _globals['_CANARYPARAMETERS']._serialized_end=561
+  _globals['_UPGRADEREQUEST']._serialized_start=564
+  _globals['_UPGRADEREQUEST']._serialized_end=844
+  _globals['_CHANGE']._serialized_start=847
+  _globals['_CHANGE']._serialized_end=1066
+  _globals['_WAVE']._serialized_start=1068
+  _globals['_WAVE']._serialized_end=1141
+  _globals['_PLAN']._serialized_start=1143
+  _globals['_PLAN']._serialized_end=1227
+  _globals['_CHANGEPROGRESS']._serialized_start=1230
+  _globals['_CHANGEPROGRESS']._serialized_end=1459
+  _globals['_ROLLOUT']._serialized_start=1462
+  _globals['_ROLLOUT']._serialized_end=1857
 # @@protoc_insertion_point(module_scope)

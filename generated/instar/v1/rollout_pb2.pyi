@@ -112,12 +112,18 @@ class Policy(_message.Message):
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
     SOAK_DURATION_FIELD_NUMBER: _builtins.int
     SOAK_REQUESTS_MIN_FIELD_NUMBER: _builtins.int
+    RESTART_ALLOWED_FIELD_NUMBER: _builtins.int
+    DISCARD_WRITES_FIELD_NUMBER: _builtins.int
     max_parallel: _builtins.int
     """Number of operations at the same time within a wave; 0 for as many as the wave has."""
     max_failures: _builtins.int
     """Number of nodes that may fail before the rollout reverts; default 0."""
     soak_requests_min: _builtins.int
     """Requests that it must have answered in that time; default 0."""
+    restart_allowed: _builtins.bool
+    """True where a change that cannot be a hot swap may be a restart; else it is refused when it is planned."""
+    discard_writes: _builtins.bool
+    """True where going back to an older state schema may drop what was written since the rollback point was made."""
     @_builtins.property
     def min_healthy_duration(self) -> _duration_pb2.Duration:
         """Time that a changed node must be healthy without a break; default 10 s."""
@@ -149,10 +155,12 @@ class Policy(_message.Message):
         max_failures: _builtins.int = ...,
         soak_duration: _duration_pb2.Duration | None = ...,
         soak_requests_min: _builtins.int = ...,
+        restart_allowed: _builtins.bool = ...,
+        discard_writes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["healthy_deadline", b"healthy_deadline", "min_healthy_duration", b"min_healthy_duration", "progress_deadline", b"progress_deadline", "soak_duration", b"soak_duration", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["healthy_deadline", b"healthy_deadline", "max_failures", b"max_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "progress_deadline", b"progress_deadline", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discard_writes", b"discard_writes", "healthy_deadline", b"healthy_deadline", "max_failures", b"max_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "progress_deadline", b"progress_deadline", "restart_allowed", b"restart_allowed", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -194,6 +202,7 @@ class UpgradeRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     INSTALL_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     component: _builtins.str
     """Component to change."""
     target_version: _builtins.str
@@ -206,6 +215,8 @@ class UpgradeRequest(_message.Message):
     """True when nodes that lack the component shall get it."""
     name: _builtins.str
     """Name of the rollout for people; made from component and version where it is left out."""
+    kind: _operation_pb2.ChangeKind.ValueType
+    """What is asked instead of a version: REMOVE, START, STOP or RESTART of what is installed; unset for target_version."""
     @_builtins.property
     def canary(self) -> Global___CanaryParameters:
         """Parameters of CANARY."""
@@ -225,10 +236,11 @@ class UpgradeRequest(_message.Message):
         policy: Global___Policy | None = ...,
         install: _builtins.bool = ...,
         name: _builtins.str = ...,
+        kind: _operation_pb2.ChangeKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "parameters", b"parameters", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "component", b"component", "install", b"install", "name", b"name", "parameters", b"parameters", "policy", b"policy", "selector", b"selector", "strategy", b"strategy", "target_version", b"target_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "component", b"component", "install", b"install", "kind", b"kind", "name", b"name", "parameters", b"parameters", "policy", b"policy", "selector", b"selector", "strategy", b"strategy", "target_version", b"target_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["canary"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
@@ -250,6 +262,7 @@ class Change(_message.Message):
     FROM_DIGEST_FIELD_NUMBER: _builtins.int
     TO_VERSION_FIELD_NUMBER: _builtins.int
     TO_DIGEST_FIELD_NUMBER: _builtins.int
+    NO_WAY_BACK_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Node that changes."""
     component: _builtins.str
@@ -266,6 +279,8 @@ class Change(_message.Message):
     """Version after; empty for REMOVE."""
     to_digest: _builtins.str
     """Digest after; empty for REMOVE."""
+    no_way_back: _builtins.str
+    """Why it could not be undone once it is committed, in a sentence; empty where it can."""
     def __init__(
         self,
         *,
@@ -277,10 +292,11 @@ class Change(_message.Message):
         from_digest: _builtins.str = ...,
         to_version: _builtins.str = ...,
         to_digest: _builtins.str = ...,
+        no_way_back: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "from_digest", b"from_digest", "from_version", b"from_version", "kind", b"kind", "method", b"method", "node_id", b"node_id", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "from_digest", b"from_digest", "from_version", b"from_version", "kind", b"kind", "method", b"method", "no_way_back", b"no_way_back", "node_id", b"node_id", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

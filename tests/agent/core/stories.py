@@ -106,6 +106,10 @@ class Story:
     ) -> Story:
         return self.happens(events.Observed(self.now(), health, timedelta(seconds=healthy_for), served))
 
+    def flaps(self) -> Story:
+        unhealthy = model.Health.UNHEALTHY
+        return self.happens(events.Observed(self.now(), unhealthy, timedelta(), 100, is_flapping=True))
+
     def commits(self) -> Story:
         """Run until COMMIT is decided."""
         self.soaks()

@@ -252,11 +252,87 @@ def test_a_removal_checks_commits_and_drains_and_needs_no_bake() -> None:
     assert (story.phase, story.status.state) == ("PERMANENT", model.OperationState.PERMANENT)
 
 
+@pytest.mark.parametrize("kind", [model.ChangeKind.REMOVE, model.ChangeKind.STOP])
 @pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
-def test_a_held_removal_waits_before_its_commit(hold: model.Step) -> None:
-    story = Story(kind=model.ChangeKind.REMOVE, to_digest="", hold_before=hold).begins().succeeds(Step.PREFLIGHT)
+def test_what_ends_has_no_switch_and_is_held_before_its_commit(hold: model.Step, kind: model.ChangeKind) -> None:
+    story = Story(kind=kind, to_digest="", hold_before=hold).begins().succeeds(Step.PREFLIGHT)
     assert story.status.state is HELD
     assert story.proceeds().effects == ["COMMIT"]
+
+
+def test_a_stop_is_decided_before_anything_ends_and_needs_no_bake() -> None:
+    story = Story(kind=model.ChangeKind.STOP, to_digest="").begins().succeeds(Step.PREFLIGHT)
+    assert story.effects == ["COMMIT"]
+    assert story.succeeds(Step.COMMIT).effects == ["DRAIN"]
+    assert story.succeeds(Step.DRAIN).status.state is model.OperationState.PERMANENT
+    assert [record.step for record in story.records] == [Step.PREFLIGHT, Step.COMMIT, Step.DRAIN]
+
+
+def test_a_start_brings_up_what_is_there_and_is_committed_and_baked() -> None:
+    story = Story(kind=model.ChangeKind.START, to_digest="").begins()
+    for step in (Step.PREFLIGHT, Step.SWITCH, Step.COMMIT):
+        assert story.effects == [step.value]
+        story.succeeds(step)
+    story.succeeds(Step.DRAIN)
+    assert story.status.state is model.OperationState.COMMITTED
+    assert story.is_seen(healthy_for=10).succeeds(Step.BAKE).status.state is model.OperationState.PERMANENT
+
+
+def test_a_start_that_fails_leaves_the_component_stopped_and_says_whose_fault_it_is() -> None:
+    story = Story(kind=model.ChangeKind.START, to_digest="").begins().succeeds(Step.PREFLIGHT)
+    story.fails(Step.SWITCH, VERSION, "crashed_at_start").succeeds(Step.ABORT)
+    assert (story.status.state, story.status.reason) == (model.OperationState.ABORTED, "crashed_at_start")
+
+
+@pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
+def test_a_held_start_waits_where_it_was_told_to(hold: model.Step) -> None:
+    story = Story(kind=model.ChangeKind.START, hold_before=hold).begins().succeeds(Step.PREFLIGHT)
+    if hold is Step.COMMIT:
+        story.succeeds(Step.SWITCH)
+    assert story.status.state is HELD
+    assert story.proceeds().effects == [hold.value]
+
+
+def test_a_restart_goes_the_way_of_an_upgrade_without_fetching_anything() -> None:
+    story = Story(kind=model.ChangeKind.RESTART, to_digest="").begins()
+    for step in stories.STEPS_UNTIL_SOAK[3:]:
+        assert story.effects == [step.value]
+        story.succeeds(step)
+    assert story.phase == "SOAK"
+    story.seconds = 5
+    assert story.is_seen().effects == ["COMMIT"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        (model.ChangeKind.INSTALL, "", stories.NEW),
+        (model.ChangeKind.UPGRADE, stories.OLD, stories.NEW),
+        (model.ChangeKind.REMOVE, stories.OLD, ""),
+        (model.ChangeKind.START, "", stories.OLD),
+        (model.ChangeKind.STOP, stories.OLD, ""),
+        (model.ChangeKind.RESTART, stories.OLD, stories.OLD),
+    ],
+)
+def test_each_kind_of_change_has_its_two_sides(kind: model.ChangeKind, old: str, new: str) -> None:
+    from_digest = "" if kind is model.ChangeKind.INSTALL else stories.OLD
+    changing = kind in {model.ChangeKind.INSTALL, model.ChangeKind.UPGRADE}
+    told = stories.assignment(kind=kind, from_digest=from_digest, to_digest=stories.NEW if changing else "")
+    assert (told.old_digest, told.new_digest) == (old, new)
+
+
+def test_a_version_that_flaps_is_bad_in_the_soak_and_in_the_bake() -> None:
+    story = Story().soaks().flaps()
+    assert (story.phase, story.status.fault, story.status.reason) == ("ABORTING", VERSION, "flapping")
+    story = Story().commits().flaps()
+    assert (story.status.state, story.status.reason) == (model.OperationState.COMMITTED, "flapping")
+
+
+def test_an_agent_that_finds_itself_on_trial_has_been_switched_to() -> None:
+    story = Story().reaches(Step.SWITCH).is_recovered(events.KeeperDecision.ON_TRIAL)
+    assert (story.phase, story.effects, story.records[-1].is_success) == ("SOAK", [], True)
+    early = Story().reaches(Step.PREPARE).is_recovered(events.KeeperDecision.ON_TRIAL)
+    assert early.phase == "ABORTING"
 
 
 @pytest.mark.parametrize("step", [*stories.STEPS_UNTIL_SOAK, Step.SOAK])
@@ -351,3 +427,15 @@ def test_what_is_refused_has_ended_and_says_why() -> None:
     told = operation.status(refused.state)
     assert (told.state, told.fault, told.reason) == (model.OperationState.REFUSED, COMMAND, "node_busy")
     assert (refused.effects, refused.records) == ((), ())
+
+
+def test_what_a_step_tells_is_bounded_and_why_it_failed_is_never_cut_off() -> None:
+    told = {f"key-{number:02}": "x" * 9999 for number in range(99)}
+    story = stories.Story().begins().succeeds(model.Step.FETCH, told)
+    failed = events.Failed(story.now(), model.Step.VERIFY, model.Fault.VERSION, "bad", "y" * 9999, told)
+    story.happens(failed)
+    for record in story.records:
+        assert len(record.evidence) == 16
+        assert max(map(len, record.evidence.values())) == 1024
+    assert story.records[-1].evidence["reason"] == "bad"
+    assert len(story.status.message) == 512

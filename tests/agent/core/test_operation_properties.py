@@ -35,10 +35,11 @@ EVENTS: st.SearchStrategy[events.Event] = st.one_of(
     st.builds(events.Cancelled, MOMENTS, st.just("so")),
     st.builds(events.Superseded, MOMENTS),
 )
+CHANGING = {model.ChangeKind.INSTALL, model.ChangeKind.UPGRADE}
 ASSIGNMENTS = st.sampled_from(
     [
-        stories.assignment(kind=kind, hold_before=hold, to_digest=to_digest)
-        for kind, to_digest in [(model.ChangeKind.UPGRADE, stories.NEW), (model.ChangeKind.REMOVE, "")]
+        stories.assignment(kind=kind, hold_before=hold, to_digest=stories.NEW if kind in CHANGING else "")
+        for kind in model.ChangeKind
         for hold in (None, model.Step.SWITCH, model.Step.COMMIT)
     ]
 )

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from agent.core import model, session
+from agent.core import model, session, told
 
 pytestmark = pytest.mark.core
 
@@ -18,7 +18,9 @@ LOAD = model.Metric("system.cpu.utilization", "", 0.5)
 RUNNING = model.OperationStatus("r/1", 8, "web", model.OperationState.RUNNING, model.Step.FETCH, None, "", "", NOW)
 COMMITTED = replace(RUNNING, state=model.OperationState.COMMITTED, step=model.Step.COMMIT)
 FETCHED = model.StepRecord("r/1", 1, model.Step.FETCH, NOW, NOW, is_success=True, evidence={})
-EVERYTHING = model.Report(metrics=(LOAD,), components=(WEB,))
+EVERYTHING = model.Report(metrics=(LOAD,), components=(WEB,), conditions=())
+LOW = model.Condition("disk_low", "", "less than 256 MiB are free", NOW)
+TEXT = model.LogText(3, "web-1", "a line\n")
 WELCOME = session.Welcomed(NOW, "s-1", 3, 1, PERIOD, NOW)
 
 
@@ -31,6 +33,7 @@ EVENTS: dict[type[session.Event], session.Event] = {
     for event in (
         session.Opened(NOW, FACTS, EVERYTHING),
         session.Beat(NOW, EVERYTHING),
+        session.Read(TEXT),
         session.Lost(),
         WELCOME,
         acknowledged(1),
@@ -135,6 +138,25 @@ def test_a_component_that_left_is_told_as_removed_once() -> None:
     assert sent.report == model.Report()
 
 
+def test_conditions_are_told_in_full_reports_and_in_deltas_only_when_they_changed() -> None:
+    wrong = replace(EVERYTHING, conditions=(LOW,))
+    after, sent = beat(opened(), wrong)
+    assert sent.report == model.Report(conditions=(LOW,))
+    after, sent = beat(after, wrong)
+    assert sent.report.conditions is None
+    after, sent = beat(after, EVERYTHING)
+    assert sent.report == model.Report(conditions=())
+    wanted = session.step(after, session.FullReportRequested(2)).session
+    assert beat(wanted, EVERYTHING)[1].report.conditions == ()
+
+
+def test_the_end_of_a_log_is_a_message_of_its_own() -> None:
+    decision = session.step(opened(), session.Read(TEXT))
+    assert decision.effects == (session.SendLogText(2, TEXT),)
+    _, sent = beat(decision.session, EVERYTHING)
+    assert sent.sequence == 3
+
+
 def test_results_are_told_in_every_message_until_one_that_carried_them_is_acknowledged() -> None:
     results = replace(EVERYTHING, operations=(RUNNING,), steps=(FETCHED,))
     after, first = beat(opened(), results)
@@ -178,13 +200,13 @@ def test_a_result_that_changes_back_is_told_again() -> None:
 
 
 def test_more_results_than_one_message_holds_follow_once_the_first_are_acknowledged() -> None:
-    steps = tuple(replace(FETCHED, index=index) for index in range(1, session.STEPS_MAX + 3))
+    steps = tuple(replace(FETCHED, index=index) for index in range(1, told.STEPS_MAX + 3))
     results = replace(EVERYTHING, steps=steps)
     after, sent = beat(opened(), results)
-    assert sent.report.steps == steps[: session.STEPS_MAX]
+    assert sent.report.steps == steps[: told.STEPS_MAX]
     after = session.step(after, acknowledged(2)).session
     _, sent = beat(after, results)
-    assert sent.report.steps == steps[session.STEPS_MAX :]
+    assert sent.report.steps == steps[told.STEPS_MAX :]
 
 
 def test_a_controller_that_never_acknowledges_costs_a_bounded_memory() -> None:

@@ -99,15 +99,15 @@ async def _ask(load: Load, reader: asyncio.StreamReader, writer: asyncio.StreamW
     """Ask once; returns whether the server announced the end of the connection."""
     try:
         writer.write(REQUEST)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         body = await reader.readexactly(length)
     except BaseException:
         await _close(writer)
         raise
-    assert head.startswith(b"HTTP/1.1 200 "), head
+    assert head.startswith(b"http/1.1 200 "), head
     load.by_version[body.split()[0].decode()] += 1
-    return b"Connection: close" in head
+    return b"connection: close" in head
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -30,16 +30,17 @@ class Node:
         self.run = root / "r"
         (self.state / "releases").mkdir(parents=True)
         self.process: subprocess.Popen[bytes] | None = None
-        self.address = ("127.0.0.1", _free_port())
+        self.address = ("127.0.0.1", free_port())
         self._count = 0
         self._clients: list[processes.Keeper] = []
 
-    def start(self, *agent_argv: str) -> None:
-        """Start a keeper."""
+    def start(self, *agent_argv: str, within: Sequence[str] = (), config: Path | None = None) -> None:
+        """Start a keeper, within a command that becomes it."""
         source = str(Path(agent.__file__).parents[1])
         argv = [sys.executable, "-S", "-P", "-m", "agent.keeper", "--state", str(self.state), "--run", str(self.run)]
+        configured = [] if config is None else ["--config", str(config)]
         environment = {**os.environ, "PYTHONPATH": source}
-        self.process = subprocess.Popen([*argv, "--", *agent_argv], env=environment)
+        self.process = subprocess.Popen([*within, *argv, *configured, "--", *agent_argv], env=environment)
 
     def kill(self) -> None:
         """Kill the keeper as nothing else can."""
@@ -62,12 +63,15 @@ class Node:
         await keeper.listen("web.http", f"127.0.0.1:{self.address[1]}")
         return keeper
 
-    def release(self, version: str, *, source: str | None = None, name: str = "app.py") -> processes.InstanceSpec:
+    def release(
+        self, version: str, *, source: str | None = None, name: str = "app.py", mode: int = 0o644
+    ) -> processes.InstanceSpec:
         """Unpack a release whose program is the web service, or the source given."""
         self._count += 1
         tree = self.state / f"tree-{self._count}"
         tree.mkdir()
         (tree / name).write_text((source or WEB_SERVICE.read_text()) + f"\n# {version}\n")
+        (tree / name).chmod(mode)
         found = digest.tree_digest(tree)
         target = self.state / "releases" / found.removeprefix("sha256:")
         if target.exists():
@@ -177,7 +181,7 @@ def is_over(pid: int) -> bool:
         os.close(descriptor)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,28 @@ async def test_records_of_another_boot_and_rubbish_are_swept_away(a_node: node.N
     a_node.start()
     keeper = await a_node.client()
     assert (await keeper.inspect()).instances == ()
-    assert sorted(path.name for path in a_node.run.iterdir()) == ["keeper.lock", "keeper.sock"]
+    assert [path.name for path in a_node.run.iterdir() if not path.name.startswith("keeper.")] == []
+
+
+async def test_a_component_of_a_keeper_of_version_1_is_adopted_from_its_record(a_node: node.Node) -> None:
+    keeper = await a_node.attached()
+    component = await a_node.serving(keeper, "1.0.0")
+    path = a_node.run / f"{component.id}.json"
+    a_node.kill()
+    record = json.loads(path.read_text())
+    for name in ("owner", "cgroup", "state", "is_parked", "early_deaths"):
+        del record[name]
+    for name in ("protocol", "signals", "is_exclusive", "secrets", "on_agent_stop", "environment_dir"):
+        del record["instance"][name]
+    for binding in record["bindings"]:
+        del binding["bound"]
+    path.write_text(json.dumps(record))
+    a_node.start()
+    keeper = await a_node.attached()
+    adopted = await node.find(keeper, component.id)
+    assert (adopted.pid, adopted.state, adopted.is_kept) == (component.pid, processes.InstanceState.ACTIVE, True)
+    await keeper.stop(component.id, timedelta(seconds=5))
+    assert node.is_over(component.pid)
 
 
 async def test_a_component_that_died_with_the_keeper_is_shown_as_exited_and_not_kept(a_node: node.Node) -> None:

@@ -85,7 +85,7 @@ async def test_marks_that_contradict_each_other_are_refused(a_node: node.Node) -
     with refused("invalid_request"):
         await keeper.commit("op-1", other.id)
     with refused("unknown_instance"):
-        await keeper.mark("op-2", "nobody", None, LONG)
+        await keeper.mark("op-2", new.id, "nobody", LONG)
     with refused("mark_unknown"):
         await keeper.commit("op-3", new.id)
     await keeper.commit("op-1", new.id)

@@ -26,7 +26,8 @@ COMPONENT = model.ComponentStatus(
     "sha256:a",
     model.Health.HEALTHY,
     timedelta(seconds=12, milliseconds=5),
-    (model.Instance("web-1", "sha256:b", 812, model.InstanceState.ACTIVE, 431),),
+    (model.Instance("web-1", "sha256:b", 812, model.InstanceState.ACTIVE, 431, restarts=3),),
+    is_stopped=True,
 )
 STATUS = model.OperationStatus(
     "r/1", 8, "web", model.OperationState.ABORTED, model.Step.SOAK, model.Fault.VERSION, "probe", "it failed", NOW
@@ -34,7 +35,9 @@ STATUS = model.OperationStatus(
 RECORD = model.StepRecord(
     "r/1", 3, model.Step.SOAK, NOW, NOW + timedelta(seconds=5), is_success=False, evidence={"a": "b"}
 )
-REPORT = model.Report((model.Metric("cpu", "web", 0.25),), (COMPONENT,), ("old",), (STATUS,), (RECORD,))
+LOW = model.Condition("disk_low", "", "less than 256 MiB are free", NOW)
+REPORT = model.Report((model.Metric("cpu", "web", 0.25),), (COMPONENT,), ("old",), (STATUS,), (RECORD,), (LOW,))
+OWN = {"is_kept", "started_at_seconds", "is_broken"}  # of an instance: what only its own node needs
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 both models become the same nested builtins
@@ -44,7 +47,8 @@ def plain(value: object) -> Any:  # noqa: ANN401 both models become the same nes
     if isinstance(value, tuple | frozenset):
         return [plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]  # it is one
+        told = [field.name for field in fields(value) if field.name not in OWN]  # type: ignore[arg-type]  # it is one
+        return {name: plain(getattr(value, name)) for name in told}
     return value
 
 
@@ -55,6 +59,22 @@ def told(report: model.Report) -> controller_model.NodeReport:
 
 def test_a_report_arrives_as_it_was_meant() -> None:
     assert plain(told(REPORT)) == plain(REPORT) | {"is_full": False}
+
+
+@pytest.mark.parametrize("conditions", [(), (LOW,), None], ids=["nothing wrong", "something wrong", "unchanged"])
+def test_conditions_arrive_and_unchanged_ones_are_left_out(conditions: tuple[model.Condition, ...] | None) -> None:
+    assert plain(told(model.Report(conditions=conditions)).conditions) == plain(conditions)
+
+
+def test_a_question_for_a_log_and_its_answer_arrive() -> None:
+    asked = agent_service_pb2.ConnectResponse(
+        read_log=agent_service_pb2.ReadLog(request_id=7, component="web", max_bytes=99)
+    )
+    assert convert.response(asked, NOW) == session.Commanded(model.ReadLog(7, "web", 99))
+    text = model.LogText(7, "web-1", "the last line\n", "")
+    message = convert.request(session.SendLogText(5, text), "n-1")
+    assert message.sequence == 5
+    assert plain(agent_convert.log_text(message.log_text)) == plain(text)
 
 
 @pytest.mark.parametrize("health", model.Health)

@@ -24,6 +24,7 @@ class Node:
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.taken: list[model.Command] = []
+        self.read = 0
         self._failure = failure
 
     def hello_facts(self) -> model.HelloFacts:
@@ -32,10 +33,16 @@ class Node:
     def full_report(self) -> model.Report:
         return model.Report()
 
-    def take_command(self, command: model.Command) -> None:
+    def take_command(self, command: model.Order) -> None:
         if self._failure is not None:
             raise self._failure
         self.taken.append(command)
+
+    async def read_log(self, asked: model.ReadLog) -> model.LogText:
+        self.read += 1
+        if asked.component == "slow":
+            await asyncio.Event().wait()
+        return model.LogText(asked.request_id, "web-1", "the last line\n")
 
     def acknowledged(self, operations: tuple[model.OperationStatus, ...], steps: tuple[model.StepRecord, ...]) -> None:
         del operations, steps
@@ -95,6 +102,73 @@ def test_an_illegal_message_ends_the_session_and_not_the_link() -> None:
     world = saying(welcome(), welcome())
     run(world, Node(), 30)
     assert len(world.wires) > 2
+
+
+def asking(request_id: int, component: str = "web") -> Response:
+    asked = agent_service_pb2.ReadLog(request_id=request_id, component=component, max_bytes=100)
+    return Response(read_log=asked)
+
+
+def hearing(heard: list[agent_service_pb2.ConnectRequest], *said: Response) -> wire.World:
+    """A world as `saying` makes it, whose controller notes what it hears."""
+
+    async def serve(far: wire.FarEnd) -> None:
+        await far.receive()
+        for message in said:
+            await far.send(message)
+        while (told := await far.receive()) is not None:
+            heard.append(told)
+
+    return wire.World(random.Random(1), serve)  # noqa: S311 a test wants repeatable draws
+
+
+def test_a_question_for_a_log_is_answered_within_the_row_of_messages() -> None:
+    heard: list[agent_service_pb2.ConnectRequest] = []
+    run(hearing(heard, welcome(), asking(7)), Node(), 30)
+    [answer] = [message for message in heard if message.HasField("log_text")]
+    assert (answer.log_text.request_id, answer.log_text.text) == (7, "the last line\n")
+    assert [message.sequence for message in heard] == list(range(2, len(heard) + 2))
+
+
+def test_a_slow_log_holds_nothing_up_and_more_than_a_few_are_not_read() -> None:
+    heard: list[agent_service_pb2.ConnectRequest] = []
+    node = Node()
+    questions = [asking(number, "slow") for number in range(loop.LOGS_MAX + 3)]
+    run(hearing(heard, welcome(), *questions, PROCEED), node, 30)
+    assert node.read == loop.LOGS_MAX
+    assert node.taken == [model.Proceed("r/1", 8)]
+    assert heard
+    assert not [message for message in heard if message.HasField("log_text")]
+
+
+@pytest.mark.parametrize("is_acknowledging", [False, True])
+def test_only_an_acknowledged_report_makes_the_link_heard(*, is_acknowledging: bool) -> None:
+    async def serve(far: wire.FarEnd) -> None:
+        await far.receive()
+        await far.send(welcome())
+        while await far.receive() is not None:
+            if is_acknowledging:
+                message = Response(acknowledgement=agent_service_pb2.Acknowledgement(sequence=2))
+                message.acknowledgement.heartbeat_period.FromTimedelta(timedelta(seconds=10))
+                await far.send(message)
+
+    async def main() -> tuple[bool, bool]:
+        link = loop.Link(world, node_id="n-1", now=lambda: NOW, draw=lambda: 0.5)
+        task = asyncio.get_running_loop().create_task(link.run(Node()), name="link")
+        await asyncio.wait([task], timeout=5)
+        told = link.is_open, link.is_acknowledged
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return told
+
+    world = wire.World(random.Random(1), serve)  # noqa: S311 a test wants repeatable draws
+    virtual = simulation_loop.VirtualLoop(1)
+    try:
+        assert virtual.run_until_complete(main()) == (True, is_acknowledging)
+        virtual.run_until_complete(world.close())
+    finally:
+        virtual.close()
 
 
 def test_a_controller_that_never_welcomes_is_left_after_the_deadline() -> None:

@@ -119,13 +119,17 @@ class House:
         return file.read_text().strip()
 
     @contextlib.asynccontextmanager
-    async def nodes(self, *node_ids: str, answer: Answer | None = None) -> AsyncIterator[None]:
-        """Agents that are connected while the block runs."""
+    async def nodes(
+        self, *node_ids: str, answer: Answer | None = None, report: agent_service_pb2.Report | None = None
+    ) -> AsyncIterator[None]:
+        """Agents that are connected while the block runs, and say a report as they come."""
         tokens = {node_id: await self.token(node_id) for node_id in node_ids}
         ready = [asyncio.Event() for _ in node_ids]
         async with asyncio.TaskGroup() as group, aio.insecure_channel(self.address) as channel:
             agents = [
-                group.create_task(_agent(channel, node_id, tokens[node_id], answer or succeed, event.set))
+                group.create_task(
+                    _agent(channel, _Script(node_id, tokens[node_id], answer or succeed, report), event.set)
+                )
                 for node_id, event in zip(node_ids, ready, strict=True)
             ]
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -145,6 +149,7 @@ def succeed(_node_id: str, assign: agent_service_pb2.Assign) -> agent_service_pb
         name=assign.component, version=assign.to_version, digest=assign.to_digest, permanent_digest=assign.to_digest
     )
     component.MergeFrom(BAKED)
+    component.stopped = assign.kind == operation_pb2.CHANGE_KIND_STOP
     if not assign.to_digest:
         component = node_pb2.ComponentStatus(name=assign.component, removed=True)
     return agent_service_pb2.Report(components=[component], operations=[status(assign, "PERMANENT")])
@@ -176,42 +181,66 @@ def status(assign: agent_service_pb2.Assign, state: str) -> operation_pb2.Operat
     return told
 
 
-async def _agent(channel: aio.Channel, node_id: str, token: str, answer: Answer, ready: Callable[[], None]) -> None:
-    """One session: greet, answer each operation once, and beat in between."""
+@dataclass(frozen=True)
+class _Script:
+    """Who an agent is, and what it says."""
+
+    node_id: str
+    token: str
+    answer: Answer
+    report: agent_service_pb2.Report | None
+
+
+_Said = agent_service_pb2.Report | agent_service_pb2.LogText
+
+
+async def _agent(channel: aio.Channel, script: _Script, ready: Callable[[], None]) -> None:
+    """One session: greet, answer each operation once and each question for a log, and beat in between."""
     stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-    outgoing: asyncio.Queue[agent_service_pb2.Report] = asyncio.Queue()
-    call = stub.Connect(_said(node_id, outgoing), metadata=(("authorization", f"Bearer {token}"),))
+    outgoing: asyncio.Queue[_Said] = asyncio.Queue()
+    call = stub.Connect(_said(script, outgoing), metadata=(("authorization", f"Bearer {script.token}"),))
     async for response in call:
         match response.WhichOneof("message"):
             case "welcome":
                 ready()
             case "assign":
-                outgoing.put_nowait(answer(node_id, response.assign))
+                outgoing.put_nowait(script.answer(script.node_id, response.assign))
+            case "read_log":
+                outgoing.put_nowait(_log(response.read_log))
             case _:
                 pass
 
 
-async def _said(
-    node_id: str, outgoing: asyncio.Queue[agent_service_pb2.Report]
-) -> AsyncIterator[agent_service_pb2.ConnectRequest]:
+def _log(asked: agent_service_pb2.ReadLog) -> agent_service_pb2.LogText:
+    """Ten lines of whatever component but one."""
+    if asked.component == "silent":
+        return agent_service_pb2.LogText(request_id=asked.request_id, error="it has never run here")
+    text = "".join(f"{asked.component} line {number} of {asked.max_bytes}\n" for number in range(1, 11))
+    return agent_service_pb2.LogText(request_id=asked.request_id, instance_id="i-1", text=text)
+
+
+async def _said(script: _Script, outgoing: asyncio.Queue[_Said]) -> AsyncIterator[agent_service_pb2.ConnectRequest]:
     hello = agent_service_pb2.Hello(
-        node_id=node_id,
+        node_id=script.node_id,
         boot_id="boot",
-        instance_token=node_id,
+        instance_token=script.node_id,
         protocol_versions=[1],
         agent_version="0.1.0",
         capabilities=["driver.handover"],
         labels={"zone": "a"},
-        report=agent_service_pb2.Report(),
+        report=script.report or agent_service_pb2.Report(),
     )
     yield agent_service_pb2.ConnectRequest(sequence=1, hello=hello)
     sequence = 1
     while True:
         sequence += 1
-        report = agent_service_pb2.Report()
+        said: _Said = agent_service_pb2.Report()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.1):
-                report = await outgoing.get()
-        beat = agent_service_pb2.Heartbeat(report=report)
+                said = await outgoing.get()
+        if isinstance(said, agent_service_pb2.LogText):
+            yield agent_service_pb2.ConnectRequest(sequence=sequence, log_text=said)
+            continue
+        beat = agent_service_pb2.Heartbeat(report=said)
         beat.send_time.GetCurrentTime()
         yield agent_service_pb2.ConnectRequest(sequence=sequence, heartbeat=beat)

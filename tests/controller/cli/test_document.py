@@ -27,8 +27,11 @@ def test_a_document_names_every_field_in_snake_case_with_null_for_what_is_not_se
         "permanent_digest": "",
         "health": "HEALTHY",
         "healthy_for": "2.500s",
-        "instances": [{"instance_id": "web.1", "digest": "", "pid": 0, "state": None, "served": 1 << 60}],
+        "instances": [
+            {"instance_id": "web.1", "digest": "", "pid": 0, "state": None, "served": 1 << 60, "restarts": 0}
+        ],
         "removed": False,
+        "stopped": False,
     }
 
 

@@ -16,6 +16,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _DURATIONS = ("min_healthy_duration", "healthy_deadline", "progress_deadline", "unknown_deadline", "soak_duration")
 _COUNTS = ("max_parallel", "max_failures", "soak_requests_min")
+_FLAGS = ("restart_allowed", "discard_writes")
 
 
 def digest(text: str) -> model.Digest:
@@ -31,25 +32,30 @@ def duration(text: str) -> timedelta:
 def policy(arguments: dict[str, str]) -> model.Policy:
     values: dict[str, timedelta | int] = {name: duration(arguments[name]) for name in _DURATIONS if name in arguments}
     values |= {name: int(arguments[name]) for name in _COUNTS if name in arguments}
+    values |= {name: True for name in _FLAGS if name in arguments}
     return model.Policy(**values)  # type: ignore[arg-type] # each name has the type that its table says
 
 
 def request(arguments: dict[str, str]) -> model.UpgradeRequest:
     canary = model.CanaryParameters(int(arguments["canary"])) if "canary" in arguments else None
     strategy = model.Strategy.CANARY if canary else model.Strategy.IMMEDIATE
+    kind = model.ChangeKind[arguments["kind"]] if "kind" in arguments else None
     return model.UpgradeRequest(
         component=model.ComponentName(arguments.get("component", "web")),
-        target_version=arguments.get("target", "1.1.0"),
+        target_version=arguments.get("target", "" if kind else "1.1.0"),
         strategy=model.Strategy[arguments["strategy"]] if "strategy" in arguments else strategy,
         selector=arguments.get("selector", ""),
         parameters=canary,
         policy=policy(arguments),
         install="install" in arguments,
         name="spring",
+        kind=kind,
     )
 
 
-def release(version: str, driver: str = "handover", component: str = "web") -> model.Release:
+def release(version: str, driver: str = "handover", component: str = "web", **more: str) -> model.Release:
+    methods = more["methods"].split(",") if "methods" in more else list(model.Method.__members__)
+    required = [each.split(":") for each in filter(None, more.get("requires", "").split(";"))]
     return model.Release(
         component=model.ComponentName(component),
         version=version,
@@ -59,14 +65,34 @@ def release(version: str, driver: str = "handover", component: str = "web") -> m
         manifest_json="{}",
         published_at=START,
         publisher="ci",
+        methods=frozenset(model.Method[each] for each in methods),
+        state=state_schema(more),
+        hot_swap_from=more.get("hot_swap_from", ""),
+        requirements=tuple(model.Requirement(model.ComponentName(name), versions) for name, versions in required),
+    )
+
+
+def state_schema(words: dict[str, str]) -> model.StateSchema | None:
+    if "schema" not in words:
+        return None
+    ways = (each.split(">") for each in filter(None, words.get("migrations", "").split(",")))
+    return model.StateSchema(
+        schema=int(words["schema"]),
+        reads=tuple(int(each) for each in filter(None, words.get("reads", "").split(","))),
+        has_snapshot="snapshot" in words,
+        migrations=tuple(model.Migration(int(start), int(end)) for start, end in ways),
     )
 
 
 def installed(
-    version: str, healthy_for: timedelta, health: model.Health = model.Health.HEALTHY
+    version: str, healthy_for: timedelta, health: model.Health = model.Health.HEALTHY, component: str = "web"
 ) -> model.InstalledComponent:
-    of = digest(f"web {version}")
-    return model.InstalledComponent(model.ComponentName("web"), version, of, of, health, healthy_for)
+    of = digest(f"{component} {version}")
+    return model.InstalledComponent(model.ComponentName(component), version, of, of, health, healthy_for)
+
+
+def condition(code: str, component: str = "") -> model.Condition:
+    return model.Condition(code, component, f"{code} it is", START)
 
 
 def node(name: str, version: str = "1.0.0", **labels: str) -> model.Node:
@@ -100,12 +126,16 @@ class Planning:
                 self.nodes = [self._node(line.split()) for line in case.input.splitlines()]
                 return f"{len(self.nodes)} nodes"
             case "releases":
-                self.releases = [release(*line.split()) for line in case.input.splitlines()]
+                self.releases = [self._release(line.split()) for line in case.input.splitlines()]
                 return f"{len(self.releases)} releases"
             case "plan":
                 return self._plan(dict(case.arguments), case.input)
             case _:
                 raise AssertionError(f"{case.position}: no command {case.command}")
+
+    def _release(self, words: list[str]) -> model.Release:
+        pairs = {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
+        return release(*(word for word in words if "=" not in word), **pairs)
 
     def _node(self, words: list[str]) -> model.Node:
         name, version, *rest = words
@@ -113,9 +143,27 @@ class Planning:
         pairs = dict(word.split("=") for word in rest)
         drivers = pairs.pop("drivers", "handover,process")
         bad = {digest(f"web {each}"): "health_probe_failed" for each in filter(None, pairs.pop("bad", "").split(","))}
-        is_connected = pairs.pop("connected", "yes") == "yes"
-        capabilities = frozenset(f"driver.{each}" for each in drivers.split(","))
-        return replace(made, labels=pairs, capabilities=capabilities, is_connected=is_connected, bad_digests=bad)
+        return replace(
+            made,
+            is_connected=pairs.pop("connected", "yes") == "yes",
+            components=dict(self._components(made, pairs)),
+            conditions=tuple(condition(each, "web") for each in filter(None, pairs.pop("conditions", "").split(","))),
+            capabilities=frozenset(f"driver.{each}" for each in drivers.split(",")),
+            bad_digests=bad,
+            labels=pairs,
+        )
+
+    def _components(
+        self, made: model.Node, pairs: dict[str, str]
+    ) -> Iterable[tuple[model.ComponentName, model.InstalledComponent]]:
+        is_stopped = pairs.pop("stopped", "no") == "yes"
+        permanent = pairs.pop("permanent", "")
+        for name, each in made.components.items():
+            held = digest(f"web {permanent}") if permanent else each.permanent_digest
+            yield name, replace(each, is_stopped=is_stopped, permanent_digest=held)
+        for other in filter(None, pairs.pop("also", "").split(",")):
+            found = installed(other.partition(":")[2], timedelta(hours=1), component=other.partition(":")[0])
+            yield found.name, found
 
     def _plan(self, arguments: dict[str, str], selector: str) -> str:
         asked = request(arguments | {"selector": selector.strip()})
@@ -131,8 +179,10 @@ def _describe_plan(made: model.Plan) -> Iterable[str]:
     for wave in made.waves:
         yield f"wave {wave.index}{', the canary' if wave.is_canary else ''}"
         for each in wave.changes:
-            versions = f"{each.from_version or 'nothing'} -> {each.to_version}"
+            versions = f"{each.from_version or 'nothing'} -> {each.to_version or 'nothing'}"
             yield f"  {each.node_id} {each.kind.value} {versions} by {each.method.value}"
+            if each.no_way_back:
+                yield f"    but {each.no_way_back}"
     if made.unchanged:
         yield f"unchanged: {', '.join(made.unchanged)}"
     yield f"fingerprint {made.fingerprint[:12]}"
@@ -168,13 +218,24 @@ class Rolling:
         return self.state
 
     def _create(self, arguments: dict[str, str]) -> str:
-        version = "" if "install" in arguments else "1.0.0"
-        nodes = [node(name, version) for name in arguments["nodes"].split(",")]
+        version = "" if "install" in arguments and "fresh" not in arguments else "1.0.0"
+        names = arguments["nodes"].split(",")
+        fresh = arguments.get("fresh", "").split(",")
+        nodes = [self._node(name, "" if name in fresh else version, arguments) for name in names]
         asked = request(arguments)
-        plan = _in_order_of_names(planner.plan(asked, nodes, [release("1.0.0"), release("1.1.0")]))
+        first, second = ({"schema": "1", "snapshot": "yes"}, {"schema": "2"}) if "schemas" in arguments else ({}, {})
+        ways = {"migrations": "1>2"} if second else {}
+        releases = [release("1.0.0", **first), release("1.1.0", **second, **ways)]
+        plan = _in_order_of_names(planner.plan(asked, nodes, releases))
         self.state = rollout.create(model.RolloutId("r1"), asked, plan, actor="ann", at=START)
         waves = "; ".join(", ".join(each.node_id for each in wave.changes) for wave in plan.waves)
         return f"{self.state.state.value}: {waves}"
+
+    def _node(self, name: str, version: str, arguments: dict[str, str]) -> model.Node:
+        made = node(name, version)
+        is_stopped = arguments.get("kind") == "START"
+        components = {key: replace(each, is_stopped=is_stopped) for key, each in made.components.items()}
+        return replace(made, components=components)
 
     def _event(self, command: str, arguments: dict[str, str], name: str) -> events.Event:
         at = START + duration(arguments["at"])
@@ -197,8 +258,11 @@ class Rolling:
         components: tuple[model.InstalledComponent, ...] = ()
         if "runs" in arguments:
             health = model.Health[arguments.get("health", "HEALTHY")]
-            components = (installed(arguments["runs"], duration(arguments.get("healthy_for", "0s")), health),)
-        return events.NodeReported(at, node_id, self._statuses(at, node_id, arguments), components, "full" in arguments)
+            found = installed(arguments["runs"], duration(arguments.get("healthy_for", "0s")), health)
+            components = (replace(found, is_stopped="stopped" in arguments),)
+        statuses = self._statuses(at, node_id, arguments)
+        conditions = tuple(condition(each) for each in filter(None, arguments.get("conditions", "").split(",")))
+        return events.NodeReported(at, node_id, statuses, components, "full" in arguments, conditions)
 
     def _statuses(
         self, at: datetime, node_id: model.NodeId, arguments: dict[str, str]
@@ -223,7 +287,7 @@ class Rolling:
         before = self._rollout
         try:
             decision = rollout.step(before, event)
-        except errors.IllegalEventError as error:
+        except (errors.IllegalEventError, errors.RefusedError) as error:
             assert self._rollout is before
             yield str(error)
             return

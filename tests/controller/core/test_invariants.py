@@ -65,6 +65,12 @@ def altered(state: model.Rollout, node_id: str, /, **fields: object) -> model.Ro
     return replace(state, changes=state.changes.insert(key, after))
 
 
+def replanned(state: model.Rollout, /, **fields: object) -> model.Rollout:
+    """Let the change of c be another than was planned."""
+    first = next(each for each in state.changes.values() if each.change.node_id == "c")
+    return altered(state, "c", change=replace(first.change, **fields))  # type: ignore[arg-type] # as above
+
+
 def with_second_change_of(state: model.Rollout, node_id: str) -> model.Rollout:
     """Plan the node's change a second time, and let both hold the node."""
     first = next(each for each in state.changes.values() if each.change.node_id == node_id)
@@ -81,6 +87,17 @@ BROKEN = {
     "no change but the planned one": lambda: altered(
         running(), "b", change=replace(next(iter(running().changes.values())).change, to_version="6.6.6")
     ),
+    "a change is of the kind that was asked for": lambda: replace(
+        running(), request=replace(running().request, kind=model.ChangeKind.STOP)
+    ),
+    "only what is removed leads to nothing": lambda: replanned(running(), to_digest=model.Digest("")),
+    "start, stop and restart keep the version, and nothing else does": lambda: replanned(
+        running(), to_digest=scenario.digest("web 1.0.0")
+    ),
+    "a restart leaves nothing to take back": lambda: altered(
+        replanned(running(), kind=model.ChangeKind.RESTART), "c", is_touched=True
+    ),
+    "what has no way back is not taken back": lambda: replanned(reverting(), no_way_back="nothing leads back"),
     "one operation holds a node": lambda: with_second_change_of(running(), "c"),
     "parallelism is kept": lambda: replace(
         altered(altered(running(), "a", state=State.RUNNING, attempt=1), "b", state=State.RUNNING, attempt=1),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.core import effects, errors, events, invariants, model, planner, progress, rollout
+from controller.core import effects, errors, events, invariants, model, planner, progress, requests, rollout
 from tests.controller.core import scenario
 
 pytestmark = pytest.mark.core
@@ -32,20 +33,31 @@ policies = st.builds(
 
 @st.composite
 def rollouts(draw: st.DrawFn) -> model.Rollout:
-    """An accepted rollout over one to five nodes, some of which lack the component."""
+    """An accepted rollout over one to five nodes; in some of version some lack the component, or have no way back."""
+    kind = draw(st.sampled_from([None, None, *requests.KINDS]))
     names = NODES[: draw(st.integers(1, len(NODES)))]
-    nodes = [scenario.node(name, draw(st.sampled_from(["1.0.0", "1.0.0", ""]))) for name in names]
+    versions = ["1.0.0", "1.0.0", ""] if kind is None else ["1.0.0"]
+    is_stopped = kind is model.ChangeKind.START
+    nodes = [stopped(scenario.node(name, draw(st.sampled_from(versions))), is_stopped=is_stopped) for name in names]
     is_canary = draw(st.booleans())
     request = model.UpgradeRequest(
         component=model.ComponentName("web"),
-        target_version="1.1.0",
+        target_version="" if kind else "1.1.0",
         strategy=model.Strategy.CANARY if is_canary else model.Strategy.IMMEDIATE,
-        policy=draw(policies),
-        install=True,
+        policy=replace(draw(policies), restart_allowed=True),
+        install=kind is None,
         name="spring",
+        kind=kind,
     )
-    plan = planner.plan(request, nodes, [scenario.release("1.1.0")])
+    old = scenario.release("1.0.0", schema="1")
+    new = scenario.release("1.1.0", schema=draw(st.sampled_from("12")), migrations="1>2")
+    plan = planner.plan(request, nodes, [old, new])
     return rollout.create(model.RolloutId("r1"), request, plan, actor="ann", at=scenario.START)
+
+
+def stopped(node: model.Node, *, is_stopped: bool) -> model.Node:
+    components = {name: replace(each, is_stopped=is_stopped) for name, each in node.components.items()}
+    return replace(node, components=components)
 
 
 class Script:
@@ -84,9 +96,11 @@ class Script:
         key = self.draw(st.sampled_from(sorted(self.state.changes, key=repr)))
         statuses = (self.status(self.state.changes[key]),) if self.draw(st.booleans()) else ()
         version, healthy_for = self.draw(st.sampled_from(["1.0.0", "1.1.0"])), self.draw(st.sampled_from([0, 10]))
-        runs = scenario.installed(version, timedelta(seconds=healthy_for))
+        runs = replace(scenario.installed(version, timedelta(seconds=healthy_for)), is_stopped=self.draw(st.booleans()))
         is_full = self.draw(st.booleans())
-        return events.NodeReported(self.at, key.node_id, statuses, (runs,) if self.draw(st.booleans()) else (), is_full)
+        components = (runs,) if self.draw(st.booleans()) else ()
+        conditions = self.draw(st.sampled_from([(), (), (scenario.condition("journal_failed"),)]))
+        return events.NodeReported(self.at, key.node_id, statuses, components, is_full, conditions)
 
     def status(self, at: model.Progress) -> model.OperationStatus:
         latest = at.operation_id or model.OperationId("r1/0/nobody/web/forward/1")
@@ -108,7 +122,7 @@ def play(data: st.DataObject, script: Script) -> list[rollout.Decision]:
         event = script.event()
         try:
             decision = rollout.step(script.state, event)
-        except errors.IllegalEventError:
+        except (errors.IllegalEventError, errors.RefusedError):
             continue
         assert not invariants.violations(decision.rollout)
         script.state = decision.rollout
@@ -180,12 +194,20 @@ def test_an_illegal_event_raises_and_changes_nothing(data: st.DataObject, state:
     fields = {name: getattr(before, name) for name in model.Rollout.__slots__}
     for order in (events.Began(script.at), events.RevertRequested(script.at, "ann", "order")):
         is_allowed = before.state in ALLOWED[type(order)]
-        if is_allowed:
+        touched = [each for each in before.changes.values() if each.is_touched]
+        if is_allowed and isinstance(order, events.RevertRequested) and not has_way_back(touched):
+            with pytest.raises(errors.RefusedError, match=r"cannot revert .* no way leads back"):
+                rollout.step(before, order)
+        elif is_allowed:
             assert rollout.step(before, order).rollout is not before
         else:
             with pytest.raises(errors.IllegalEventError, match=f"cannot take .* is {before.state.value}"):
                 rollout.step(before, order)
         assert fields == {name: getattr(before, name) for name in model.Rollout.__slots__}
+
+
+def has_way_back(touched: list[model.Progress]) -> bool:
+    return not touched or any(not each.change.no_way_back for each in touched)
 
 
 @EXPLORED
@@ -257,5 +279,6 @@ def answer(state: model.Rollout, key: model.ChangeKey, at: datetime) -> events.N
     told = status(each.operation_id, State.ABORTED if is_cancelled else State.PERMANENT, None)
     change = progress.wanted(each)
     version = change.from_version if is_cancelled else change.to_version
-    runs = (scenario.installed(version, timedelta(hours=1)),) if version else ()
+    is_stopped = change.kind is (model.ChangeKind.START if is_cancelled else model.ChangeKind.STOP)
+    runs = (replace(scenario.installed(version, timedelta(hours=1)), is_stopped=is_stopped),) if version else ()
     return events.NodeReported(at, key.node_id, (told,), runs, is_full=True)

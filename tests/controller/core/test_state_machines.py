@@ -40,7 +40,19 @@ def operation_table() -> Iterator[str]:
         yield f"| {state.value} | {words or 'nothing more'} |"
 
 
-PARTS = {"rollout diagram": rollout_diagram, "rollout table": rollout_table, "operation table": operation_table}
+def undo_table() -> Iterator[str]:
+    yield "| change | undone by |"
+    yield "|---|---|"
+    for kind, undoing in progress.UNDOES.items():
+        yield f"| {kind.value} | {'nothing' if kind is model.ChangeKind.RESTART else undoing.value} |"
+
+
+PARTS = {
+    "rollout diagram": rollout_diagram,
+    "rollout table": rollout_table,
+    "operation table": operation_table,
+    "undo table": undo_table,
+}
 
 
 def test_the_document_shows_the_machines_as_they_are(*, is_rewriting: bool) -> None:
@@ -52,6 +64,10 @@ def test_every_row_of_the_table_is_a_state_that_can_be_reached() -> None:
     for _ in rollout.TRANSITIONS:
         reached |= {target for state in reached for target in rollout.TRANSITIONS[state].values()}
     assert reached == set(rollout.TRANSITIONS)
+
+
+def test_what_undoes_a_change_is_undone_by_it() -> None:
+    assert all(progress.UNDOES[progress.UNDOES[kind]] is kind for kind in model.ChangeKind)
 
 
 def test_what_happens_is_taken_in_every_state() -> None:

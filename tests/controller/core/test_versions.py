@@ -78,3 +78,30 @@ def test_the_order_is_total_and_transitive(first: str, second: str, third: str) 
     assert not (versions.is_lower(first, second) and versions.is_lower(second, first))
     if versions.is_lower(first, second) and versions.is_lower(second, third):
         assert versions.is_lower(first, third)
+
+
+@pytest.mark.parametrize(
+    ("version", "comparators", "is_let"),
+    [
+        ("1.2.0", "", True),
+        ("1.2.0", ">=1.2.0,<2.0.0", True),
+        ("2.0.0", ">=1.2.0,<2.0.0", False),
+        ("2.0.0-rc.1", ">=1.2.0,<2.0.0", True),
+        ("1.2.0+b.7", "1.2.0", True),
+        ("1.2.0", " = 1.2.0 ", True),
+        ("1.2.1", "=1.2.0", False),
+        ("1.2.0", "!=1.2.0", False),
+        ("1.2.0", "<=1.2.0, >1.1.0", True),
+        ("1.1.0", ">1.1.0", False),
+        ("1.3.0", "<=1.2.0", False),
+    ],
+)
+def test_comparators_let_a_version_pass_where_each_of_them_does(version: str, comparators: str, is_let: bool) -> None:  # noqa: FBT001  # a column of the table
+    assert versions.matches(version, comparators) is is_let
+
+
+@pytest.mark.parametrize("text", ["latest", "~>1.2.0", ">=1.2", ">=1.2.0 <2.0.0", ",", ",".join(["1.0.0"] * 17)])
+def test_what_is_no_comparator_is_refused_by_field(text: str) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="cannot read hot_swap_from") as refusal:
+        versions.parse_comparators(text, "hot_swap_from")
+    assert refusal.value.field == "hot_swap_from"

@@ -25,6 +25,8 @@ class Told:
     operations: dict[str, list[model.OperationStatus]] = field(default_factory=dict)
     steps: dict[tuple[str, int], model.StepRecord] = field(default_factory=dict)
     messages: int = 0
+    full_reports: int = 0
+    conditions: tuple[model.Condition, ...] = ()
 
 
 class SmallEngine:
@@ -75,7 +77,9 @@ class SmallEngine:
 
     def _apply(self, told: Told, report: model.NodeReport) -> None:
         told.messages += 1
+        told.conditions = told.conditions if report.conditions is None else report.conditions
         if report.is_full:
+            told.full_reports += 1
             told.components.clear()
         told.components.update((component.name, component) for component in report.components)
         for name in report.removed:
@@ -108,4 +112,5 @@ def assign(operation_id: str = "r/1", fence: int = 8) -> commands.AssignCommand:
         min_healthy_duration=timedelta(seconds=10),
         healthy_deadline=timedelta(minutes=5),
         traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+        discard_writes=True,
     )

@@ -22,8 +22,8 @@ from agent.link import transport
 from controller import clock
 from controller.core import errors, model
 from controller.engine import commands
-from controller.rpc import admission, agent_service, door, principals, sessions
-from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
+from controller.rpc import admission, agent_convert, agent_service, door, principals, sessions
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, node_pb2
 from tests.controller.rpc import small_engine
 
 NODE = model.NodeId("n-1")
@@ -54,6 +54,9 @@ class StillNode:
 
     def take_command(self, command: agent_model.Command) -> None:
         self.taken.append(command)
+
+    async def read_log(self, asked: agent_model.ReadLog) -> agent_model.LogText:
+        return agent_model.LogText(asked.request_id, "i-1", f"{asked.component} wrote this\n")
 
     def acknowledged(
         self, operations: tuple[agent_model.OperationStatus, ...], steps: tuple[agent_model.StepRecord, ...]
@@ -296,3 +299,42 @@ async def test_a_peer_that_takes_nothing_is_evicted_and_disturbs_nobody(
     controller.engine.ask(NODE)
     async with linked(controller, StillNode()):
         await until(lambda: len(controller.service.sessions) == 1)
+
+
+async def test_a_log_and_what_is_wrong_with_a_node_travel_over_the_link(controller: Controller) -> None:
+    condition = agent_model.Condition("disk_low", "", "1 GiB is free", clock.SystemClock().now())
+    node = StillNode(agent_model.Report(conditions=(condition,)))
+    async with linked(controller, node) as link:
+        await until(lambda: len(controller.service.sessions) == 1)
+        answer = await controller.service.sessions.logs(NODE).read(model.ComponentName("web"), 100)
+        assert (answer.instance_id, answer.text, answer.error) == ("i-1", "web wrote this\n", "")
+        told = controller.engine.told[NODE]
+        assert [(each.code, each.message, each.since) for each in told.conditions] == [
+            ("disk_low", "1 GiB is free", condition.since)
+        ]
+        node.report = agent_model.Report(conditions=())
+        link.wake()
+        await until(lambda: not told.conditions)
+
+
+async def test_a_condition_without_a_code_ends_the_session(controller: Controller) -> None:
+    async with controller.raw_call() as call:
+        report = agent_service_pb2.Report(conditions=node_pb2.Conditions(items=[node_pb2.Condition(code="Bad!")]))
+        said = agent_service_pb2.ConnectRequest(
+            sequence=1, hello=agent_service_pb2.Hello(node_id=NODE, protocol_versions=[1], report=report)
+        )
+        await call.write(said)
+        with pytest.raises(aio.AioRpcError, match=r"cannot read conditions\.code"):
+            await heard(call)
+
+
+async def test_more_conditions_than_a_node_can_have_are_refused(controller: Controller) -> None:
+    async with controller.raw_call() as call:
+        items = [node_pb2.Condition(code="drift")] * (agent_convert.CONDITIONS_MAX + 1)
+        report = agent_service_pb2.Report(conditions=node_pb2.Conditions(items=items))
+        said = agent_service_pb2.ConnectRequest(
+            sequence=1, hello=agent_service_pb2.Hello(node_id=NODE, protocol_versions=[1], report=report)
+        )
+        await call.write(said)
+        with pytest.raises(aio.AioRpcError, match=r"cannot read conditions '65'"):
+            await heard(call)

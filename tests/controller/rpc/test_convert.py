@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -56,6 +57,8 @@ def test_a_zero_that_was_said_is_no_default() -> None:
 
 def test_the_numbers_of_a_policy_arrive_as_they_were_said() -> None:
     policy = model.Policy(
+        restart_allowed=True,
+        discard_writes=True,
         max_parallel=3,
         min_healthy_duration=timedelta(seconds=1, milliseconds=500),
         healthy_deadline=timedelta(minutes=1),
@@ -83,6 +86,7 @@ def test_the_parameters_of_a_strategy_arrive_with_their_default() -> None:
         (rollout_pb2.UpgradeRequest(component="web", strategy=rollout_pb2.STRATEGY_CANARY), "target_version"),
         (rollout_pb2.UpgradeRequest(component="web", target_version="1.0.0"), "strategy"),
         (request(strategy=77), "strategy"),
+        (request(kind=77), "kind"),
         (request(name="a\x1b[2Jb"), "name"),
         (
             request(policy=rollout_pb2.Policy(soak_duration=duration_pb2.Duration(seconds=1 << 62))),
@@ -155,7 +159,8 @@ def test_a_node_is_shown_with_what_it_said_of_itself() -> None:
         permanent_digest=DIGESTS[0],
         health=model.Health.UNKNOWN,
         healthy_for=timedelta(seconds=1.5),
-        instances=(model.Instance("web.1", DIGESTS[0], 42, model.InstanceState.ACTIVE, 99),),
+        instances=(model.Instance("web.1", DIGESTS[0], 42, model.InstanceState.ACTIVE, 99, restarts=3),),
+        is_stopped=True,
     )
     node = model.Node(
         id=model.NodeId("n-1"),
@@ -166,6 +171,7 @@ def test_a_node_is_shown_with_what_it_said_of_itself() -> None:
         is_connected=True,
         last_seen_at=NOW,
         components={component.name: component},
+        conditions=(model.Condition("drift", "web", "its files were changed", NOW),),
     )
     shown = convert.node(node, [model.Metric("system.cpu.utilization", "", 0.5)])
     assert (shown.node_id, dict(shown.labels), list(shown.capabilities)) == (
@@ -178,3 +184,30 @@ def test_a_node_is_shown_with_what_it_said_of_itself() -> None:
     assert shown.components[0].instances[0].pid == 42
     assert shown.metrics[0].value == 0.5
     assert shown.operation_id == ""
+    assert shown.components[0].stopped
+    assert shown.components[0].instances[0].restarts == 3
+    assert [(one.code, one.component, one.message) for one in shown.conditions] == [
+        ("drift", "web", "its files were changed")
+    ]
+    assert shown.conditions[0].since_time.ToDatetime(UTC) == NOW
+
+
+@pytest.mark.parametrize("kind", model.ChangeKind)
+def test_a_kind_stands_instead_of_a_version_and_is_shown_again(kind: model.ChangeKind) -> None:
+    asked = rollout_pb2.UpgradeRequest(
+        component="web",
+        strategy=rollout_pb2.STRATEGY_IMMEDIATE,
+        kind=operation_pb2.ChangeKind.Value(f"CHANGE_KIND_{kind.value}"),
+    )
+    found = convert.from_request(asked)
+    assert (found.kind, found.target_version) == (kind, "")
+    shown = convert.rollout(replace(rollout(model.Policy()), request=found), "e" * 32)
+    assert shown.request.kind == asked.kind
+
+
+def test_a_change_that_cannot_be_undone_says_why() -> None:
+    state = rollout(model.Policy())
+    key = next(each for each in state.changes if each.node_id == "n-1")
+    warned = replace(state.changes[key], change=replace(change("n-1"), no_way_back="nothing leads back"))
+    shown = convert.rollout(replace(state, changes=state.changes.insert(key, warned)), "e" * 32)
+    assert [one.change.no_way_back for one in shown.changes] == ["", "nothing leads back"]

@@ -16,7 +16,7 @@ from agent.link import loop as agent_loop
 from agent.link import transport
 from controller.core import errors, model
 from controller.engine import commands
-from controller.rpc import principals, sessions
+from controller.rpc import log_reading, principals, sessions
 from tests.controller.rpc import small_engine, wire
 from tests.simulation import loop as simulation_loop
 
@@ -41,6 +41,11 @@ class RandomNode:
         self.pending_steps: dict[tuple[str, int], agent_model.StepRecord] = {}
         self.all_steps: dict[tuple[str, int], agent_model.StepRecord] = {}
         self.taken: list[agent_model.Command] = []
+        self.reading_seconds = 0.0
+
+    async def read_log(self, asked: agent_model.ReadLog) -> agent_model.LogText:
+        await asyncio.sleep(self.reading_seconds)
+        return agent_model.LogText(asked.request_id, "i-1", f"{asked.component} {asked.max_bytes}\n")
 
     def hello_facts(self) -> agent_model.HelloFacts:
         return agent_model.HelloFacts("boot", "token", "1.0.0", (), 0)
@@ -149,6 +154,11 @@ class Pair:
                     self.link.wake()
             if self.world.wires and self.draw.random() < 0.3:
                 self.world.break_one()
+
+    def check_quiet(self) -> None:
+        """One session has lasted, and no message was missed."""
+        assert len(self.world.wires) == 1
+        assert self.engine.told[NODE].full_reports == 1
 
     def check(self) -> None:
         told = self.engine.told[NODE]
@@ -363,3 +373,100 @@ def test_what_an_agent_cannot_know_is_not_acknowledged_away() -> None:
             assert not pair.node.pending
 
     run_in_virtual_time(11, scenario)
+
+
+WEB = model.ComponentName("web")
+
+
+def test_logs_are_read_beside_the_heartbeats_and_disturb_none() -> None:
+    async def scenario(loop: simulation_loop.VirtualLoop) -> None:
+        pair = Pair(loop.random)
+        async with pair.running():
+            await asyncio.sleep(1)
+            logs = pair.registry.logs(NODE)
+            found = [await logs.read(WEB, number) for number in range(3)]
+            assert [answer.text for answer in found] == ["web 0\n", "web 1\n", "web 2\n"]
+            await asyncio.sleep(60)
+            pair.check_quiet()
+
+    run_in_virtual_time(12, scenario)
+
+
+def test_a_node_that_does_not_answer_is_given_up_in_time_and_answers_late_to_nobody() -> None:
+    async def scenario(loop: simulation_loop.VirtualLoop) -> None:
+        pair = Pair(loop.random)
+        pair.node.reading_seconds = 2 * log_reading.READ_DEADLINE_SECONDS
+        async with pair.running():
+            await asyncio.sleep(1)
+            with pytest.raises(errors.UnavailableError) as refused:
+                await pair.registry.logs(NODE).read(WEB, 1)
+            assert (refused.value.code, loop.time()) == ("node_silent", 1 + log_reading.READ_DEADLINE_SECONDS)
+            await asyncio.sleep(60)
+            pair.check_quiet()
+
+    run_in_virtual_time(13, scenario)
+
+
+def test_a_session_that_ends_ends_the_reading_of_its_logs() -> None:
+    async def scenario(loop: simulation_loop.VirtualLoop) -> None:
+        pair = Pair(loop.random)
+        pair.node.reading_seconds = 5
+        async with pair.running():
+            await asyncio.sleep(1)
+            loop.call_later(1, pair.world.break_one)
+            with pytest.raises(errors.RefusedError) as refused:
+                await pair.registry.logs(NODE).read(WEB, 1)
+            assert (refused.value.code, loop.time()) == ("node_not_connected", 2)
+            with pytest.raises(errors.RefusedError, match="cannot ask node n-1: it is not connected"):
+                pair.registry.logs(NODE)
+
+    run_in_virtual_time(14, scenario)
+
+
+def test_so_many_logs_are_read_at_one_node_and_no_more() -> None:
+    async def scenario(loop: simulation_loop.VirtualLoop) -> None:
+        pair = Pair(loop.random)
+        pair.node.reading_seconds = 5
+        async with pair.running(), asyncio.TaskGroup() as group:
+            await asyncio.sleep(1)
+            logs = pair.registry.logs(NODE)
+            reads = [group.create_task(logs.read(WEB, number)) for number in range(log_reading.NODE_READS_MAX)]
+            await asyncio.sleep(1)
+            with pytest.raises(errors.UnavailableError) as refused:
+                await logs.read(WEB, 9)
+            assert refused.value.code == "too_many_log_reads"
+            await asyncio.sleep(10)
+            assert [read.result().text for read in reads] == [f"web {number}\n" for number in range(len(reads))]
+
+    run_in_virtual_time(15, scenario)
+
+
+def test_so_many_logs_are_read_at_once_and_no_more() -> None:
+    room = log_reading.Room()
+    with contextlib.ExitStack() as stack:
+        for _ in range(log_reading.READS_MAX):
+            stack.enter_context(room.place())
+        with pytest.raises(errors.UnavailableError) as refused, room.place():
+            pass
+        assert refused.value.code == "too_many_log_reads"
+    with room.place():
+        pass
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_log_that_is_lost_on_the_way_leaves_the_conversation_whole(seed: int) -> None:
+    async def scenario(loop: simulation_loop.VirtualLoop) -> None:
+        pair = Pair(loop.random)
+        async with pair.running() as task:
+            await asyncio.sleep(1)
+            pair.world.faults = wire.Faults(lost=0.3, delay_seconds_max=1.0)
+            for _ in range(20):
+                with contextlib.suppress(errors.InstarError):
+                    await pair.registry.logs(NODE).read(WEB, 1)
+            pair.world.faults = wire.Faults()
+            pair.node.finish()
+            await asyncio.sleep(CALM_SECONDS)
+            assert not task.done()
+            assert (await pair.registry.logs(NODE).read(WEB, 7)).text == "web 7\n"
+
+    run_in_virtual_time(seed, scenario)

@@ -89,6 +89,31 @@ def test_a_field_that_an_older_text_lacks_takes_its_default() -> None:
     assert codec.decode(text, _Grown) == _Grown("n")
 
 
+def test_values_that_were_stored_before_there_were_kinds_and_schemas_are_read() -> None:
+    release = {
+        "component": "web",
+        "version": "1.0.0",
+        "digest": "sha256:a",
+        "size_bytes": 1,
+        "driver": "handover",
+        "manifest_json": "{}",
+        "published_at": "2026-01-01T00:00:00+00:00",
+        "publisher": "ci",
+    }
+    found = codec.decode(json.dumps({"v": 1, "data": release}), model.Release)
+    assert (found.methods, found.state, found.hot_swap_from, found.requirements) == (
+        frozenset(model.Method),
+        None,
+        "",
+        (),
+    )
+    request = {"component": "web", "target_version": "1.1.0", "strategy": "CANARY", "policy": {"max_failures": 1}}
+    asked = codec.decode(json.dumps({"v": 1, "data": request}), model.UpgradeRequest)
+    assert (asked.kind, asked.policy) == (None, model.Policy(max_failures=1))
+    event = {"is": "NodeReported", "at": "2026-01-01T00:00:00+00:00", "node_id": "n"}
+    assert codec.decode(json.dumps({"v": 1, "data": event}), events.Event).conditions == ()
+
+
 @pytest.mark.parametrize(
     ("text", "hint"),
     [

@@ -14,7 +14,7 @@ from instar.v1 import manifest_pb2
 def test_a_source_tree_holds_the_service_and_a_manifest_without_unknown_keys(
     source: bundles.Source, tmp_path: Path
 ) -> None:
-    bundles.write(source, tmp_path / "web")
+    source.write(tmp_path / "web")
 
     text = (tmp_path / "web" / "instar.toml").read_text(encoding="utf-8")
     manifest = json_format.ParseDict(tomllib.loads(text), manifest_pb2.Manifest())

@@ -1,0 +1,1 @@
+"""What Python finds on PYTHONPATH in the traced processes."""
