@@ -50,9 +50,14 @@ class Rooms:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a driver can do."""
+    """What a driver can do.
+
+    Args:
+        is_look_costly: Each `inspect` starts a program; it is asked seldom while all is as it should be.
+    """
 
     methods: frozenset[model.Method]
+    is_look_costly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class Exec:
 
     def capabilities(self) -> drivers.Capabilities:
         """Both; the manifest says whether its commands can change without a break."""
-        return drivers.Capabilities(METHODS)
+        return drivers.Capabilities(METHODS, is_look_costly=True)
 
     async def plan(self, change: drivers.Change) -> drivers.Evidence:
         """Check the method and the addresses, and say what runs."""

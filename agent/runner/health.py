@@ -70,7 +70,7 @@ class HealthBoard:
     def follow(self, instance: model.Instance, component: str, manifest: model.Manifest) -> None:
         """Ask an instance from now on; one that is asked already goes on."""
         known = self._followed.get(instance.id)
-        if known is not None and (known.instance.pid, known.instance.restarts) == (instance.pid, instance.restarts):
+        if known is not None and instance.id in self._tasks and _is_same_life(known.instance, instance):
             known.instance = instance
             return
         self.leave(instance.id)
@@ -184,4 +184,8 @@ class HealthBoard:
             followed.metrics = await probes.scrape(source, followed.component, address)
         except (ConfigError, probes.ProbeError) as error:
             followed.metrics = ()  # absent is unknown; a stale value would be a lie
-            _logger.info("%s", error)
+            _logger.warning("%s", error)
+
+
+def _is_same_life(before: model.Instance, after: model.Instance) -> bool:
+    return (before.pid, before.restarts) == (after.pid, after.restarts)

@@ -16,6 +16,7 @@ from agent.config.errors import ConfigError
 from agent.core import model
 from agent.runner import health, operations, releases
 
+COSTLY_SECONDS = 10.0  # between two looks that start a program; health is probed all the time anyway
 INSPECT_SECONDS_MAX = 5.0  # for one component; some drivers ask programs of the user
 
 _logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Inventory:
         self._stopped: frozenset[str] = frozenset()
         self._unknown: frozenset[str] = frozenset()
         self._seen: Mapping[str, tuple[model.Instance, ...]] = {}
+        self._asked_at_seconds: dict[str, float] = {}  # when a look that was costly was taken; on the loop's clock
 
     @property
     def pointers(self) -> Mapping[str, depot.Pointers]:
@@ -81,6 +83,9 @@ class Inventory:
         found: dict[str, tuple[model.Instance, ...]] = {}
         unknown: set[str] = set()
         for name in self._names():
+            if self._may_rest(name):
+                found[name] = self._seen[name]
+                continue
             try:
                 async with asyncio.timeout(INSPECT_SECONDS_MAX):
                     found[name] = await self._inspected(name)
@@ -93,15 +98,31 @@ class Inventory:
         return self._gist() != before
 
     def _names(self) -> list[str]:
-        changing = {state.assignment.component for state in self._known.unfinished}
-        return sorted(self._pointers.keys() | changing)
+        return sorted(self._pointers.keys() | self._changing())
+
+    def _changing(self) -> set[str]:
+        return {state.assignment.component for state in self._known.unfinished}
+
+    def _may_rest(self, component: str) -> bool:
+        """Tell whether a costly look is young, and showed what is current serving alone; a change is looked at anew."""
+        asked_at_seconds = self._asked_at_seconds.get(component)
+        if asked_at_seconds is None or component in self._changing() | self._unknown | self._stopped:
+            return False
+        is_young = asyncio.get_running_loop().time() < asked_at_seconds + COSTLY_SECONDS
+        alone = [(self.current.get(component), model.InstanceState.ACTIVE, True)]
+        return is_young and [(seen.digest, seen.state, seen.is_kept) for seen in self.of(component)] == alone
 
     async def _inspected(self, component: str) -> tuple[model.Instance, ...]:
         """Ask each driver that has, had or gets the component in its hands."""
         found: dict[str, model.Instance] = {}
-        for driver in self._drivers(component):
+        asked = self._drivers(component)
+        for driver in asked:
             for seen in await driver.inspect(component):
                 found.setdefault(seen.id, seen)
+        if any(driver.capabilities().is_look_costly for driver in asked):
+            self._asked_at_seconds[component] = asyncio.get_running_loop().time()
+        else:
+            self._asked_at_seconds.pop(component, None)
         return tuple(found.values())
 
     def _drivers(self, component: str) -> list[drivers.Driver]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
-import json
 import logging
 import os
 import pkgutil
@@ -31,27 +30,14 @@ from agent.core import admission
 from agent.drivers import agent as agent_driver
 from agent.link import loop as link_loop
 from agent.link import transport
-from agent.runner import clock, node, succession
+from agent.runner import clock, lines, node, succession
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 USAGE = "usage: python -m agent [--check] --config FILE"
 UNCHECKED = ("agent.sdk", "agent.verifier", "agent.stager", "agent.drivers.conformance")  # not run in this process
-STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
 _logger = logging.getLogger("agent")
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object for each record, with whatever was given as extra."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write the record."""
-        extra = {key: value for key, value in vars(record).items() if key not in STANDARD_ATTRIBUTES}
-        document = {"level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(), **extra}
-        if record.exc_info:
-            document["error"] = self.formatException(record.exc_info)
-        return json.dumps(document, default=str)
 
 
 class Alone:
@@ -184,7 +170,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(path: Path, work: Callable[[settings.Config], Coroutine[None, None, None]]) -> int:
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(lines.JsonLines())
+    handler.addFilter(lines.Once())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         asyncio.run(work(settings.load(path, os.environ)))

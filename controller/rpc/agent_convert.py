@@ -7,7 +7,7 @@ that names the field, and nothing half-read goes further in. Left out: the messa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TypeVar, assert_never
@@ -25,6 +25,10 @@ _T = TypeVar("_T")
 PROTOCOL_VERSIONS = (1,)  # what this controller speaks: the present one and the two before it, lowest first
 CONDITIONS_MAX = 64  # of one node: a few kinds for each of its components
 CONDITION_CHARS_MAX = 512  # of a message for people; each is stored with its node
+MESSAGE_CHARS_MAX = 512  # of an operation, for people; as much as an agent keeps of one
+REASON_CHARS_MAX = 64  # a code
+EVIDENCE_MAX = 16  # entries of one step
+EVIDENCE_CHARS_MAX = 1024  # of one of its values; the longest is the end of a log
 _CODE = re.compile(r"[a-z0-9_]{1,64}")
 _HEALTHS = {
     node_pb2.HEALTH_UNSPECIFIED: model.Health.UNKNOWN,
@@ -129,8 +133,8 @@ def _operation(message: operation_pb2.OperationStatus) -> model.OperationStatus:
         state=_member(model.OperationState, operation_pb2.OperationState.DESCRIPTOR, message.state, "operations.state"),
         step=_optional(model.Step, operation_pb2.Step.DESCRIPTOR, message.step, "operations.step"),
         fault=_optional(model.Fault, operation_pb2.Fault.DESCRIPTOR, message.fault, "operations.fault"),
-        reason=message.reason,
-        message=message.message,
+        reason=message.reason[:REASON_CHARS_MAX],
+        message=message.message[:MESSAGE_CHARS_MAX],
         changed_at=_instant(message.change_time, "operations.change_time"),
     )
 
@@ -143,8 +147,12 @@ def _step_record(message: operation_pb2.StepRecord) -> model.StepRecord:
         started_at=_instant(message.start_time, "steps.start_time"),
         ended_at=_instant(message.end_time, "steps.end_time"),
         is_success=message.succeeded,
-        evidence=dict(message.evidence),
+        evidence=_evidence(message.evidence),
     )
+
+
+def _evidence(told: Mapping[str, str]) -> dict[str, str]:
+    return {key[:REASON_CHARS_MAX]: told[key][:EVIDENCE_CHARS_MAX] for key in sorted(told)[:EVIDENCE_MAX]}
 
 
 def welcome(grant: commands.SessionGrant, protocol_version: int) -> agent_service_pb2.ConnectResponse:

@@ -49,3 +49,17 @@ async def test_without_a_probe_it_is_well_while_it_is_active_and_unknown_before(
         await is_seen(S.DRAINING, model.Health.UNHEALTHY)
         for instance_id in board.followed:
             board.leave(instance_id)
+
+
+async def test_what_has_no_process_of_its_own_is_asked_again_when_it_comes_back(tmp_path: Path) -> None:
+    manifest = launches.launch(tmp_path, TEXT["process"]).manifest
+    shown = replace(INSTANCE, pid=0, state=S.ACTIVE)  # as a command shows it that knows no process
+    async with asyncio.TaskGroup() as group, asyncio.timeout(10):
+        board = health.HealthBoard(NO_RELEASES, clock.now, group, lambda: True, lambda: None)
+        for _ in range(2):
+            board.follow(shown, "web", manifest)
+            while board.health(shown.id) is not model.Health.HEALTHY:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0)
+            board.pause(shown.id)
+            assert board.health(shown.id) is model.Health.UNKNOWN
+        board.leave(shown.id)

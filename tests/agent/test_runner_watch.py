@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.agent import live_node
 from tests.agent.keeper import node as keeper_node
 
 LOCAL_CHANGES = 100  # about six times what the journal has room for while nobody acknowledges anything
+SELDOM_SECONDS = 6.0  # three times what lies between two looks at everything
 Kind = model.ChangeKind
 PLAIN = """\
 name = "web"
@@ -210,3 +212,18 @@ async def test_a_node_that_nobody_leads_is_changed_by_hand_as_often_as_its_peopl
             assert (told["state"], told["reason"]) == ("PERMANENT", "")
     remembered = (await asked(a_node, verb="status"))["operations"]
     assert not [each for each in remembered if each["operation_id"].startswith("local/")]
+
+
+async def test_a_component_whose_looks_start_a_program_is_looked_at_seldom_while_all_is_well(
+    a_node: live_node.LiveNode,
+) -> None:
+    looks = a_node.root / "looks"
+    command = ["sh", "-c", f"echo $INSTAR_INSTANCE_ID $INSTAR_DIGEST $$ active | tee -a {looks}"]
+    manifest = (
+        f'name = "web"\nversion = "1.0.0"\ndriver = "exec"\n[exec]\nhot_swap = true\ninspect = {json.dumps(command)}\n'
+    )
+    installed = a_node.assign("1.0.0", a_node.publish(manifest, {}))
+    await a_node.until_state(installed, "PERMANENT")
+    await a_node.until(lambda: time.time() - looks.stat().st_mtime > SELDOM_SECONDS)  # noqa: TID251  # as files are stamped
+    seen = len(looks.read_text().splitlines())
+    await a_node.until(lambda: len(looks.read_text().splitlines()) > seen)

@@ -158,7 +158,15 @@ class FaultNode(live_node.LiveNode):
             self.revive_keeper()
             return condition()
 
-        await super().until(is_so)
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not is_so():  # noqa: ASYNC110  # it lies in other processes
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as error:
+            told = self.told()["report"]
+            steps = [(each["step"], each["is_success"], each["evidence"]) for each in told["steps"][-2:]]
+            short = {"operations": told["operations"], "steps": steps, "conditions": told["conditions"]}
+            raise Violation(f"not within {PATIENCE_SECONDS:g} s; last told: {short}") from error
 
     # What must hold.
 

@@ -45,7 +45,7 @@ class Systemd:
 
     def capabilities(self) -> drivers.Capabilities:
         """Both."""
-        return drivers.Capabilities(METHODS)
+        return drivers.Capabilities(METHODS, is_look_costly=True)
 
     async def plan(self, change: drivers.Change) -> drivers.Evidence:
         """Check addresses and secrets, ask systemd what there is."""

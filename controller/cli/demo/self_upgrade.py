@@ -15,7 +15,7 @@ from controller.cli.demo import agent_bundles, api, keeper_socket, process, repo
 from instar.v1 import node_pb2, rollout_pb2
 
 SOAK = timedelta(seconds=1)  # an agent that is connected and acknowledged has nothing more to show
-KEEPERS_SECONDS = 30.0  # for the keepers to follow their agents: these look every few seconds
+KEEPERS_SECONDS = 60.0  # for the keepers to follow their agents: these look every few seconds
 
 
 def steps(strategy: rollout_pb2.Strategy.ValueType) -> Sequence[stage.Step]:

@@ -18,7 +18,7 @@ from controller.cli.demo import api, bundles, fleet, process, receiver, record, 
 from instar.v1 import rollout_pb2
 
 MIN_HEALTHY = timedelta(seconds=2)
-ROLLOUT_SECONDS = 60.0  # for one rollout to end
+ROLLOUT_SECONDS = 120.0  # for one rollout to end; on a busy machine the agents of many nodes take their time
 LOAD_SECONDS = 30.0  # for the load client to have sent what is wanted
 
 Say = Callable[[str], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -91,13 +92,13 @@ def test_a_node_that_is_unsure_of_the_controllers_clock_answers_nothing_yet() ->
     ],
 )
 def test_what_does_not_fit_the_node_is_refused_with_its_reason(
-    ledger: admission.Ledger, changed: dict[str, object], reason: str
+    ledger: admission.Ledger, changed: dict[str, Any], reason: str
 ) -> None:
     assert judge(ledger, **changed) == (admission.Verdict.REFUSED, reason)
 
 
 def test_an_id_of_this_nodes_own_people_is_refused_from_a_controller_and_needs_no_new_fence_from_them() -> None:
-    own = {"operation_id": "local/20260101/web", "fence": 7}
+    own: dict[str, Any] = {"operation_id": "local/20260101/web", "fence": 7}
     assert judge(is_from_here=True, **own) == (admission.Verdict.BEGIN, "")
     assert judge(**own) == (admission.Verdict.REFUSED, "operation_id_reserved")
     assert judge(**{**own, "fence": 8}) == (admission.Verdict.REFUSED, "operation_id_reserved")
