@@ -28,7 +28,7 @@ DESCRIPTORS_RESERVE = 64  # of a process beside what its manifest asks for: libr
 CHECK_TIMEOUT = timedelta(seconds=60)  # of check_command; it reads a configuration
 OUTPUT_CHARS_MAX = 500  # of a failed check, in the message: its end says why
 UNIX = "unix:"
-KEEPER_DRIVERS = frozenset({"handover", "held"})  # the keeper holds the sockets of their components
+KEEPER_DRIVERS = frozenset({"handover", "held", "reload"})  # the keeper holds the sockets of their components
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Config:
     """What a node was told of itself.
 
     Args:
-        controller: Host and port of the controller; empty where the node is led by hand alone.
+        controller: Host and port of the controller; asked only where there is a token_file.
         token_file: File with the bearer token of this node; None where there is no controller.
         sockets: For each component, the address of each of its sockets: "127.0.0.1:8080" or "unix:/path".
         secrets: For each component, the file of each of its secrets.

@@ -70,6 +70,7 @@ class Launch:
         state_dir: Where the component keeps its state; None where it declares none.
         addresses: Address of each socket of the manifest, by its name.
         traceparent: Trace context of the operation; empty where there is none.
+        user: Whom it runs as; empty for the keeper's own. What the keeper starts, it gives its user by itself.
     """
 
     instance_id: str
@@ -80,6 +81,7 @@ class Launch:
     environment_dir: Path | None = None
     state_dir: Path | None = None
     traceparent: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ def _instance(seen: agents.AgentProcess) -> model.Instance:
         state=STATES[seen.role],
         served=0,
         is_kept=seen.role in {agents.Role.MAIN, agents.Role.PARKED},
-        restarts=seen.early_deaths,
+        restarts=0,  # deaths are the keeper's to judge: one is bad luck, for an agent ends also where the host fails it
         started_at_seconds=seen.started_at_monotonic,
     )
 

@@ -197,6 +197,18 @@ class Instances:
             name = listener(component, socket.name)
             await self.keeper.listen(name, launch.addresses[socket.name], backlog=socket.backlog)
 
+    async def close(self, component: str) -> dict[str, str]:
+        """Let the keeper hold no socket of a component, unless there is an instance of it: who connects is refused."""
+        async with blaming(model.Fault.INFRASTRUCTURE, "not_closed"):
+            seen = await self.keeper.inspect()
+            others = {each.component for each in seen.instances}
+            if component in others:
+                return {}
+            names = [name for name in seen.listeners if _is_of(name, component, others)]
+            for name in names:
+                await self.keeper.unlisten(name)
+        return {"closed": ", ".join(names)} if names else {}
+
     async def start(self, change: drivers.Change, style: Style) -> None:
         """Start the new instance; one that is started already is success."""
         launch = new_of(change)
@@ -337,6 +349,12 @@ class Instances:
         except TimeoutError:
             return False
         return True
+
+
+def _is_of(name: str, component: str, others: Collection[str]) -> bool:
+    """Whether a listener is a component's; names of both may have dots, so that of a longer name is not."""
+    longer = (each for each in others if each.startswith(listener(component, "")))
+    return name.startswith(listener(component, "")) and not any(name.startswith(listener(each, "")) for each in longer)
 
 
 def _blocker(seen: processes.Instance) -> str:

@@ -1,6 +1,7 @@
 """A driver whose instances the keeper keeps: the verbs that are alike for all of them.
 
-Rules kept here: the keeper decides COMMIT and rolls back by itself when the agent is away; what serves is left alone.
+Rules kept here: the keeper decides COMMIT and rolls back by itself when the agent is away; what serves is left alone;
+sockets are open from the first start on until nothing of the component shall run: then who connects is refused.
 Left out: how the new instance takes over from the old one, which is the way that each driver chooses for a manifest
 and a method (`gated`, `beside`, `single`), and pointers, journal and health, which the runner keeps.
 """
@@ -127,17 +128,23 @@ class Kept:
         return verdict
 
     async def drain(self, change: drivers.Change) -> drivers.Evidence:
-        """Drain and end all but what the keeper keeps of the new release; without one, everything."""
+        """Drain and end all but what the keeper keeps of the new release; without one, the component stops."""
+        if change.new is None:
+            return await self._stop(change.component, change.old.manifest if change.old else None)
         kept = {each.id for each in await self._on.of(change.component) if _is_current(change, each)}
         return await self._on.end_all_but(change.component, kept, change.old.manifest if change.old else None)
 
     async def abort(self, change: drivers.Change) -> drivers.Evidence:
-        """Go back in the way of the manifest; where there is none `plan` has refused, and nothing was begun."""
+        """Go back in the way of the manifest; where there is none `plan` has refused, and nothing was begun.
+
+        Where there is nothing to go back to, the sockets are closed too.
+        """
         try:
             way = self._way_of(change)
         except drivers.DriverError:
             return {}
-        return await way.abort(change)
+        undone = await way.abort(change)
+        return undone if change.old is not None else {**undone, **await self._on.close(change.component)}
 
     async def inspect(self, component: str) -> tuple[model.Instance, ...]:
         """What the keeper has of the component."""
@@ -148,8 +155,8 @@ class Kept:
         return await self._on.blockers(component)
 
     async def gc(self, component: str, keep: Collection[str]) -> drivers.Evidence:
-        """Drain and end each instance beside those named, the oldest first."""
-        return await self._on.end_all_but(component, keep, None)
+        """Drain and end each instance beside those named, the oldest first; with none named, the component stops."""
+        return await self._on.end_all_but(component, keep, None) if keep else await self._stop(component, None)
 
     async def bring_up(self, component: str, launch: drivers.Launch) -> drivers.Evidence:
         """Let what runs this release serve and keep it, else start it; one that the keeper revives is left to it."""
@@ -168,6 +175,11 @@ class Kept:
                 await self._on.keeper.say(found.id, word, instances.WORD_TIMEOUT)
             await self._on.keeper.keep(component, found.id)
         return {"instance": found.id, "pid": str(found.pid)}
+
+    async def _stop(self, component: str, manifest: model.Manifest | None) -> drivers.Evidence:
+        """End everything of a component, then refuse who connects."""
+        ended = await self._on.end_all_but(component, (), manifest)
+        return {**ended, **await self._on.close(component)}
 
     async def _candidate(self, component: str, digest: str) -> processes.Instance | None:
         """What runs a release already; the kept one first, then the youngest."""

@@ -51,6 +51,7 @@ class Verbs:
         on_shutdown: Callable[[str, Callable[[], None]], None],
     ) -> None:
         self._live = known.live
+        self._held = known.held
         self._logs = known.logs
         self._marked = known.marked
         self._own = own
@@ -173,7 +174,9 @@ class Verbs:
         standing, outcomes = self._marked.bodies()
         shown = [each.body() for each in self._live.all()]
         decided = [*outcomes, *self._own.outcomes()]
-        reply.ok({"instances": shown, "marks": standing, "outcomes": decided, **self._own.inspected()})
+        opened = [each.binding.name for each in self._held.all()]
+        told = {"instances": shown, "marks": standing, "outcomes": decided, "listeners": opened}
+        reply.ok({**told, **self._own.inspected()})
 
     def _shutdown(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
         self._on_shutdown(fields.choice(body, "components", ON_SHUTDOWN), lambda: reply.ok({}))

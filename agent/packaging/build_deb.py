@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
 PACKAGE = "instar-agent"
 LIBRARY = Path("usr/lib/instar-agent")
+DOCUMENTS = Path("usr/share/doc/instar-agent")  # laid as in the sources, so that their links lead somewhere
 PROGRAM = b"#!"
 EPOCH_SECONDS = "1577836800"  # 2020: any fixed instant that zip and tar can write
 NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -106,9 +107,11 @@ def _lay_files(root: Path) -> None:
         "usr/bin/instar-agent": HERE / "debian" / "instar-agent",
         "usr/lib/systemd/system/instar-agent.service": HERE / "instar-agent.service",
         "etc/instar/agent.toml": HERE / "agent.toml",
-        "usr/share/doc/instar-agent/operations.md": SOURCE / "docs" / "operations.md",
-        "usr/share/doc/instar-agent/copyright": SOURCE / "LICENSE",
+        f"{DOCUMENTS}/README.md": SOURCE / "README.md",
+        f"{DOCUMENTS}/CHANGELOG.md": SOURCE / "CHANGELOG.md",
+        f"{DOCUMENTS}/copyright": SOURCE / "LICENSE",
     }
+    shutil.copytree(SOURCE / "docs", root / DOCUMENTS / "docs")
     for name, source in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, root / name)

@@ -237,6 +237,7 @@ class Keeper(agents.AgentVerbs):
             keeper_digest=ok.get("keeper_digest", ""),
             bad_agent_digests=tuple(ok.get("bad_agent_digests", ())),
             pinned_digests=tuple(ok.get("pinned_digests", ())),
+            listeners=tuple(ok.get("listeners", ())),
         )
 
     async def verify(self, digest: str) -> Verdict:

@@ -278,6 +278,7 @@ class Inspection:
         keeper_digest: The release that the keeper runs from; empty for the packaged one.
         bad_agent_digests: Releases of the agent that died early too often.
         pinned_digests: Releases that the keeper, or what it has started, still reads from.
+        listeners: Names of the listening sockets that are open.
     """
 
     instances: tuple[Instance, ...]
@@ -287,6 +288,7 @@ class Inspection:
     keeper_digest: str = ""
     bad_agent_digests: tuple[str, ...] = ()
     pinned_digests: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

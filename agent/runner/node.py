@@ -42,9 +42,7 @@ from agent.runner import (
 from agent.state import states
 
 PULSE_SECONDS = 0.1  # between two looks at a swap; a failed soak is noticed within this
-CALM_SECONDS = (
-    0.05  # after an event of the keeper; what follows at once is seen in one look, and a switch is left alone
-)
+CALM_SECONDS = 0.05  # after an event that is no end: what follows is seen in one look, and a switch is left alone
 UPKEEP_SECONDS = 2.0  # between two looks at everything, besides those that the keeper's events cause
 HOST_METRICS_SECONDS = 5.0  # utilization over less says nothing
 JOURNAL_RETRY_SECONDS = 60.0  # after a failure of the journal, before the next life of the agent tries again
@@ -245,7 +243,9 @@ class Node:
             event = await self._rooms.keeper.events.get()
             if event.instance.state is processes.InstanceState.EXITED:
                 self._executor.lose(event.instance)
-            self._is_stale.set()
+                await self._executor.look()
+            else:
+                self._is_stale.set()
 
     async def _look_after_events(self) -> Never:
         while True:

@@ -85,6 +85,7 @@ class Releases:
             environment_dir=places.environment_dir(digest) if read.python else None,
             state_dir=places.data(component) if read.state else None,
             traceparent=traceparent,
+            user=self._config.users.get(component, ""),
         )
 
     def addresses(self, component: str) -> dict[str, str]:

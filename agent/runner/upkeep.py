@@ -88,17 +88,23 @@ class Upkeep:
 
     async def _start(self, component: str, digest: str) -> None:
         serving = self.stock.serving(component)
-        fresh_id = f"{self.boot_id}/{component}/{self.now().monotonic_seconds}"
-        instance_id = serving.id if serving else releases.instance_id(component, digest, fresh_id)
+        instance_id = serving.id if serving else self._fresh_id(component, digest)
         launch = self.releases.launch(component, digest, instance_id)
         await self.releases.driver(digest).bring_up(component, launch)
         _logger.info("brought %s up", component, extra={"component": component, "digest": digest})
+
+    async def _make_way(self, component: str, digest: str) -> None:
+        """End everything of a component for one that is to come: it does not stop, and its sockets stay open."""
+        await self.releases.driver(digest).gc(component, {self._fresh_id(component, digest)})
+
+    def _fresh_id(self, component: str, digest: str) -> str:
+        return releases.instance_id(component, digest, f"{self.boot_id}/{component}/{self.now().monotonic_seconds}")
 
     async def _let_serve(self, component: str, pointers: depot.Pointers, kept: model.Instance) -> None:
         """What is current accepts, whenever no operation says otherwise; what ended is first left to the keeper."""
         is_dark = self._is_dark_for_long(component, kept)
         if is_dark:  # it ended by itself after it was told to drain; the keeper does not take that for a death
-            await self.releases.driver(pointers.current).gc(component, ())
+            await self._make_way(component, pointers.current)
         if is_dark or kept.state in UNACCEPTING:
             _logger.warning("%s did not accept", kept.id, extra={"instance_id": kept.id, "state": kept.state.value})
             await self._start(component, pointers.current)
@@ -148,7 +154,7 @@ class Upkeep:
             time_left=timedelta(),
         )
         if passages.is_stateful(way_back):
-            await self.releases.driver(pointers.current).gc(component, ())
+            await self._make_way(component, pointers.current)
             await self.states.before_old(way_back, is_discarding=False)
 
     def _is_settling(self, component: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import agent
+from agent.config import settings
 
 PACKAGING = Path(agent.__file__).parent / "packaging"
 UNIT = PACKAGING / "instar-agent.service"
@@ -121,7 +122,7 @@ def test_the_package_is_installed_upgraded_removed_and_purged(package: Path, roo
     done = root.agent("--version")
     assert (done.returncode, done.stdout.strip()) == (0, agent.__version__)
 
-    config, kept = root.path / "etc/instar/agent.toml", root.path / "var/lib/instar-agent/journal"
+    config, kept = root.path / "etc/instar/agent.toml", root.path / "var/lib/instar/agent/journal"
     config.write_text('node_id = "mine"\n')
     kept.write_text("a journal")
     root.dpkg("-i", with_version(package, "99.0.0", tmp_path))
@@ -133,6 +134,7 @@ def test_the_package_is_installed_upgraded_removed_and_purged(package: Path, roo
     root.dpkg("-P", "instar-agent")
     assert (config.exists(), kept.parent.exists()) == (False, False)
     assert not (root.path / "etc/instar").exists()
+    assert not (root.path / "var/lib/instar").exists()
 
 
 @needs_dpkg
@@ -171,6 +173,31 @@ def test_the_same_sources_give_the_same_package_and_nothing_of_the_controller(pa
     control = said("dpkg-deb", "--field", package)
     assert "Depends: python3 (>= 3.11)" in control
     assert said("dpkg-deb", "--info", package, "conffiles") == "/etc/instar/agent.toml\n"
+
+
+def test_package_unit_and_agent_keep_the_state_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    default = settings.default_state_dir({})
+    assert settings.parse((PACKAGING / "agent.toml").read_text(), {"INSTAR_NODE_ID": "n"}).state_dir == default
+    assert f"StateDirectory={default.relative_to('/var/lib')}" in UNIT.read_text().splitlines()
+    assert f'"$DPKG_ROOT{default}"' in (PACKAGING / "debian" / "postinst").read_text()
+    assert f'"$DPKG_ROOT{default}"' in (PACKAGING / "debian" / "postrm").read_text()
+
+
+@needs_dpkg
+@pytest.mark.slow
+def test_no_link_of_the_packaged_documents_is_dead(package: Path, tmp_path: Path) -> None:
+    said("dpkg-deb", "-x", package, tmp_path)
+    pages = list((tmp_path / "usr/share/doc/instar-agent").rglob("*.md"))
+    dead = [
+        (page.name, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#]+)", page.read_text())
+        if "://" not in link and not (page.parent / link).exists()
+    ]
+    assert dead == []
+    named = re.findall(r"/usr/share/doc/\S+", (PACKAGING / "agent.toml").read_text())
+    assert [(tmp_path / path.removeprefix("/")).exists() for path in named] == [True]
 
 
 @needs_dpkg

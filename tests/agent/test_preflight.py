@@ -52,6 +52,7 @@ def request(
     at: str = "",
 ) -> preflight.Request:
     """What is asked where a version with these lines takes the place of one with those; None for none."""
+    more += '[reload]\nprogram = "RELOAD_PROGRAM_NGINX"\n' if driver == "reload" else ""
     new = launches.launch(root, TEXT.format("2.0.0", driver, more), addresses={"http": at} if at else {})
     was = launches.launch(root, TEXT.format("1.0.0", driver, old)) if old is not None else None
     return preflight.Request(launches.change(new, was, method), CONFIG, {"db": "1.5.0", "web": "1.0.0"})
@@ -164,11 +165,12 @@ async def test_an_address_that_somebody_else_has_is_refused_and_one_that_is_free
     tmp_path: Path, listen: Callable[[Path], tuple[socket.socket, str]]
 ) -> None:
     listener, address = listen(tmp_path)
-    for driver in ("process", "held"):
+    for driver in ("process", "held", "reload"):
         error = await refusal(request(tmp_path, SOCKET, None, driver=driver, at=address))
         assert (error.reason, error.fault) == ("address_in_use", model.Fault.INFRASTRUCTURE)
-    ours = request(tmp_path, SOCKET, None, driver="held", at=address)
-    assert (await preflight.check(ours, HOST, Keeper("web.http"), passes))["addresses"] == "1"
+    for driver in ("handover", "held", "reload"):
+        ours = request(tmp_path, SOCKET, None, driver=driver, at=address)
+        assert (await preflight.check(ours, HOST, Keeper("web.http"), passes))["addresses"] == "1"
     running = request(tmp_path, SOCKET, SOCKET, at=address)
     assert (await preflight.check(running, HOST, Keeper(), passes))["addresses"] == "1"
     listener.close()

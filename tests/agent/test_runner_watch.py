@@ -31,6 +31,21 @@ command = ["python", "main.py"]
 [process]
 settle_duration = "0.1s"
 """
+LOOKED_AT = """\
+name = "web"
+version = "1.0.0"
+driver = "exec"
+[exec]
+hot_swap = true
+inspect = ["python", "look.py"]
+"""
+LOOK = """\
+import os, pathlib
+line = f"{{os.environ['INSTAR_INSTANCE_ID']}} sha256:{{pathlib.Path(__file__).parent.name}} {{os.getppid()}} active"
+with open("{looks}", "a") as file:
+    print(line, file=file)
+print(line)
+"""
 WAITS = b"import signal\nsignal.pause()\n"
 
 
@@ -218,12 +233,8 @@ async def test_a_component_whose_looks_start_a_program_is_looked_at_seldom_while
     a_node: live_node.LiveNode,
 ) -> None:
     looks = a_node.root / "looks"
-    command = ["sh", "-c", f"echo $INSTAR_INSTANCE_ID $INSTAR_DIGEST $$ active | tee -a {looks}"]
-    manifest = (
-        f'name = "web"\nversion = "1.0.0"\ndriver = "exec"\n[exec]\nhot_swap = true\ninspect = {json.dumps(command)}\n'
-    )
-    installed = a_node.assign("1.0.0", a_node.publish(manifest, {}))
-    await a_node.until_state(installed, "PERMANENT")
+    digest = a_node.publish(LOOKED_AT, {"look.py": LOOK.format(looks=looks).encode()})
+    await a_node.until_state(a_node.assign("1.0.0", digest), "PERMANENT")
     await a_node.until(lambda: time.time() - looks.stat().st_mtime > SELDOM_SECONDS)  # noqa: TID251  # as files are stamped
     seen = len(looks.read_text().splitlines())
     await a_node.until(lambda: len(looks.read_text().splitlines()) > seen)

@@ -169,6 +169,19 @@ async def test_a_version_that_dies_early_three_times_after_its_commit_is_left_fo
         assert refused["reason"] == "digest_bad"
 
 
+async def test_a_new_agent_that_is_killed_once_after_its_commit_is_not_blamed_and_bakes_from_the_beginning(
+    a_node: live_node.LiveNode,
+) -> None:
+    digest = release(a_node, "9.0.0")
+    async with untouched(a_node):
+        ordered = upgrade(a_node, "9.0.0", digest, min_healthy_duration=timedelta(seconds=2))
+        await a_node.until(lambda: a_node.status(ordered)["step"] == "BAKE" and version(a_node) == "9.0.0")
+        killed = a_node.kill_agent()
+        ended = await a_node.until_state(ordered, "PERMANENT")
+        assert (ended["fault"], a_node.told()["pid"] != killed) == (None, True)
+        await only_one(a_node, digest)
+
+
 @pytest.mark.parametrize("victim", ["keeper", "new", "old"])
 async def test_whatever_is_killed_during_a_trial_one_agent_is_left_and_the_operation_is_decided(
     a_node: live_node.LiveNode, victim: str

@@ -23,6 +23,7 @@ CREATES = re.compile(r"O_CREAT")
 CLONES = re.compile(r"FICLONE")  # the one ioctl that writes
 LINE = re.compile(r"^(?:(?P<pid>\d+) +)?(?P<time>\d+\.\d+) (?P<call>[a-z0-9_]+)\((?P<rest>.*)$")
 PATH = re.compile(r'"((?:/|\.)[^"]*)"|\d+<(/[^>]*)>|"([^"]+)"')
+RELATIVE = re.compile(r'^\d+<(/[^>]*)>, "(?!/)')
 DESCRIPTOR = re.compile(r"\d+<(/[^>]*)>")
 BY_DESCRIPTOR = frozenset(
     {"write", "pwrite64", "writev", "fsync", "fdatasync", "syncfs", "sync_file_range", "ftruncate", "fallocate"}
@@ -75,7 +76,7 @@ class Call:
 
     Args:
         path: What it is about: where it names two, the second.
-        source: The first where it names two; else the same. strace finds a rename by this one.
+        source: The first where it names two; the folder that it is relative to; else the same. strace finds it by this.
         number: How-manieth of its name in its thread.
         number_on_path: How-manieth of its name on its source in its thread.
     """
@@ -156,7 +157,7 @@ def read(role: str, text: str) -> tuple[Call, ...]:
             continue
         by_name[thread, name] += 1
         paths = _paths_of(name, rest)
-        source, path = paths[0] if name.startswith("rename") else paths[-1], paths[-1]
+        source, path = _source_of(name, rest, paths), paths[-1]
         on_path[thread, name, source] += 1
         found = PHASE.search(rest) if name == "pwrite64" else None
         step = found.group(1) if found else step
@@ -187,6 +188,14 @@ def _paths_of(name: str, rest: str) -> Sequence[str]:
         else:
             found.append(f"{folder}/{absolute or relative}" if folder else absolute or relative)
     return found or [folder]
+
+
+def _source_of(name: str, rest: str, paths: Sequence[str]) -> str:
+    """The path by which strace finds a call: what is told relative to a folder it finds by the folder."""
+    relative = RELATIVE.match(rest)
+    if relative is not None and name not in BY_DESCRIPTOR:
+        return relative[1]
+    return paths[0] if name.startswith("rename") else paths[-1]
 
 
 def enumerate_points(

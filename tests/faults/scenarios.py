@@ -21,6 +21,8 @@ BASE = "HOT_SWAP"  # what it covers the others need not play again
 # Steps in which one kind of operation differs from another.
 OWN_STEPS = frozenset({"SWITCH", "SOAK", "COMMIT", "SETTLING", "ABORTING"})
 OF_SNAPSHOTS = frozenset({"rollback point being made", "rollback point in removal", "rollback points"})
+COPIES = OF_SNAPSHOTS | {"snapshot being made"}
+REMOVING = frozenset({"unlinkat", "rmdir"})
 WHOLE = frozenset({"INSTALL", BASE})  # every point of these is played
 
 Make = Callable[[stage.FaultNode], Awaitable[None]]
@@ -57,6 +59,12 @@ class Scenario:
     def owns(self, point: points.Point) -> bool:
         """Say whether a point is played though the base scenario has the like."""
         return self.name in WHOLE or point.step in self.own_steps or point.path_class in self.own_classes
+
+
+def is_by_chance(point: points.Point) -> bool:
+    """Say whether a point is only there when a client writes at the instant of a copy, which is then made again."""
+    is_again = point.step == "SWITCH" or point.name in REMOVING
+    return is_again and point.path_class in COPIES
 
 
 ALL = frozenset({"keeper", "agent", "verifier", "stager", "new_agent", "migration"})

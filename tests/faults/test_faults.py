@@ -59,6 +59,8 @@ def test_calls_are_numbered_as_strace_will_count_them_by_thread_and_path() -> No
     assert made.number == 2  # one that failed was counted too
     [moved] = [call for call in calls if call.name == "renameat2"]
     assert moved.source == "/n/s/data/web"
+    [removed] = [call for call in calls if call.name == "unlinkat"]
+    assert removed.source == "/n/s/data/.gone-next-web/state"  # by its own path strace does not find it
 
 
 def test_a_point_is_a_distinct_process_step_call_and_class_of_path() -> None:

@@ -10,6 +10,7 @@ change is undecided, systemd itself goes back to the old instance when the new o
 from __future__ import annotations
 
 import asyncio
+import pwd
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -48,9 +49,10 @@ class Systemd:
         return drivers.Capabilities(METHODS, is_look_costly=True)
 
     async def plan(self, change: drivers.Change) -> drivers.Evidence:
-        """Check addresses and secrets, ask systemd what there is."""
+        """Check addresses, secrets and the user, ask systemd what there is."""
         if change.new is not None:
             outside.check_addresses(change.new)
+            _check_user(change.component, change.new.user)
             if change.new.manifest.secrets:
                 message = f"cannot pass secrets {', '.join(change.new.manifest.secrets)}: the driver systemd has none"
                 raise drivers.DriverError(message, fault=model.Fault.COMMAND, reason="secrets_not_supported")
@@ -144,9 +146,15 @@ class Systemd:
         return await self._end_all_but(change.component, kept)
 
     async def abort(self, change: drivers.Change) -> drivers.Evidence:
-        """Go back: a hot swap starts the old instance first, a restart ends the new one first."""
+        """Go back: a hot swap starts the old instance first, a restart ends the new one first.
+
+        Where there is nothing to go back to, the sockets are closed too.
+        """
         if change.new is None:
             return {}
+        if change.old is None and await self._old(change) is None:
+            ended = await self.gc(change.component, ())
+            return {**ended, **(await change.before_old() if change.before_old else {})}
         if change.method is model.Method.HOT_SWAP:
             resumed = await self.resume_old(change)
             await self._end(self._units(change.component, change.new.instance_id))
@@ -311,6 +319,19 @@ async def _blaming(fault: model.Fault, reason: str) -> AsyncIterator[None]:
     except OSError as error:
         message = f"cannot write units: {error}"
         raise drivers.DriverError(message, fault=model.Fault.INFRASTRUCTURE, reason=reason) from error
+
+
+def _check_user(component: str, user: str) -> None:
+    """See that the host knows the user of a component.
+
+    Raises:
+        drivers.DriverError: It does not.
+    """
+    try:
+        pwd.getpwnam(user or "root")
+    except KeyError as error:
+        message = f"cannot run {component}: users.{component} names {user}, whom this host does not know"
+        raise drivers.DriverError(message, fault=model.Fault.INFRASTRUCTURE, reason="user_unknown") from error
 
 
 async def _settle(launch: drivers.Launch) -> None:

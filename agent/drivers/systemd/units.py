@@ -113,6 +113,7 @@ def service(
         "[Service]",
         f"Type={'notify' if is_notifying else 'exec'}",
         f"ExecStart={' '.join(_quoted(word, is_command=True) for word in _argv(launch))}",
+        *([f"User={launch.user}"] if launch.user else []),
         f"WorkingDirectory={_plain(str(launch.release_dir.resolve()))}",
         *(f"Environment={_quoted(f'{name}={text}')}" for name, text in _environment(component, launch).items()),
         *(f"Sockets={of.socket(owner, each.name)}" for each in manifest.sockets),

@@ -427,15 +427,3 @@ def test_what_is_refused_has_ended_and_says_why() -> None:
     told = operation.status(refused.state)
     assert (told.state, told.fault, told.reason) == (model.OperationState.REFUSED, COMMAND, "node_busy")
     assert (refused.effects, refused.records) == ((), ())
-
-
-def test_what_a_step_tells_is_bounded_and_why_it_failed_is_never_cut_off() -> None:
-    told = {f"key-{number:02}": "x" * 9999 for number in range(99)}
-    story = stories.Story().begins().succeeds(model.Step.FETCH, told)
-    failed = events.Failed(story.now(), model.Step.VERIFY, model.Fault.VERSION, "bad", "y" * 9999, told)
-    story.happens(failed)
-    for record in story.records:
-        assert len(record.evidence) == 16
-        assert max(map(len, record.evidence.values())) == 1024
-    assert story.records[-1].evidence["reason"] == "bad"
-    assert len(story.status.message) == 512

@@ -137,3 +137,15 @@ def _finish(decision: operation.Decision) -> operation.Operation:
         owed += decision.effects
         state = decision.state
     return state
+
+
+def test_what_a_step_tells_is_bounded_and_why_it_failed_is_never_cut_off() -> None:
+    told = {f"key-{number:02}": "x" * 9999 for number in range(99)}
+    story = stories.Story().begins().succeeds(model.Step.FETCH, told)
+    failed = events.Failed(story.now(), model.Step.VERIFY, model.Fault.VERSION, "bad", "y" * 9999, told)
+    story.happens(failed)
+    for record in story.records:
+        assert len(record.evidence) == 16
+        assert max(map(len, record.evidence.values())) == 1024
+    assert story.records[-1].evidence["reason"] == "bad"
+    assert len(story.status.message) == 512

@@ -1,7 +1,9 @@
 """Instances as units of a real systemd, the first process of namespaces of its own; without root these are skipped."""
 
 import json
+import pwd
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -51,6 +53,13 @@ class Bench:
         manifest = replace(manifest, environment={"BEHAVIOUR": behaviour})
         return self.lay_out(manifest, {"app.py": sources.LISTEN_FDS_SERVICE})
 
+    def of_system(self, version: str) -> drivers.Launch:
+        """One that runs with the Python of the system, which every user may use."""
+        manifest = programs.manifest(version, systemd.NAME, ("app.py",), model.SystemdOptions())
+        manifest = replace(manifest, environment={"BEHAVIOUR": "good"})
+        source = f"#!/usr/bin/python3\n{sources.LISTEN_FDS_SERVICE}"
+        return self.lay_out(manifest, {"app.py": source}, mode=0o755)
+
     def notifying(self, *words: str, **variables: str) -> drivers.Launch:
         manifest = programs.manifest(
             "1.0.0", systemd.NAME, ("python", "app.py", *words), model.SystemdOptions(is_notifying=True)
@@ -58,8 +67,8 @@ class Bench:
         told = {"TOLD": str(self.node.state / "told"), **variables}
         return self.lay_out(replace(manifest, sockets=(), readiness=None, environment=told), {"app.py": NOTIFYING})
 
-    def lay_out(self, manifest: model.Manifest, files: dict[str, str]) -> drivers.Launch:
-        release, digest = releases.lay_out(self.node.state, {**files, "VERSION": manifest.version})
+    def lay_out(self, manifest: model.Manifest, files: dict[str, str], mode: int = 0o644) -> drivers.Launch:
+        release, digest = releases.lay_out(self.node.state, {**files, "VERSION": manifest.version}, mode)
         addresses = {"http": "{}:{}".format(*self.address)}
         return drivers.Launch(f"web-{release.name[:6]}", digest, release, manifest, addresses)
 
@@ -193,6 +202,42 @@ async def test_what_ends_leaves_no_unit_and_no_listener(bench: Bench) -> None:
     assert await programs.answer(bench.address) == ""
 
 
+async def test_an_aborted_installation_leaves_no_unit_and_no_listener(bench: Bench) -> None:
+    change = bench.change(bench.launch("1.0.0"))
+    await bench.switched(change)
+    for _ in range(2):
+        await bench.driver.abort(change)
+        assert bench.edge.units("instar-") == {}
+    with socket.create_server(bench.address):
+        pass
+
+
+async def test_a_unit_runs_as_the_user_whom_the_configuration_names(bench: Bench) -> None:
+    for folder in (bench.node.state.parent, bench.node.state, bench.node.state / "releases"):
+        folder.chmod(0o711)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    launch = replace(bench.of_system("1.0.0"), user="nobody")
+    await bench.switched(change := bench.change(launch))
+    await bench.driver.commit(change)
+    before = (await bench.seen())[launch.instance_id].pid
+    assert user_of(before) == nobody
+    node.kill(before)
+
+    async def is_again() -> bool:
+        return (await bench.seen())[launch.instance_id].pid not in (0, before)
+
+    await node.until(is_again)
+    after = (await bench.seen())[launch.instance_id].pid
+    assert user_of(after) == nobody
+
+
+async def test_a_user_whom_the_host_does_not_know_is_refused(bench: Bench) -> None:
+    launch = replace(bench.launch("1.0.0"), user="no-such-user")
+    with pytest.raises(drivers.DriverError, match=r"^cannot run web: users\.web names no-such-user") as caught:
+        await bench.driver.plan(bench.change(launch))
+    assert (caught.value.fault, caught.value.reason) == (model.Fault.INFRASTRUCTURE, "user_unknown")
+
+
 async def test_what_this_driver_cannot_do_is_refused_before_anything_happens(bench: Bench) -> None:
     launch = bench.launch("1.0.0")
     secret = replace(launch, manifest=replace(launch.manifest, secrets=("token",)))
@@ -216,3 +261,7 @@ async def test_a_host_without_systemd_is_told_apart(bench: Bench) -> None:
     with pytest.raises(drivers.DriverError, match=r"^cannot run no-such-systemctl") as caught:
         await driver.prepare(bench.change(bench.launch("1.0.0")))
     assert caught.value.fault is model.Fault.INFRASTRUCTURE
+
+
+def user_of(pid: int) -> int:
+    return Path(f"/proc/{pid}").stat().st_uid
