@@ -9,6 +9,7 @@ SERVICES := $(filter %_service.proto,$(PROTOS))
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SEEDS ?= 50
 NODES ?= 20
+JOBS ?= 4
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden simulate faults drivers \
@@ -54,8 +55,8 @@ core: $(READY)  ## the pure cores' tests, with branch coverage
 	@coverage report --include='agent/core/*'
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
 
-test: $(READY)  ## every test
-	@pytest -q
+test: $(READY)  ## every test, several files at a time: most of a live test is waiting
+	@pytest -q -n $(JOBS) --dist loadfile
 golden: $(READY)  ## rewrite the golden scenarios; then read the diff
 	@pytest -q tests/controller/core tests/agent/core --rewrite
 simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
