@@ -15,7 +15,7 @@ from typing import Never, Protocol
 
 from agent import depot, drivers, journal, processes
 from agent.config import settings
-from agent.core import model, session
+from agent.core import model, session, transitions
 from agent.drivers import registry
 from agent.runner import (
     changes,
@@ -42,7 +42,6 @@ from agent.runner import (
 from agent.state import states
 
 PULSE_SECONDS = 0.1  # between two looks at a swap; a failed soak is noticed within this
-CALM_SECONDS = 0.05  # after an event that is no end: what follows is seen in one look, and a switch is left alone
 UPKEEP_SECONDS = 2.0  # between two looks at everything, besides those that the keeper's events cause
 HOST_METRICS_SECONDS = 5.0  # utilization over less says nothing
 JOURNAL_RETRY_SECONDS = 60.0  # after a failure of the journal, before the next life of the agent tries again
@@ -149,7 +148,6 @@ class Node:
         self._logs = logs.Logs(keeper, self._inventory)
         self._conditions = conditions.Conditions()
         self._is_due = asyncio.Event()
-        self._is_stale = asyncio.Event()
         self._host_metrics: tuple[model.Metric, ...] = ()
         self._host_metrics_due_seconds = 0.0
         self._failed_at_seconds: float | None = None
@@ -172,7 +170,6 @@ class Node:
         self._is_due.set()
         self._group.create_task(self._until_keeper_is_gone(), name="keeper guard")
         self._group.create_task(self._read_keeper(), name="keeper events")
-        self._group.create_task(self._look_after_events(), name="looks after keeper events")
         self._group.create_task(self._keep_up(), name="upkeep")
         self._group.create_task(self._check_trees(), name="tree check")
         self._group.create_task(self._pulse(), name="pulse")
@@ -239,20 +236,14 @@ class Node:
         raise KeeperGoneError("cannot go on: the keeper hung up")
 
     async def _read_keeper(self) -> Never:
+        """Look after each event; but a switch is left alone: it makes events of its own, and a look at its end."""
         while True:
             event = await self._rooms.keeper.events.get()
             if event.instance.state is processes.InstanceState.EXITED:
                 self._executor.lose(event.instance)
+            is_switching = any(state.phase is transitions.Phase.SWITCH for state in self._operations.unfinished)
+            if self._rooms.keeper.events.empty() and not is_switching:
                 await self._executor.look()
-            else:
-                self._is_stale.set()
-
-    async def _look_after_events(self) -> Never:
-        while True:
-            await self._is_stale.wait()
-            await asyncio.sleep(CALM_SECONDS)
-            self._is_stale.clear()
-            await self._executor.look()
 
     async def _keep_up(self) -> Never:
         while True:

@@ -236,8 +236,8 @@ async def test_a_version_that_is_not_current_is_brought_back_to_it(a_node: live_
     keeper = await a_node.keeper.client()
     await keeper.stop(serving.id, timedelta(seconds=5))  # by hand: nothing of it is left
     await keeper.close()
+    await a_node.until(lambda: serving.pid not in {each["pid"] for each in a_node.component()["instances"]})
     await a_node.until(lambda: a_node.component()["health"] == "HEALTHY" and bool(a_node.component()["instances"]))
-    await a_node.until(lambda: a_node.component()["instances"][0]["pid"] != serving.pid)
     [again] = await a_node.instances()
     assert (again.digest, again.is_kept) == (digest, True)
 

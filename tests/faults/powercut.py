@@ -34,9 +34,8 @@ class NoLoopMountError(Exception):
 
 
 @contextlib.contextmanager
-def _disk(root: Path) -> Iterator[Path]:
-    image, place = root / "disk.img", root / "disk"
-    place.mkdir()
+def _disk(root: Path, place: Path) -> Iterator[None]:
+    image = root / "disk.img"
     with image.open("wb") as file:
         file.truncate(DISK_MIB << 20)
     _run("mkfs.ext4", "-q", str(image))
@@ -45,7 +44,7 @@ def _disk(root: Path) -> Iterator[Path]:
     except subprocess.CalledProcessError as error:
         raise NoLoopMountError(error.stderr.decode(errors="replace").strip()) from error
     try:
-        yield place
+        yield
     finally:
         _unmount(place)
 
@@ -80,8 +79,8 @@ async def play(scenario: scenarios.Scenario, saved: Path, seed: int) -> cases.Ou
     title = f"{scenario.name}: power cut, seed {seed}"
     after_seconds = random.Random(seed).uniform(0, LONGEST_SECONDS)  # noqa: S311  # a seed, no secret
     try:
-        async with stage.node() as made, _on_disk(made, saved) as place:
-            await _cut_and_boot(made, scenario, place, after_seconds)
+        async with stage.node() as made, _on_disk(made, saved):
+            await _cut_and_boot(made, scenario, after_seconds)
     except (NoLoopMountError, FileNotFoundError) as error:
         return cases.Outcome(title, skipped=f"no loop mount: {error}")
     except (stage.Violation, AssertionError) as violation:
@@ -90,27 +89,29 @@ async def play(scenario: scenarios.Scenario, saved: Path, seed: int) -> cases.Ou
 
 
 @contextlib.asynccontextmanager
-async def _on_disk(made: stage.FaultNode, saved: Path) -> AsyncIterator[Path]:
-    with _disk(made.root) as place:
-        made.load(saved)
-        shutil.move(made.keeper.state, place / "s")
-        made.keeper.state.symlink_to(place / "s")
+async def _on_disk(made: stage.FaultNode, saved: Path) -> AsyncIterator[None]:
+    state = made.keeper.state
+    made.load(saved)
+    kept = state.rename(state.with_name("kept"))
+    state.mkdir()
+    with _disk(made.root, state):
+        shutil.copytree(kept, state, symlinks=True, dirs_exist_ok=True)
         os.sync()
         try:
-            yield place
+            yield
         finally:
             await made.die()
 
 
-async def _cut_and_boot(made: stage.FaultNode, scenario: scenarios.Scenario, place: Path, after_seconds: float) -> None:
+async def _cut_and_boot(made: stage.FaultNode, scenario: scenarios.Scenario, after_seconds: float) -> None:
     made.start()
     await made.settle()
     async with cases.traffic(made, scenario) as seen:
         operation_id = scenario.order(made)
         await asyncio.sleep(after_seconds)  # the instant is the case
-        cut(place)
+        cut(made.keeper.state)
         await made.die()
-        _mount_again(made.root, place)
+        _mount_again(made.root, made.keeper.state)
         made.check_disk()
         made.start()
         await made.until_state(operation_id, *cases.ENDED)

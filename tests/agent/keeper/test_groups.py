@@ -117,10 +117,10 @@ async def test_instances_that_share_nothing_end_apart(either: node.Node) -> None
     assert (await node.find(keeper, first.id)).state is processes.InstanceState.ACTIVE
 
 
-@pytest.mark.parametrize(("pid", "owner"), [(0, "x"), (-1, "x"), (1, "x"), (os.getpid(), "x"), (1 << 21, "")])
-def test_a_group_that_would_match_what_the_keeper_did_not_start_is_none(pid: int, owner: str) -> None:
+@pytest.mark.parametrize(("pid", "owner"), [(0, "x"), (-1, "x"), (1, "x"), (None, "x"), (1 << 21, "")])
+def test_a_group_that_would_match_what_the_keeper_did_not_start_is_none(pid: int | None, owner: str) -> None:
     with pytest.raises(ValueError, match="cannot take process"):
-        groups.Group(pid, 1, owner, "")
+        groups.Group(os.getpid() if pid is None else pid, 1, owner, "")
 
 
 @pytest.mark.parametrize("variable", ["", "=", "INSTAR_OWNER", "INSTAR_OWNER=", "=x"])
@@ -129,8 +129,9 @@ def test_an_empty_mark_fits_no_process(variable: str) -> None:
         assert not kernel.has_variable(pid, variable)
 
 
-@pytest.mark.parametrize("number", [0, 1, -1, os.getpgrp()])
-def test_numbers_that_stand_for_many_groups_or_our_own_are_not_signalled(number: int) -> None:
+@pytest.mark.parametrize("given", [0, 1, -1, None])
+def test_numbers_that_stand_for_many_groups_or_our_own_are_not_signalled(given: int | None) -> None:
+    number = os.getpgrp() if given is None else given
     told: list[int] = []
     before = signal.signal(signal.SIGURG, lambda got, _: told.append(got))  # ignored by everybody else
     try:
