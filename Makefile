@@ -9,7 +9,7 @@ SERVICES := $(filter %_service.proto,$(PROTOS))
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SEEDS ?= 50
 NODES ?= 20
-JOBS ?= 4
+JOBS ?= 3
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden simulate faults drivers \
