@@ -164,7 +164,7 @@ async def _play_once(recording: Recording, point: points.Point, fault: Fault) ->
                 await made.until_state(operation_id, *ENDED)
             await made.settle()
         if is_hit:
-            is_lossy = point.role in scenario.lossy or not seen.is_same_boot
+            is_lossy = scenario.may_fail_requests(point) or not seen.is_same_boot
             await judge(made, scenario, seen, is_lossy=is_lossy)
         return is_hit
 

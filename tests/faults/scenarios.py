@@ -37,7 +37,8 @@ class Scenario:
         make: Brings a node that is empty to where the operation begins.
         order: Orders it; returns its id.
         ends: State in which it ends where nothing is hit.
-        lossy: Roles whose death may fail requests; a host's always may.
+        is_ending: The component comes or goes, so that requests fail anyhow.
+        is_exclusive: Never two instances: while nothing serves, the keeper alone holds the sockets.
         answer_seconds: For which a client waits.
         judge: What must hold beside what holds for all.
         is_over: Whether what follows the operation is over too.
@@ -49,12 +50,18 @@ class Scenario:
     make: Make
     order: Order
     ends: str
-    lossy: frozenset[str] = frozenset()
+    is_ending: bool = False
+    is_exclusive: bool = False
     answer_seconds: float = stage.ANSWER_SECONDS
     judge: judgement.Judge = judgement.nothing
     is_over: judgement.Look = judgement.at_once
     own_steps: frozenset[str] = OWN_STEPS
     own_classes: frozenset[str] = frozenset()
+
+    def may_fail_requests(self, point: points.Point) -> bool:
+        """Say whether the death of a process at a point may fail requests; that of a host always may."""
+        is_alone = self.is_exclusive and (point.role, point.step) == ("keeper", "SWITCH")
+        return self.is_ending or is_alone
 
     def owns(self, point: points.Point) -> bool:
         """Say whether a point is played though the base scenario has the like."""
@@ -65,10 +72,6 @@ def is_by_chance(point: points.Point) -> bool:
     """Say whether a point is only there when a client writes at the instant of a copy, which is then made again."""
     is_again = point.step == "SWITCH" or point.name in REMOVING
     return is_again and point.path_class in COPIES
-
-
-ALL = frozenset({"keeper", "agent", "verifier", "stager", "new_agent", "migration"})
-KEEPER = frozenset({"keeper"})  # while nothing serves, only it holds the sockets
 
 
 async def _nothing(_node: stage.FaultNode) -> None:
@@ -160,7 +163,7 @@ def _upgrade_environment(node: stage.FaultNode) -> str:
 
 
 _LEDGER: Mapping[str, Any] = {
-    "lossy": KEEPER,
+    "is_exclusive": True,
     "answer_seconds": stage.PATIENCE_SECONDS,
     "judge": judgement.state,
     "own_classes": OF_SNAPSHOTS,
@@ -170,12 +173,12 @@ SCENARIOS: Mapping[str, Scenario] = {
     for each in (
         Scenario("INSTALL", _nothing, _install, "PERMANENT"),
         Scenario(BASE, _one, _upgrade, "PERMANENT"),
-        Scenario("RESTART", _one, _restart, "PERMANENT"),
+        Scenario("RESTART", _one, _restart, "PERMANENT", is_exclusive=True),
         Scenario("abort", _one, _abort, "ABORTED"),
         Scenario("rollback", _two, _rollback, "PERMANENT"),
-        Scenario("REMOVE", _one, _remove, "PERMANENT", lossy=ALL),
-        Scenario("STOP", _one, _stop, "PERMANENT", lossy=ALL),
-        Scenario("START", _stopped, _start, "PERMANENT", lossy=ALL),
+        Scenario("REMOVE", _one, _remove, "PERMANENT", is_ending=True),
+        Scenario("STOP", _one, _stop, "PERMANENT", is_ending=True),
+        Scenario("START", _stopped, _start, "PERMANENT", is_ending=True),
         Scenario(
             "self-upgrade",
             _one,
