@@ -87,6 +87,7 @@ def _instance(each: processes.Instance) -> Document:
         "state": each.state.value,
         "served": each.served,
         "restarts": each.restarts,
+        "worker_deaths": each.worker_deaths,
         "is_kept": each.is_kept,
         "is_broken": each.is_broken,
     }
@@ -148,6 +149,7 @@ def _component_lines(component: Document) -> list[str]:
     lines = [f"  {component['name']} {component['version']} {words}  {component['digest']}"]
     for each in _rows(component, "instances"):
         more = f", {each['restarts']} restarts" if each["restarts"] else ""
+        more += f", {each['worker_deaths']} dead workers" if each["worker_deaths"] else ""
         lines.append(f"    {each['id']} pid {each['pid']} {each['state']}{more}")
     found = _rows(component, "rollback_points")
     lines += [f"    can go back to {each['version'] or 'a state set aside'} of {each['created_at']}" for each in found]

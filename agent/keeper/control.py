@@ -33,6 +33,7 @@ class Status:
     in_flight: int
     accepted: int
     protocol: int
+    worker_deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,7 @@ def _status(body: object) -> Status | None:
     """Read what every message carries; None for what no component of this protocol says."""
     if not isinstance(body, dict) or body.get("state") not in STATES:
         return None
-    counts = [body.get(name, 0) for name in ("served", "in_flight", "accepted", "protocol")]
+    counts = [body.get(name, 0) for name in ("served", "in_flight", "accepted", "protocol", "worker_deaths")]
     if any(not isinstance(count, int) for count in counts):
         return None
     return Status(body["state"], *counts)

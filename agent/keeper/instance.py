@@ -106,6 +106,7 @@ class Instance:
             "in_flight": self.status.in_flight,
             "accepted": self.status.accepted,
             "protocol": self.status.protocol,
+            "worker_deaths": self.status.worker_deaths,
             "exit_code": self.exit.code,
             "signal": self.exit.signal,
             "restarts": self.restarts,

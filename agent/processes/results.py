@@ -206,6 +206,7 @@ class Instance:
         protocol: Version of the hand-over protocol; 0 until the instance has answered once, and for a plain one.
         is_plain: It has no control socket.
         is_broken: It died early too often in a row; the keeper starts it again only every few minutes.
+        worker_deaths: Workers of it that ended by themselves and were replaced; the instance itself went on.
     """
 
     id: str
@@ -228,6 +229,7 @@ class Instance:
     protocol: int
     is_plain: bool = False
     is_broken: bool = False
+    worker_deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +318,9 @@ def instance(body: dict[str, Any]) -> Instance:
 
 
 def answer(body: dict[str, Any]) -> Answer:
-    """Read an instance's answer from a reply."""
-    return Answer(**{**body, "state": InstanceState(body["state"])})
+    """Read an instance's answer from a reply; what a newer keeper says beyond this is left out."""
+    known = {each.name: body[each.name] for each in fields(Answer) if each.name in body}
+    return Answer(**{**known, "state": InstanceState(body["state"])})
 
 
 def mark(body: dict[str, Any]) -> Mark:

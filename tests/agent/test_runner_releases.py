@@ -7,7 +7,15 @@ from agent import depot
 from agent.config import settings
 from agent.runner import releases
 
-CONFIG = 'node_id = "n"\nstate_dir = "{0}"\n[sockets.web]\nhttp = "127.0.0.1:1"\n[users]\nweb = "www-data"\n'
+CONFIG = """\
+node_id = "n"
+state_dir = "{0}"
+run_dir = "/run/instar"
+[sockets.web]
+http = "127.0.0.1:1"
+[users]
+web = "www-data"
+"""
 MANIFEST = 'name = "web"\nversion = "1.0.0"\ndriver = "systemd"\ncommand = ["app.py"]\n'
 DIGEST = f"sha256:{'0' * 64}"
 

@@ -235,10 +235,12 @@ class FaultNode(live_node.LiveNode):
         try:
             async with asyncio.timeout(within_seconds):
                 reader, writer = await asyncio.open_connection(*self.address)
-                writer.write(f"GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-                head = await reader.readuntil(b"\r\n\r\n")
-                words = (await reader.read(64)).decode().split()
-                writer.close()
+                try:
+                    writer.write(f"GET /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    words = (await reader.read(64)).decode().split()
+                finally:
+                    writer.close()
         except (OSError, EOFError, TimeoutError):
             return None
         return Answer(words[0], int(words[1])) if head.startswith(b"HTTP/1.1 200") and len(words) > 1 else None

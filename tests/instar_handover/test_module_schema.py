@@ -105,3 +105,25 @@ def _spoil(data: object) -> None:
         for value in data:
             _spoil(value)
         data.append("spoiled")
+
+
+@pytest.mark.parametrize("declared", [ORDERS, "none", ["int"], ("str", "none"), {"*": ["bytes"]}])
+def test_an_example_keeps_its_declaration_and_holds_one_of_everything(declared: object) -> None:
+    schema = module_schema.read(declared)
+    schema.check([schema.example()])
+    assert schema.copied([schema.example()]) == [schema.example()]
+    if declared is ORDERS:
+        order = {"total": 0.0, "lines": [""], "raw": b""}
+        assert schema.example() == {"orders": {"": order}, "last": 0, "flags": [False], "nested": [{"": [0]}]}
+
+
+@pytest.mark.parametrize("declared", [{"*": {"total": "int"}}, [{"total": "int"}]])
+@pytest.mark.parametrize("place", [0, module_schema.TOGETHER_MAX, 2 * module_schema.TOGETHER_MAX + 5])
+def test_one_wrong_value_among_many_is_found_wherever_it_stands(declared: object, place: int) -> None:
+    schema = module_schema.read(declared)
+    entries: list[dict[str, object]] = [{"total": 1} for _ in range(2 * module_schema.TOGETHER_MAX + 6)]
+    state = entries if isinstance(declared, list) else {str(number): each for number, each in enumerate(entries)}
+    schema.check([state])
+    entries[place]["total"] = "1"
+    with pytest.raises(module_schema.SchemaError, match=r"total: a value or key is str, not int"):
+        schema.check([state])

@@ -6,11 +6,11 @@ A word names a scalar (str, int, float, bool, bytes, none); a list of one holds 
 key "*" has text keys of any name, any other has exactly its keys; a tuple holds alternatives of different types.
 
 Rules kept here: exact types only, so that no object with behaviour travels; values that stand at the same place of the
-declaration are checked and copied together, for which a hundred thousand entries take some milliseconds; nothing is
-ever pickled. Left out: what the data means.
+declaration are checked and copied together, a processor's cache full at a time, for which a hundred thousand entries
+take some milliseconds; nothing is ever pickled. Left out: what the data means.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import itemgetter
@@ -19,6 +19,7 @@ from typing import Any
 
 DEPTH_MAX = 32  # of a declaration; it also ends one that holds itself
 NAMED_MAX = 8  # keys that an error names
+TOGETHER_MAX = 1024  # values looked at together: with what they hold they stay in the cache from one look to the next
 ANY_KEY = "*"
 SCALARS: Mapping[str, type] = MappingProxyType(
     {"str": str, "int": int, "float": float, "bool": bool, "bytes": bytes, "none": NoneType}
@@ -58,6 +59,10 @@ class Scalar:
         _check_type(values, self.type, self.where)
         return values
 
+    def example(self) -> object:
+        """Give a small value of the kind, with one of everything that it may hold."""
+        return self.type()
+
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
@@ -69,7 +74,8 @@ class ListOf:
     def check(self, values: Column) -> None:
         """Check values; see `Scalar.check`."""
         _check_type(values, list, self.where)
-        self.item.check(_joined(values))
+        for part in _parts(_joined(values)):
+            self.item.check(part)
 
     def copied(self, values: Column) -> Column:
         """Check them, and give copies of them; see `Scalar.check`."""
@@ -79,6 +85,10 @@ class ListOf:
             return list(map(list.copy, values))
         taken = iter(items)
         return [list(islice(taken, len(value))) for value in values]
+
+    def example(self) -> object:
+        """Give a small value; see `Scalar.example`."""
+        return [self.item.example()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,8 @@ class MapOf:
     def check(self, values: Column) -> None:
         """Check values; see `Scalar.check`."""
         self._check_keys(values)
-        self.value.check(_joined(list(map(dict.values, values))))
+        for part in _parts(_joined(list(map(dict.values, values)))):
+            self.value.check(part)
 
     def copied(self, values: Column) -> Column:
         """Check them, and give copies of them; see `Scalar.check`."""
@@ -102,6 +113,10 @@ class MapOf:
         taken = iter(held)
         # The keys come first: zip takes no value too many when they are at their end.
         return [dict(zip(value, taken, strict=False)) for value in values]
+
+    def example(self) -> object:
+        """Give a small value; see `Scalar.example`."""
+        return {"": self.value.example()}
 
     def _check_keys(self, values: Column) -> None:
         _check_type(values, dict, self.where)
@@ -130,6 +145,10 @@ class Record:
                 for copy, child in zip(copies, held, strict=True):
                     copy[name] = child
         return copies
+
+    def example(self) -> object:
+        """Give a small value; see `Scalar.example`."""
+        return {name: field.example() for name, field in self.fields.items()}
 
     def _columns(self, values: Column) -> Sequence[Column]:
         """Give the values of each field; where each is there, and no more keys than fields, no other key can be."""
@@ -170,6 +189,10 @@ class OneOf:
             for kind, each in self.by_type.items()
         }
         return [taking[type(value)]() for value in values]
+
+    def example(self) -> object:
+        """Give a small value of the first alternative; see `Scalar.example`."""
+        return next(iter(self.by_type.values())).example()
 
     def _check_types(self, values: Column) -> None:
         if not set(map(type, values)) <= self.by_type.keys():
@@ -234,6 +257,15 @@ def _joined(parts: Column) -> Column:
         (only,) = parts
         return only  # type: ignore[no-any-return]  # a list, a dictionary, or a view of one
     return list(chain.from_iterable(parts))
+
+
+def _parts(values: Column) -> Iterator[Column]:
+    if len(values) <= TOGETHER_MAX:
+        yield values
+        return
+    left = iter(values)
+    while part := list(islice(left, TOGETHER_MAX)):
+        yield part
 
 
 def _broken(values: Iterable[Any], allowed: Collection[type], where: str) -> SchemaError:
