@@ -88,11 +88,14 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """``/var/lib/instar`` for root, else the XDG state directory."""
+    """``/var/lib/instar/controller`` for root, else the like in the XDG state directory.
+
+    It is the controller's alone, so it is not the folder in which an agent of the same host has its own.
+    """
     if os.geteuid() == 0:
-        return Path("/var/lib/instar")
+        return Path("/var/lib/instar/controller")
     home = environment.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "instar"
+    return (Path(home) if home else Path.home() / ".local" / "state") / "instar" / "controller"
 
 
 def _defaults(environment: Mapping[str, str]) -> dict[str, str]:

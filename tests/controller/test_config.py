@@ -20,12 +20,12 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_without_anything_the_defaults_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     loaded = settings.load({}, {"XDG_STATE_HOME": "/xdg"}, None)
-    assert loaded == settings.Settings("127.0.0.1:7443", Path("/xdg/instar"), timedelta(seconds=10), "")
+    assert loaded == settings.Settings("127.0.0.1:7443", Path("/xdg/instar/controller"), timedelta(seconds=10), "")
 
 
 def test_the_state_of_root_lies_where_the_system_keeps_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert settings.load({}, {}, None).state_dir == Path("/var/lib/instar")
+    assert settings.load({}, {}, None).state_dir == Path("/var/lib/instar/controller")
 
 
 def test_a_flag_goes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
