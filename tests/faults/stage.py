@@ -133,6 +133,8 @@ class FaultNode(live_node.LiveNode):
 
     async def die(self) -> None:
         """Kill everything at once, as the end of a host does, and boot with the same disk."""
+        if self.keeper.process is not None:
+            self.keeper.process.kill()  # by its handle: until it has become the keeper nothing else tells it apart
         for _ in range(10):  # what was just being started is found in the next round
             alive = self.processes()
             for pid in alive:
