@@ -201,12 +201,21 @@ class Instances:
         """Let the keeper hold no socket of a component, unless there is an instance of it: who connects is refused."""
         async with blaming(model.Fault.INFRASTRUCTURE, "not_closed"):
             seen = await self.keeper.inspect()
-            others = {each.component for each in seen.instances}
-            if component in others:
+            if any(each.component == component for each in seen.instances):
                 return {}
-            names = [name for name in seen.listeners if _is_of(name, component, others)]
-            for name in names:
-                await self.keeper.unlisten(name)
+            return await self._close(seen, component, frozenset())
+
+    async def close_dropped(self, component: str, launch: drivers.Launch) -> dict[str, str]:
+        """Let the keeper hold no socket that the release which serves now does not have: nobody would ever accept."""
+        wanted = frozenset(listener(component, socket.name) for socket in launch.manifest.sockets)
+        async with blaming(model.Fault.INFRASTRUCTURE, "not_closed"):
+            return await self._close(await self.keeper.inspect(), component, wanted)
+
+    async def _close(self, seen: processes.Inspection, component: str, wanted: Collection[str]) -> dict[str, str]:
+        others = {each.component for each in seen.instances}
+        names = [name for name in seen.listeners if name not in wanted and _is_of(name, component, others)]
+        for name in names:
+            await self.keeper.unlisten(name)
         return {"closed": ", ".join(names)} if names else {}
 
     async def start(self, change: drivers.Change, style: Style) -> None:

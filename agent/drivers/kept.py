@@ -132,7 +132,8 @@ class Kept:
         if change.new is None:
             return await self._stop(change.component, change.old.manifest if change.old else None)
         kept = {each.id for each in await self._on.of(change.component) if _is_current(change, each)}
-        return await self._on.end_all_but(change.component, kept, change.old.manifest if change.old else None)
+        ended = await self._on.end_all_but(change.component, kept, change.old.manifest if change.old else None)
+        return {**ended, **await self._on.close_dropped(change.component, change.new)}
 
     async def abort(self, change: drivers.Change) -> drivers.Evidence:
         """Go back in the way of the manifest; where there is none `plan` has refused, and nothing was begun.

@@ -86,6 +86,30 @@ async def test_sockets_stay_open_for_an_instance_that_is_to_come_and_after_an_ab
         assert not await is_refused(fixture.address)
 
 
+async def test_a_socket_that_the_new_version_does_not_have_is_closed_once_the_old_one_has_drained(
+    tmp_path: Path,
+) -> None:
+    module, fixture = a_held(tmp_path)
+    admin = ("127.0.0.1", programs.free_port())
+    async with stage.on(module, fixture) as on:
+        old = on.launch("1.0.0")
+        sockets = (*old.manifest.sockets, replace(old.manifest.sockets[0], name="admin"))
+        addresses = {**old.addresses, "admin": f"{admin[0]}:{admin[1]}"}
+        old = replace(old, manifest=replace(old.manifest, sockets=sockets), addresses=addresses)
+        first = on.change(old, None)
+        await on.switch(first)
+        await on.committed(first)
+        await on.call("drain", first)
+        assert not await is_refused(admin)
+        change = on.change(on.launch("1.1.0"), old)
+        await on.switch(change)
+        await on.committed(change)
+        assert not await is_refused(admin)
+        assert (await on.call("drain", change))["closed"] == "web.admin"
+        assert await is_refused(admin)
+        await on.serves("1.1.0")
+
+
 async def test_the_sockets_of_a_component_with_a_longer_name_are_left_alone(tmp_path: Path) -> None:
     module, fixture = a_held(tmp_path)
     async with stage.on(module, fixture) as on:
