@@ -114,9 +114,15 @@ class InstanceLost:
 
 @dataclass(frozen=True, slots=True)
 class Proceeded:
-    """The controller lets a held operation go on."""
+    """The controller ends the hold before a step.
+
+    Args:
+        hold_before: Where the operation waits next; None for nowhere.
+    """
 
     at: Moment
+    step: model.Step
+    hold_before: model.Step | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,16 +86,14 @@ def _decide_watch(state: operation.Operation, event: events.Watch) -> operation.
 
 def _decide_order(state: operation.Operation, event: events.Order) -> operation.Decision:
     match event:
-        case events.Proceeded() if state.phase in transitions.HELD:
-            return _enter(state, transitions.AFTER_HOLD[state.phase], event.at)
-        case events.Proceeded():
-            return operation.Decision(state)
-        case events.Cancelled() if state.phase not in transitions.PAST_RETURN:
-            return _abort(state, event.at, model.Fault.COMMAND, "cancelled", f"cancelled: {event.reason}")
-        case events.Cancelled():
-            return operation.Decision(state)
         case events.Superseded():
             return operation.Decision(_end(state, transitions.Phase.SUPERSEDED, event.at))
+        case _ if state.phase in transitions.DECIDED:
+            return operation.Decision(state)
+        case events.Proceeded():
+            return _proceed(state, event)
+        case events.Cancelled():
+            return _abort(state, event.at, model.Fault.COMMAND, "cancelled", f"cancelled: {event.reason}")
         case _:
             assert_never(event)
 
@@ -131,18 +129,38 @@ def _check_step(state: operation.Operation, step_: model.Step) -> None:
 
 
 def _go_on(state: operation.Operation, following: transitions.Phase, at: events.Moment) -> operation.Decision:
-    hold = state.assignment.hold_before
-    if following is transitions.Phase.SWITCH and hold is model.Step.SWITCH:
-        return _hold(state, transitions.Phase.HELD_BEFORE_SWITCH, at)
-    is_ending = state.assignment.kind in transitions.ENDING  # has no SWITCH: either hold is before its COMMIT
-    if following is transitions.Phase.COMMIT and (hold is model.Step.COMMIT or (is_ending and hold is not None)):
-        return _hold(state, transitions.Phase.HELD_BEFORE_COMMIT, at)
-    return _enter(state, following, at)
+    match state.assignment.hold_before:
+        case model.Step.SWITCH if following is _switch_of(state):
+            return _hold(state, transitions.Phase.HELD_BEFORE_SWITCH, at)
+        case model.Step.COMMIT if following is transitions.Phase.COMMIT:
+            return _hold(state, transitions.Phase.HELD_BEFORE_COMMIT, at)
+        case _:
+            return _enter(state, following, at)
+
+
+def _switch_of(state: operation.Operation) -> transitions.Phase:
+    """What a hold before SWITCH is before: what ends has no SWITCH, and waits where it would be."""
+    is_ending = state.assignment.kind in transitions.ENDING
+    return transitions.Phase.COMMIT if is_ending else transitions.Phase.SWITCH
 
 
 def _hold(state: operation.Operation, phase: transitions.Phase, at: events.Moment) -> operation.Decision:
-    step_ = model.Step.SWITCH if phase is transitions.Phase.HELD_BEFORE_SWITCH else model.Step.COMMIT
-    return operation.Decision(replace(state, phase=phase, step=step_, changed_at=at.wall))
+    return operation.Decision(replace(state, phase=phase, step=state.assignment.hold_before, changed_at=at.wall))
+
+
+def _proceed(state: operation.Operation, event: events.Proceeded) -> operation.Decision:
+    """End the hold that stands, if it is the one that is meant; also before the operation has come to it."""
+    assignment = state.assignment
+    if assignment.hold_before is not event.step:
+        return operation.Decision(state)
+    onward = replace(state, assignment=replace(assignment, hold_before=event.hold_before))
+    match state.phase:
+        case transitions.Phase.HELD_BEFORE_SWITCH:
+            return _go_on(onward, _switch_of(state), event.at)
+        case transitions.Phase.HELD_BEFORE_COMMIT:  # the last hold: nothing that could be waited for lies behind it
+            return _enter(onward, transitions.Phase.COMMIT, event.at)
+        case _:
+            return operation.Decision(onward)
 
 
 def _enter(state: operation.Operation, phase: transitions.Phase, at: events.Moment) -> operation.Decision:

@@ -50,13 +50,14 @@ class Bake(Enum):
 
 P = Phase  # the table below is read by column
 _LEAVE = {events.Cancelled: (P.ABORTING,), events.Recovered: (P.ABORTING, P.COMMIT)}
-_WORK = {events.Failed: (P.ABORTING,), **_LEAVE}
+_OPEN = {events.Proceeded: (), **_LEAVE}  # a Proceed that comes early is remembered
+_WORK = {events.Failed: (P.ABORTING,), **_OPEN}
 _NEW = {events.InstanceLost: (P.ABORTING,), events.RolledBack: (P.ABORTING,)}
 _LATE = {events.Cancelled: (), events.Proceeded: ()}
 
 TRANSITIONS: Mapping[Phase, Mapping[type[events.Event], tuple[Phase, ...]]] = {
     # Each phase: which events it allows, and the phases that they may lead to beside staying.
-    P.ACCEPTED: {events.Began: (P.FETCH, P.PREFLIGHT), **_LEAVE},
+    P.ACCEPTED: {events.Began: (P.FETCH, P.PREFLIGHT), **_OPEN},
     P.FETCH: {events.Succeeded: (P.VERIFY,), events.Ticked: (P.ABORTING,), **_WORK},
     P.VERIFY: {events.Succeeded: (P.STAGE,), events.Ticked: (P.ABORTING,), **_WORK},
     P.STAGE: {events.Succeeded: (P.PREFLIGHT,), events.Ticked: (P.ABORTING,), **_WORK},
@@ -72,11 +73,15 @@ TRANSITIONS: Mapping[Phase, Mapping[type[events.Event], tuple[Phase, ...]]] = {
         **_WORK,
         **_NEW,
     },
-    P.HELD_BEFORE_SWITCH: {events.Proceeded: (P.SWITCH,), events.Ticked: (P.ABORTING,), **_LEAVE, **_NEW},
+    P.HELD_BEFORE_SWITCH: {
+        events.Proceeded: (P.SWITCH, P.HELD_BEFORE_COMMIT, P.COMMIT),
+        events.Ticked: (P.ABORTING,),
+        **_LEAVE,
+        **_NEW,
+    },
     P.SWITCH: {
         events.Succeeded: (P.SOAK, P.HELD_BEFORE_COMMIT, P.COMMIT),
         events.Ticked: (P.ABORTING,),
-        events.Proceeded: (),
         **_WORK,
         **_NEW,
         events.Recovered: (P.SOAK, P.ABORTING, P.COMMIT),
@@ -84,8 +89,7 @@ TRANSITIONS: Mapping[Phase, Mapping[type[events.Event], tuple[Phase, ...]]] = {
     P.SOAK: {
         events.Observed: (P.HELD_BEFORE_COMMIT, P.COMMIT, P.ABORTING),
         events.Ticked: (P.ABORTING,),
-        events.Proceeded: (),
-        **_LEAVE,
+        **_OPEN,
         **_NEW,
     },
     P.HELD_BEFORE_COMMIT: {
@@ -177,6 +181,5 @@ SHORT_CUTS: Mapping[model.ChangeKind, Mapping[Phase, Phase]] = {
 }
 ENDING = frozenset({model.ChangeKind.REMOVE, model.ChangeKind.STOP})
 TERMINAL = frozenset({P.PERMANENT, P.UNWELL, P.SUPERSEDED, P.ABORTED, P.REFUSED})
-AFTER_HOLD: Mapping[Phase, Phase] = {P.HELD_BEFORE_SWITCH: P.SWITCH, P.HELD_BEFORE_COMMIT: P.COMMIT}
-HELD = frozenset(AFTER_HOLD)
-PAST_RETURN = frozenset({P.COMMIT, P.SETTLING, *TERMINAL})
+HELD = frozenset({P.HELD_BEFORE_SWITCH, P.HELD_BEFORE_COMMIT})
+DECIDED = frozenset({P.COMMIT, P.SETTLING, P.ABORTING, *TERMINAL})  # no word of the controller changes their course

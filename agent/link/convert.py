@@ -22,6 +22,7 @@ _HEALTHS = {
     model.Health.HEALTHY: node_pb2.HEALTH_HEALTHY,
     model.Health.UNHEALTHY: node_pb2.HEALTH_UNHEALTHY,
 }
+HOLDS = {f"STEP_{step.name}": step for step in (model.Step.SWITCH, model.Step.COMMIT)}
 
 
 Request = agent_service_pb2.ConnectRequest
@@ -218,7 +219,7 @@ def _acknowledgement(ack: agent_service_pb2.Acknowledgement, at: datetime) -> se
 def _command(message: agent_service_pb2.ConnectResponse) -> model.Command:
     match message.WhichOneof("message"):
         case "proceed":
-            return model.Proceed(message.proceed.operation_id, message.proceed.fence)
+            return _proceed(message.proceed)
         case "cancel":
             return model.Cancel(message.cancel.operation_id, message.cancel.fence, message.cancel.reason)
         case "read_log":
@@ -239,7 +240,7 @@ def _assignment(assign: agent_service_pb2.Assign) -> model.Assignment:
         from_digest=assign.from_digest,
         to_digest=assign.to_digest,
         to_version=assign.to_version,
-        hold_before=_hold_before(assign.hold_before),
+        hold_before=_optional_hold(assign.hold_before),
         start_by=_instant(assign.start_by) if assign.HasField("start_by") else None,
         deadline=assign.deadline.ToTimedelta(),
         soak_duration=assign.soak_duration.ToTimedelta(),
@@ -251,10 +252,25 @@ def _assignment(assign: agent_service_pb2.Assign) -> model.Assignment:
     )
 
 
-def _hold_before(step: operation_pb2.Step.ValueType) -> model.Step | None:
-    if step == operation_pb2.STEP_UNSPECIFIED:
-        return None
-    return _member(model.Step, operation_pb2.Step.Name(step), "STEP_")
+def _proceed(proceed: agent_service_pb2.Proceed) -> model.Proceed:
+    return model.Proceed(
+        operation_id=proceed.operation_id,
+        fence=proceed.fence,
+        step=_hold(proceed.step),
+        hold_before=_optional_hold(proceed.hold_before),
+    )
+
+
+def _optional_hold(step: operation_pb2.Step.ValueType) -> model.Step | None:
+    return None if step == operation_pb2.STEP_UNSPECIFIED else _hold(step)
+
+
+def _hold(step: operation_pb2.Step.ValueType) -> model.Step:
+    """A hold that this agent cannot keep is not read as none: what it is to protect would be passed over."""
+    name = operation_pb2.Step.Name(step)
+    if name not in HOLDS:
+        raise ValueError(f"{name} is not one of {', '.join(HOLDS)}")
+    return HOLDS[name]
 
 
 def _member(kind: type[_E], name: str, prefix: str) -> _E:

@@ -49,8 +49,8 @@ class Commands:
         match command:
             case model.Assign(assignment):
                 self._assign(assignment)
-            case model.Proceed(operation_id, fence):
-                self._order(operation_id, fence, events.Proceeded(self.now()))
+            case model.Proceed(operation_id, fence, step, hold_before):
+                self._order(operation_id, fence, events.Proceeded(self.now(), step, hold_before))
             case model.Cancel(operation_id, fence, reason):
                 self._order(operation_id, fence, events.Cancelled(self.now(), reason))
             case _:

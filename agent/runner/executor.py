@@ -48,6 +48,7 @@ class Executor:
     changed: Callable[[], None]
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _restarts: dict[str, int] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
 
     def recover(self, inspection: processes.Inspection) -> None:
         """Take up what an earlier agent left, by what the keeper has decided meanwhile."""
@@ -73,6 +74,7 @@ class Executor:
             self._stop_work(operation_id)
         if decision.state.phase in transitions.TERMINAL:
             self._restarts.pop(operation_id, None)
+            self._seen.discard(operation_id)
 
     def _is_written(self, decision: operation.Decision) -> bool:
         try:
@@ -226,10 +228,13 @@ class Executor:
         after = self.known.get(operation_id)
         if after is None or after.phase is not state.phase:
             return
-        if seen.instance is None:
+        is_before_switch = state.phase is transitions.Phase.HELD_BEFORE_SWITCH
+        if seen.instance is not None:
+            self._seen.add(operation_id)
+            if not is_before_switch:
+                self.take(operation_id, self._observed(seen.instance))
+        elif not is_before_switch or operation_id in self._seen:  # some ways start it in SWITCH: none is lost before
             self.take(operation_id, events.InstanceLost(self.now(), seen.message))
-        elif state.phase is not transitions.Phase.HELD_BEFORE_SWITCH:
-            self.take(operation_id, self._observed(seen.instance))
 
     def _observed(self, instance: model.Instance) -> events.Observed:
         return events.Observed(

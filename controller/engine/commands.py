@@ -46,10 +46,17 @@ class AssignCommand:
 
 @dataclass(frozen=True, slots=True)
 class ProceedCommand:
-    """A held operation may go on."""
+    """A held operation may go on.
+
+    Args:
+        step: The hold that it ends; an operation that waits before another step stays there.
+        hold_before: Step before which the agent waits next; None for none.
+    """
 
     operation_id: model.OperationId
     fence: int
+    step: model.Step
+    hold_before: model.Step | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,9 +212,8 @@ def command(asked: commands.Command) -> agent_service_pb2.ConnectResponse:
     match asked:
         case commands.AssignCommand():
             return agent_service_pb2.ConnectResponse(assign=_assign(asked))
-        case commands.ProceedCommand(operation_id, fence):
-            proceed = agent_service_pb2.Proceed(operation_id=operation_id, fence=fence)
-            return agent_service_pb2.ConnectResponse(proceed=proceed)
+        case commands.ProceedCommand():
+            return agent_service_pb2.ConnectResponse(proceed=_proceed(asked))
         case commands.CancelCommand(operation_id, fence, reason):
             cancel = agent_service_pb2.Cancel(operation_id=operation_id, fence=fence, reason=reason)
             return agent_service_pb2.ConnectResponse(cancel=cancel)
@@ -223,7 +222,6 @@ def command(asked: commands.Command) -> agent_service_pb2.ConnectResponse:
 
 
 def _assign(asked: commands.AssignCommand) -> agent_service_pb2.Assign:
-    hold = asked.hold_before
     return agent_service_pb2.Assign(
         operation_id=asked.operation_id,
         fence=asked.fence,
@@ -234,7 +232,7 @@ def _assign(asked: commands.AssignCommand) -> agent_service_pb2.Assign:
         from_digest=asked.from_digest,
         to_digest=asked.to_digest,
         to_version=asked.to_version,
-        hold_before=operation_pb2.Step.Value(f"STEP_{hold.name if hold else 'UNSPECIFIED'}"),
+        hold_before=_step(asked.hold_before),
         start_by=_timestamp(asked.start_by),
         deadline=_duration(asked.deadline),
         soak_duration=_duration(asked.soak_duration),
@@ -244,6 +242,19 @@ def _assign(asked: commands.AssignCommand) -> agent_service_pb2.Assign:
         traceparent=asked.traceparent,
         discard_writes=asked.discard_writes,
     )
+
+
+def _proceed(asked: commands.ProceedCommand) -> agent_service_pb2.Proceed:
+    return agent_service_pb2.Proceed(
+        operation_id=asked.operation_id,
+        fence=asked.fence,
+        step=_step(asked.step),
+        hold_before=_step(asked.hold_before),
+    )
+
+
+def _step(step: model.Step | None) -> operation_pb2.Step.ValueType:
+    return operation_pb2.Step.Value(f"STEP_{step.name if step else 'UNSPECIFIED'}")
 
 
 def read_log(asked: log_reading.Question) -> agent_service_pb2.ConnectResponse:

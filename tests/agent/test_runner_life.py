@@ -177,7 +177,7 @@ async def test_a_journal_that_fails_ends_no_service_and_begins_nothing_until_the
         held = a_node.assign("1.1.0", new, old, hold_before=model.Step.COMMIT)
         await a_node.until_state(held, "HELD")
         with _failing_flushes(agent, a_node.root / "strace"):
-            a_node.command("proceed", model.Proceed(held, 2))
+            a_node.command("proceed", model.Proceed(held, 2, model.Step.COMMIT, None))
             await a_node.until(lambda: "journal_failed" in a_node.conditions())
         ended = await a_node.until_state(a_node.assign("1.1.0", new, old), "REFUSED")
         assert (ended["fault"], ended["reason"]) == ("INFRASTRUCTURE", "journal_failed")

@@ -95,7 +95,7 @@ async def test_an_agent_killed_in_a_step_fails_no_request_and_leaves_one_version
         if is_switch:  # a switch takes milliseconds; an old instance that cannot answer makes it last
             await a_node.until_state(operation_id, "HELD")
             os.kill(served_by.pid, signal.SIGSTOP)
-            a_node.command("proceed", model.Proceed(operation_id, 2))
+            a_node.command("proceed", model.Proceed(operation_id, 2, model.Step.SWITCH, None))
             await a_node.until(lambda: a_node.status(operation_id)["state"] == "RUNNING")
         await a_node.until(lambda: a_node.status(operation_id)["step"] == step)
         killed = a_node.kill_agent()
@@ -203,8 +203,8 @@ async def test_commands_hold_release_and_cancel_an_operation(a_node: live_node.L
     assert (ended["fault"], ended["reason"]) == ("COMMAND", "cancelled")
     held = a_node.assign("1.1.0", new, old, hold_before=model.Step.COMMIT)
     await a_node.until_state(held, "HELD")
-    a_node.command("proceed", model.Proceed(held, 2))  # of another fence: changes nothing
-    a_node.command("proceed", model.Proceed(held, 3))
+    a_node.command("proceed", model.Proceed(held, 2, model.Step.COMMIT, None))  # of another fence: changes nothing
+    a_node.command("proceed", model.Proceed(held, 3, model.Step.COMMIT, None))
     await a_node.until_state(held, "PERMANENT")
     assert a_node.component()["version"] == "1.1.0"
 

@@ -123,6 +123,29 @@ async def test_the_agent_upgrades_itself_and_then_the_keeper_and_no_component_no
         await only_one(a_node, again)
 
 
+async def test_a_held_self_upgrade_waits_in_the_old_agent_before_its_switch_and_in_the_new_one_before_its_commit(
+    a_node: live_node.LiveNode,
+) -> None:
+    def is_held(step: model.Step) -> bool:
+        told = a_node.status(ordered)
+        assert told["state"] != "ABORTED", told
+        return (told["state"], told["step"]) == ("HELD", step.value)
+
+    digest = release(a_node, "9.0.0")
+    async with untouched(a_node):
+        first = a_node.told()["pid"]
+        ordered = upgrade(a_node, "9.0.0", digest, hold_before=model.Step.SWITCH)
+        await a_node.until(lambda: is_held(model.Step.SWITCH))
+        assert a_node.told()["pid"] == first
+        a_node.command("proceed", model.Proceed(ordered, 2, model.Step.SWITCH, model.Step.COMMIT))
+        await a_node.until(lambda: is_held(model.Step.COMMIT))
+        assert (version(a_node), pointers(a_node)) == ("9.0.0", ("", ""))
+        assert {seen.role for seen in await living(a_node)} == {agents.Role.PARKED, agents.Role.TRIAL}
+        a_node.command("proceed", model.Proceed(ordered, 2, model.Step.COMMIT, None))
+        await a_node.until_state(ordered, "PERMANENT")
+        assert (version(a_node), pointers(a_node)) == ("9.0.0", (digest, digest))
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [({"agent/__init__.py": CRASH}, "self_check_failed"), ({RUN: CRASH_IN_TRIAL}, "instance_died")],

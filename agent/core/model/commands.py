@@ -21,7 +21,7 @@ class Assignment:
         from_digest: What the node must run now; empty for INSTALL.
         to_digest: What it shall run; empty for REMOVE; START, STOP and RESTART leave it as it is, and may leave it out.
         to_version: Version of ``to_digest``, for people.
-        hold_before: SWITCH, COMMIT or None: where to wait for Proceed.
+        hold_before: SWITCH, COMMIT or None: where to wait for Proceed, which names the next one.
         start_by: Instant after which the node refuses to begin.
         deadline: Time from the first sight of the assignment until COMMIT; past it the node aborts.
         soak_requests_min: Requests that the new instance must have answered in the soak; fewer aborts.
@@ -71,10 +71,17 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Proceed:
-    """A held operation may go on."""
+    """A held operation may go on.
+
+    Args:
+        step: The hold that it ends; an operation that is to wait before another step is left as it is.
+        hold_before: Where it waits next; None for nowhere.
+    """
 
     operation_id: str
     fence: int
+    step: Step
+    hold_before: Step | None
 
 
 @dataclass(frozen=True, slots=True)

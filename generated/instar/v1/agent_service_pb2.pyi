@@ -572,19 +572,27 @@ class Proceed(_message.Message):
 
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    HOLD_BEFORE_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """Identity of the operation."""
     fence: _builtins.int
     """Fence of its assignment."""
+    step: _operation_pb2.Step.ValueType
+    """Step before which it waits; an operation that waits before another one stays there."""
+    hold_before: _operation_pb2.Step.ValueType
+    """Step before which it waits next; unset for none."""
     def __init__(
         self,
         *,
         operation_id: _builtins.str = ...,
         fence: _builtins.int = ...,
+        step: _operation_pb2.Step.ValueType = ...,
+        hold_before: _operation_pb2.Step.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "operation_id", b"operation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "hold_before", b"hold_before", "operation_id", b"operation_id", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

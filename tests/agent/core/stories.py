@@ -119,8 +119,16 @@ class Story:
     def is_lost(self) -> Story:
         return self.happens(events.InstanceLost(self.now(), "cannot go on: it ended with signal 9"))
 
-    def proceeds(self) -> Story:
-        return self.happens(events.Proceeded(self.now()))
+    def proceeds(self, step: model.Step, hold_before: model.Step | None = None) -> Story:
+        return self.happens(events.Proceeded(self.now(), step, hold_before))
+
+    def is_held_before(self, step: model.Step) -> Story:
+        """Run until it waits before a step; it was told to, there and nowhere earlier."""
+        if step is model.Step.SWITCH:
+            return self.reaches(step)
+        self.soaks()
+        self.seconds += 5
+        return self.is_seen()
 
     def is_cancelled(self) -> Story:
         return self.happens(events.Cancelled(self.now(), "an operator said so"))

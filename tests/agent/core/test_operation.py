@@ -134,15 +134,91 @@ def test_a_soak_without_enough_requests_proves_nothing_and_is_undone() -> None:
 
 @pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
 def test_a_held_operation_waits_for_the_controllers_word(hold: model.Step) -> None:
-    story = Story(hold_before=hold).soaks() if hold is Step.COMMIT else Story(hold_before=hold)
-    if hold is Step.SWITCH:
-        story.reaches(Step.SWITCH)
-    else:
-        story.seconds = 5
-        story.is_seen()
+    story = Story(hold_before=hold).is_held_before(hold)
     assert (story.status.state, story.status.step, story.effects) == (HELD, hold, [])
-    assert story.proceeds().effects == [hold.value]
-    assert story.proceeds().effects == []
+    assert story.proceeds(hold).effects == [hold.value]
+    assert story.proceeds(hold).effects == []
+
+
+def test_the_word_that_ends_one_hold_names_the_next_and_said_again_changes_nothing() -> None:
+    story = Story(hold_before=Step.SWITCH).is_held_before(Step.SWITCH)
+    assert story.proceeds(Step.SWITCH, Step.COMMIT).effects == ["SWITCH"]
+    assert (story.status.state, story.status.step) == (RUNNING, Step.SWITCH)
+    story.proceeds(Step.SWITCH, Step.COMMIT).succeeds(Step.SWITCH)
+    story.seconds += 5
+    story.is_seen()
+    assert (story.status.state, story.status.step, story.effects) == (HELD, Step.COMMIT, [])
+    before = story.state
+    assert story.proceeds(Step.SWITCH, None).state == before
+    assert story.proceeds(Step.COMMIT).effects == ["COMMIT"]
+
+
+def test_a_word_about_a_hold_that_does_not_stand_leaves_the_operation_where_it_waits() -> None:
+    story = Story(hold_before=Step.SWITCH).is_held_before(Step.SWITCH)
+    before = story.state
+    assert story.proceeds(Step.COMMIT).state == before
+    unheld = Story().reaches(Step.PREPARE).proceeds(Step.SWITCH, Step.COMMIT)
+    assert unheld.state.assignment.hold_before is None
+
+
+@pytest.mark.parametrize("step", [None, *stories.STEPS_UNTIL_SOAK[:-1]])
+def test_a_word_that_comes_before_its_hold_is_remembered(step: model.Step | None) -> None:
+    story = Story(hold_before=Step.SWITCH)
+    if step is not None:
+        story.reaches(step)
+    phase = story.phase
+    story.proceeds(Step.SWITCH, Step.COMMIT)
+    assert (story.phase, story.effects, story.state.assignment.hold_before) == (phase, [], Step.COMMIT)
+    if step is Step.PREPARE:
+        assert story.succeeds(step).effects == ["SWITCH"]
+
+
+@pytest.mark.parametrize("step", [Step.SWITCH, Step.SOAK])
+def test_a_commit_that_is_let_go_early_is_not_held(step: model.Step) -> None:
+    story = Story(hold_before=Step.COMMIT).reaches(step).proceeds(Step.COMMIT)
+    if step is Step.SWITCH:
+        story.succeeds(step)
+    story.seconds = 5
+    assert story.is_seen().effects == ["COMMIT"]
+
+
+def test_a_word_that_comes_when_all_is_decided_changes_nothing() -> None:
+    for story in (
+        Story(hold_before=Step.COMMIT).soaks().is_cancelled(),
+        Story(hold_before=Step.COMMIT).soaks().is_recovered(events.KeeperDecision.COMMITTED),
+        Story(hold_before=Step.SWITCH).is_cancelled().succeeds(Step.ABORT),
+    ):
+        before = story.state
+        assert before.assignment.hold_before is not None
+        assert story.proceeds(before.assignment.hold_before).state == before
+        assert story.effects == []
+
+
+@pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
+def test_whatever_becomes_of_a_held_operation_before_its_commit_is_undone(hold: model.Step) -> None:
+    def held() -> Story:
+        story = Story(hold_before=Step.SWITCH).is_held_before(Step.SWITCH)
+        if hold is Step.COMMIT:
+            story.proceeds(Step.SWITCH, Step.COMMIT).succeeds(Step.SWITCH)
+            story.seconds += 5
+            story.is_seen()
+        assert story.status.step is hold
+        return story
+
+    assert held().is_cancelled().effects == ["ABORT"]
+    assert held().is_lost().effects == ["ABORT"]
+    assert held().is_recovered().effects == ["ABORT"]
+    assert held().passes(60).effects == ["ABORT"]
+
+
+def test_an_agent_that_replaced_itself_in_the_switch_still_waits_where_it_was_told_to() -> None:
+    story = Story(hold_before=Step.SWITCH).is_held_before(Step.SWITCH).proceeds(Step.SWITCH, Step.COMMIT)
+    story.is_recovered(events.KeeperDecision.ON_TRIAL)
+    assert story.phase == "SOAK"
+    story.seconds += 5
+    story.is_seen()
+    assert (story.status.state, story.status.step) == (HELD, Step.COMMIT)
+    assert story.proceeds(Step.COMMIT).effects == ["COMMIT"]
 
 
 def test_a_hold_that_nobody_ends_is_undone_at_the_deadline() -> None:
@@ -178,6 +254,14 @@ def test_no_deadline_ends_a_commit_that_is_being_decided() -> None:
 def test_a_cancel_before_commit_leads_back(step: model.Step) -> None:
     story = Story().reaches(step).is_cancelled()
     assert (story.phase, story.status.fault, story.status.reason) == ("ABORTING", COMMAND, "cancelled")
+
+
+def test_a_cancel_of_what_is_being_undone_neither_begins_that_anew_nor_takes_the_fault_from_the_version() -> None:
+    story = Story().soaks().is_lost()
+    before = story.state
+    story.is_cancelled().is_cancelled()
+    assert (story.state, story.effects) == (before, [])
+    assert (story.status.fault, story.status.reason) == (VERSION, "instance_died")
 
 
 def test_a_cancel_after_commit_comes_too_late() -> None:
@@ -254,10 +338,21 @@ def test_a_removal_checks_commits_and_drains_and_needs_no_bake() -> None:
 
 @pytest.mark.parametrize("kind", [model.ChangeKind.REMOVE, model.ChangeKind.STOP])
 @pytest.mark.parametrize("hold", [Step.SWITCH, Step.COMMIT])
-def test_what_ends_has_no_switch_and_is_held_before_its_commit(hold: model.Step, kind: model.ChangeKind) -> None:
+def test_what_ends_has_no_switch_and_its_commit_waits_for_either_hold(hold: model.Step, kind: model.ChangeKind) -> None:
     story = Story(kind=kind, to_digest="", hold_before=hold).begins().succeeds(Step.PREFLIGHT)
-    assert story.status.state is HELD
-    assert story.proceeds().effects == ["COMMIT"]
+    assert (story.status.state, story.status.step) == (HELD, hold)
+    assert story.proceeds(hold).effects == ["COMMIT"]
+
+
+@pytest.mark.parametrize("kind", [model.ChangeKind.REMOVE, model.ChangeKind.STOP])
+def test_what_ends_waits_through_both_holds_before_anything_ends(kind: model.ChangeKind) -> None:
+    story = Story(kind=kind, to_digest="", hold_before=Step.SWITCH).begins().succeeds(Step.PREFLIGHT)
+    story.proceeds(Step.SWITCH, Step.COMMIT)
+    assert (story.status.state, story.status.step, story.effects) == (HELD, Step.COMMIT, [])
+    assert story.proceeds(Step.SWITCH, Step.COMMIT).effects == []
+    assert story.proceeds(Step.COMMIT).effects == ["COMMIT"]
+    early = Story(kind=kind, to_digest="", hold_before=Step.SWITCH).begins().proceeds(Step.SWITCH, Step.COMMIT)
+    assert early.succeeds(Step.PREFLIGHT).status.step is Step.COMMIT
 
 
 def test_a_stop_is_decided_before_anything_ends_and_needs_no_bake() -> None:
@@ -289,8 +384,8 @@ def test_a_held_start_waits_where_it_was_told_to(hold: model.Step) -> None:
     story = Story(kind=model.ChangeKind.START, hold_before=hold).begins().succeeds(Step.PREFLIGHT)
     if hold is Step.COMMIT:
         story.succeeds(Step.SWITCH)
-    assert story.status.state is HELD
-    assert story.proceeds().effects == [hold.value]
+    assert (story.status.state, story.status.step) == (HELD, hold)
+    assert story.proceeds(hold).effects == [hold.value]
 
 
 def test_a_restart_goes_the_way_of_an_upgrade_without_fetching_anything() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.core
 MOMENTS = st.integers(0, 200).map(stories.at)
 STEPS = st.sampled_from(model.Step)
 FAULTS = st.sampled_from(model.Fault)
+HOLDS = st.sampled_from([model.Step.SWITCH, model.Step.COMMIT])
 EVENTS: st.SearchStrategy[events.Event] = st.one_of(
     st.builds(events.Began, MOMENTS),
     st.builds(events.Succeeded, MOMENTS, STEPS),
@@ -31,7 +33,7 @@ EVENTS: st.SearchStrategy[events.Event] = st.one_of(
         st.integers(0, 20),
     ),
     st.builds(events.InstanceLost, MOMENTS, st.just("cannot")),
-    st.builds(events.Proceeded, MOMENTS),
+    st.builds(events.Proceeded, MOMENTS, HOLDS, st.none() | HOLDS),
     st.builds(events.Cancelled, MOMENTS, st.just("so")),
     st.builds(events.Superseded, MOMENTS),
 )
@@ -89,6 +91,23 @@ def test_what_ended_stays_as_it_ended(assignment: model.Assignment, told: list[e
     states = [decision.state for decision in journey(assignment, told)]
     ended = next((index for index, state in enumerate(states) if state.phase in transitions.TERMINAL), len(states))
     assert len(set(map(repr, states[ended:]))) <= 1
+
+
+@given(ASSIGNMENTS, PATIENT)
+def test_nothing_but_the_keepers_decision_passes_a_hold_that_stands(
+    assignment: model.Assignment, told: list[events.Event]
+) -> None:
+    passes = {transitions.Phase.SWITCH: {model.Step.SWITCH}, transitions.Phase.COMMIT: {model.Step.COMMIT}}
+    if assignment.kind in transitions.ENDING:
+        passes[transitions.Phase.COMMIT] = {model.Step.SWITCH, model.Step.COMMIT}
+    decisions = journey(assignment, [event for event in told if not _is_committed(event)])
+    for before, after in itertools.pairwise(decision.state for decision in decisions):
+        if after.phase is not before.phase:
+            assert after.assignment.hold_before not in passes.get(after.phase, set())
+
+
+def _is_committed(event: events.Event) -> bool:
+    return isinstance(event, events.Recovered) and event.decision is events.KeeperDecision.COMMITTED
 
 
 @given(ASSIGNMENTS, PATIENT)

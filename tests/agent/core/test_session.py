@@ -38,7 +38,7 @@ EVENTS: dict[type[session.Event], session.Event] = {
         WELCOME,
         acknowledged(1),
         session.FullReportRequested(1),
-        session.Commanded(model.Proceed("r/1", 8)),
+        session.Commanded(model.Proceed("r/1", 8, model.Step.SWITCH, model.Step.COMMIT)),
         session.WentAway(PERIOD),
     )
 }

@@ -124,7 +124,7 @@ def test_a_hello_arrives_as_it_was_meant() -> None:
 
 @pytest.mark.parametrize("kind", controller_model.ChangeKind)
 @pytest.mark.parametrize("method", controller_model.Method)
-@pytest.mark.parametrize("hold_before", [*controller_model.Step, None])
+@pytest.mark.parametrize("hold_before", [controller_model.Step.SWITCH, controller_model.Step.COMMIT, None])
 def test_an_assignment_arrives_as_it_was_meant(
     kind: controller_model.ChangeKind, method: controller_model.Method, hold_before: controller_model.Step | None
 ) -> None:
@@ -148,15 +148,21 @@ def test_an_assignment_without_a_latest_start_has_none() -> None:
     ("asked", "taken"),
     [
         (
-            commands.ProceedCommand(controller_model.OperationId("r/1"), 8),
-            model.Proceed("r/1", 8),
+            commands.ProceedCommand(
+                controller_model.OperationId("r/1"), 8, controller_model.Step.SWITCH, controller_model.Step.COMMIT
+            ),
+            model.Proceed("r/1", 8, model.Step.SWITCH, model.Step.COMMIT),
+        ),
+        (
+            commands.ProceedCommand(controller_model.OperationId("r/1"), 8, controller_model.Step.COMMIT, None),
+            model.Proceed("r/1", 8, model.Step.COMMIT, None),
         ),
         (
             commands.CancelCommand(controller_model.OperationId("r/1"), 8, "why"),
             model.Cancel("r/1", 8, "why"),
         ),
     ],
-    ids=["proceed", "cancel"],
+    ids=["proceed to the next hold", "proceed to the end", "cancel"],
 )
 def test_the_other_commands_arrive(asked: small_engine.Command, taken: model.Command) -> None:
     assert convert.response(agent_convert.command(asked), NOW) == session.Commanded(taken)
@@ -173,6 +179,32 @@ def test_the_words_of_the_session_arrive() -> None:
     assert convert.response(bare, later) == session.Acknowledged(later, 1, None, NOW, period)
     assert convert.response(agent_convert.full_report_request(6), later) == session.FullReportRequested(6)
     assert convert.response(agent_convert.go_away(period), later) == session.WentAway(period)
+
+
+@pytest.mark.parametrize(
+    ("message", "rule"),
+    [
+        (agent_service_pb2.Proceed(), "cannot read proceed: STEP_UNSPECIFIED is not one of STEP_SWITCH, STEP_COMMIT"),
+        (agent_service_pb2.Proceed(step=operation_pb2.STEP_SOAK), "STEP_SOAK is not one of"),
+        (
+            agent_service_pb2.Proceed(step=operation_pb2.STEP_SWITCH, hold_before=operation_pb2.STEP_SOAK),
+            "STEP_SOAK is not one of",
+        ),
+        (agent_service_pb2.Proceed(step=99), "cannot read proceed"),  # type: ignore[arg-type]  # a later enum
+    ],
+    ids=["step is not set", "no such hold", "no such next hold", "step is not known"],
+)
+def test_a_proceed_whose_holds_this_agent_cannot_keep_is_an_error(
+    message: agent_service_pb2.Proceed, rule: str
+) -> None:
+    with pytest.raises(convert.MessageError, match=rule):
+        convert.response(agent_service_pb2.ConnectResponse(proceed=message), NOW)
+
+
+def test_an_assignment_with_a_hold_that_this_agent_cannot_keep_is_an_error() -> None:
+    message = agent_convert.command(replace(small_engine.assign(), hold_before=controller_model.Step.SOAK))
+    with pytest.raises(convert.MessageError, match="cannot read assign: STEP_SOAK is not one of"):
+        convert.response(message, NOW)
 
 
 def test_a_kind_of_message_that_came_later_is_passed_over() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.core import backoff, model
 from agent.link import loop, transport
-from instar.v1 import agent_service_pb2
+from instar.v1 import agent_service_pb2, operation_pb2
 from tests.controller.rpc import wire
 from tests.simulation import loop as simulation_loop
 
@@ -54,7 +54,7 @@ def welcome() -> Response:
     return message
 
 
-PROCEED = Response(proceed=agent_service_pb2.Proceed(operation_id="r/1", fence=8))
+PROCEED = Response(proceed=agent_service_pb2.Proceed(operation_id="r/1", fence=8, step=operation_pb2.STEP_SWITCH))
 
 
 def saying(*said: Response) -> wire.World:
@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_passed_over_and_what_follows_is_heard() -> None:
     broken = Response(assign=agent_service_pb2.Assign())
     world = saying(welcome(), broken, Response(), PROCEED)
     run(world, node, 1)
-    assert node.taken == [model.Proceed("r/1", 8)]
+    assert node.taken == [model.Proceed("r/1", 8, model.Step.SWITCH, None)]
     assert len(world.wires) == 1
 
 
@@ -136,7 +136,7 @@ def test_a_slow_log_holds_nothing_up_and_more_than_a_few_are_not_read() -> None:
     questions = [asking(number, "slow") for number in range(loop.LOGS_MAX + 3)]
     run(hearing(heard, welcome(), *questions, PROCEED), node, 30)
     assert node.read == loop.LOGS_MAX
-    assert node.taken == [model.Proceed("r/1", 8)]
+    assert node.taken == [model.Proceed("r/1", 8, model.Step.SWITCH, None)]
     assert heard
     assert not [message for message in heard if message.HasField("log_text")]
 

@@ -222,10 +222,11 @@ def test_a_command_reaches_the_node_at_once_and_again_until_it_is_answered() -> 
         pair = Pair(loop.random)
         async with pair.running():
             await asyncio.sleep(1)
-            proceed = commands.ProceedCommand(model.OperationId("r/0"), 8)
+            proceed = commands.ProceedCommand(model.OperationId("r/0"), 8, model.Step.SWITCH, model.Step.COMMIT)
             pair.engine.ask(NODE, proceed)
             await asyncio.sleep(0.1)
-            assert pair.node.taken == [agent_model.Proceed("r/0", 8)]
+            heard = agent_model.Proceed("r/0", 8, agent_model.Step.SWITCH, agent_model.Step.COMMIT)
+            assert pair.node.taken == [heard]
             await asyncio.sleep(2 * sessions.COMMAND_REPEAT_SECONDS)
             assert len(pair.node.taken) == 3
             pair.engine.ask(NODE)
