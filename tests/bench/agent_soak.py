@@ -1,7 +1,8 @@
 """Whether an agent grows with what it has done: a thousand operations on one node, hot swaps to and fro.
 
-Resident memory of the agent and of the keeper after the first hundred, when caches and the allocator have settled, and
-after the last. One in ten operations is an abort. OPERATIONS says otherwise than a thousand, for a quick look.
+Resident memory of the agent and of the keeper after the first tenth, when caches and the allocator have settled, and
+after the last, and all the way: what leaks goes on growing, what settles does not. One in ten operations is an abort.
+OPERATIONS says otherwise than a thousand, for a quick look.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tests.agent import live_node
 from tests.bench import result
 
 OPERATIONS = int(os.environ.get("OPERATIONS", "1000"))
-SETTLED_AFTER = OPERATIONS // 10
+STRETCH = max(1, OPERATIONS // 10)
 ABORT_EACH = 10
 SAMPLES = 20  # looks at the end of each stretch: the median leaves out what a collection is about to free
 SAMPLE_SECONDS = 0.1
@@ -38,11 +39,11 @@ async def _measure() -> result.Result:
         digests = [node.bundle(version) for version in ("1.0.0", "1.1.0")]
         bad = node.bundle("1.2.0", service=b"raise SystemExit(1)\n")
         await _ended(node, node.assign("1.0.0", digests[0], **QUICK))
-        before = (0.0, 0.0)
+        seen: list[tuple[float, float]] = []
         at = 0
         for number in range(OPERATIONS):
-            if number == SETTLED_AFTER:
-                before = await _resident_mib(node)
+            if number and number % STRETCH == 0:
+                seen.append(await _resident_mib(node))
             if number % ABORT_EACH == 0:
                 await _ended(node, node.assign("1.2.0", bad, digests[at], **QUICK))
             else:
@@ -51,9 +52,18 @@ async def _measure() -> result.Result:
                 await _ended(node, node.assign(version, digests[at], digests[1 - at], **QUICK))
             if number % 50 == 0:
                 print(f"{number} of {OPERATIONS} operations", file=sys.stderr, flush=True)  # noqa: T201  # progress
-        after = await _resident_mib(node)
-    growth = [round(last - first, 2) for first, last in zip(before, after, strict=True)]
-    figures = {"growth_mib": growth[0], "keeper_growth_mib": growth[1], "operations": OPERATIONS, "agent_mib": after[0]}
+        seen.append(await _resident_mib(node))
+    agents, keepers = zip(*seen, strict=True)
+    growth = [round(each[-1] - each[0], 2) for each in (agents, keepers)]
+    figures = {
+        "growth_mib": growth[0],
+        "second_half_growth_mib": round(agents[-1] - agents[len(agents) // 2], 2),
+        "keeper_growth_mib": growth[1],
+        "operations": OPERATIONS,
+        "agent_mib": agents[-1],
+        "agent_mib_by_tenth": agents,
+        "keeper_mib_by_tenth": keepers,
+    }
     return result.Result("agent_soak", growth[0], "MiB", OPERATIONS, figures)
 
 
