@@ -24,6 +24,7 @@ TRIES_MAX = 3  # of a case that was not hit
 ROLES = ("keeper", "agent", "verifier", "stager", "new_agent", "migration")
 ENDED = ("PERMANENT", "ABORTED", "REFUSED", "EXPIRED")
 HIT_SECONDS = 30.0  # in which the operation reaches the point, or has ended
+LATE_SECONDS = 5.0  # in which it comes to what it does after its end
 TRAFFIC_PAUSE_SECONDS = 0.03
 FIRST_NUMBER = 1000  # above those of any saved state
 
@@ -154,7 +155,7 @@ async def _play_once(recording: Recording, point: points.Point, fault: Fault) ->
         await made.settle()
         async with traffic(made, scenario) as seen:
             operation_id = scenario.order(made)
-            is_hit = await _hit(made, scenario, operation_id, output)
+            is_hit = await _hit(made, scenario, operation_id, output, is_late=point.step in ENDED)
             if is_hit and fault.victim is Victim.HOST:
                 seen.is_same_boot = False
                 await made.die()
@@ -169,18 +170,21 @@ async def _play_once(recording: Recording, point: points.Point, fault: Fault) ->
         return is_hit
 
 
-async def _hit(made: stage.FaultNode, scenario: scenarios.Scenario, operation_id: str, output: Path) -> bool:
+async def _hit(
+    made: stage.FaultNode, scenario: scenarios.Scenario, operation_id: str, output: Path, *, is_late: bool
+) -> bool:
     """Wait until the fault has happened; False where everything ended without it."""
     until = time.monotonic() + HIT_SECONDS
-    while time.monotonic() < until:
-        if _has_fired(output):
-            return True
+    while time.monotonic() < until and not _has_fired(output):
         is_ended = made.status(operation_id)["state"] in ENDED and not made.half_made()
         if is_ended and await scenario.is_over(made):
-            await asyncio.sleep(stage.POLL_SECONDS)  # the tracer writes after the fact
-            return _has_fired(output)
+            break
         await asyncio.sleep(stage.POLL_SECONDS)
-    return False
+    # The tracer writes after the fact; and something is done after the end as well.
+    until = time.monotonic() + (LATE_SECONDS if is_late else stage.POLL_SECONDS)
+    while time.monotonic() < until and not _has_fired(output):  # noqa: ASYNC110  # it lies in another process
+        await asyncio.sleep(stage.POLL_SECONDS)
+    return _has_fired(output)
 
 
 def _has_fired(output: Path) -> bool:
