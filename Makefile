@@ -10,10 +10,11 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SEEDS ?= 50
 NODES ?= 20
 JOBS ?= 3
+EXAMPLES ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup lock generate generate-check format lint types layers core check test golden simulate faults drivers \
-  bench soak deb demo clean
+.PHONY: help setup lock generate generate-check format lint types layers core check test golden properties simulate \
+  faults drivers bench soak deb demo clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -53,10 +54,14 @@ core: $(READY)  ## the pure cores' tests, with branch coverage
 	@pytest -q tests/controller/core tests/agent/core --cov --cov-report=
 	@coverage report --include='controller/core/*'
 	@coverage report --include='agent/core/*'
+explore: $(READY)  ## 5,000 lives of rollouts for the properties of the core
+	@INSTAR_EXAMPLES=5000 pytest -q tests/controller/core/test_properties.py
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
 
 test: $(READY)  ## every test, several files at a time: most of a live test is waiting
 	@pytest -q -n $(JOBS) --dist loadfile
+properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout, over so many lives
+	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 tests/controller/core/test_properties.py
 golden: $(READY)  ## rewrite the golden scenarios; then read the diff
 	@pytest -q tests/controller/core tests/agent/core --rewrite
 simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
@@ -66,7 +71,8 @@ faults: $(READY)  ## every crash point, full and failing disks, power cuts, cloc
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
 	@python -m tests.drivers -o json
 bench: $(READY)  ## the benchmarks, one JSON document each
-	@for name in agent_footprint swap_pause module_swap; do python -m tests.bench $$name -o json; done
+	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency; do \
+	  python -m tests.bench $$name -o json; done
 soak: $(READY)  ## a thousand operations on one agent: does it grow?
 	@python -m tests.bench agent_soak -o json
 deb: $(READY)  ## the agent's Debian package in dist/

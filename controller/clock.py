@@ -40,6 +40,10 @@ class IdSource(Protocol):
         """Return a new identity that sorts after those of earlier instants."""
         ...
 
+    def freeze_id(self, now: datetime) -> model.FreezeId:
+        """Return a new identity that sorts after those of earlier instants."""
+        ...
+
     def session_id(self) -> model.SessionId:
         """Return a new identity that cannot be guessed."""
         ...
@@ -78,6 +82,10 @@ class RandomIds:
     def rollout_id(self, now: datetime) -> model.RolloutId:
         """Return ``r-`` and 16 digits, the first ten of them the time."""
         return model.RolloutId("r-" + time_ordered_text(now, secrets.randbits(_RANDOM_DIGITS * _BITS_PER_DIGIT)))
+
+    def freeze_id(self, now: datetime) -> model.FreezeId:
+        """Return ``f-`` and 16 digits, the first ten of them the time."""
+        return model.FreezeId("f-" + time_ordered_text(now, secrets.randbits(_RANDOM_DIGITS * _BITS_PER_DIGIT)))
 
     def session_id(self) -> model.SessionId:
         """Return 128 random bits."""

@@ -152,13 +152,13 @@ async def _listening(
     agents = agent_service.AgentService(machine, caller=register.caller, open_blob=blobs.open_blob, clock=time)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
-        fleet_service.FleetService(machine, agents.sessions), server
+        fleet_service.FleetService(machine, agents.sessions, register, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
         release_service.ReleaseService(machine, blobs, register, time), server
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
-        rollout_service.RolloutService(machine, register), server
+        rollout_service.RolloutService(machine, register, time), server
     )
     checks = health.Health(_SERVICES)
     await checks.register(server)

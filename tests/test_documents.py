@@ -103,6 +103,19 @@ def test_every_file_that_is_named_exists() -> None:
     assert not wrong
 
 
+def test_every_test_that_is_named_exists() -> None:
+    found = [(page, match["text"]) for page in PAGES for match in CODE.finditer(prose(page))]
+    named = [(page, text) for page, text in found if "::test_" in text]
+    wrong = []
+    for page, name in named:
+        file, _, test = name.partition("::")
+        defined = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))) if (ROOT / file).exists() else ()
+        if not any(getattr(each, "name", "") == test for each in defined):
+            wrong.append(f"{page.relative_to(ROOT)}: {name}")
+    assert named
+    assert not wrong
+
+
 def test_every_command_that_is_shown_exists_with_its_options() -> None:
     wrong = []
     for page in PAGES:

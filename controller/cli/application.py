@@ -15,8 +15,11 @@ from controller.cli import (
     component_commands,
     controller_commands,
     failures,
+    fleet_commands,
+    freeze_commands,
     node_commands,
     release_commands,
+    rollback_commands,
     rollout_commands,
     upgrade_commands,
 )
@@ -66,8 +69,11 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(release_commands.app, name="release")
     app.add_typer(upgrade_commands.app, name="upgrade")
     app.add_typer(rollout_commands.app, name="rollout")
+    app.add_typer(rollback_commands.app, name="rollback")
     app.add_typer(node_commands.app, name="node")
     app.add_typer(component_commands.app, name="component")
+    app.add_typer(fleet_commands.app, name="fleet")
+    app.add_typer(freeze_commands.app, name="freeze")
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 

@@ -25,32 +25,28 @@ class Asked(asking.Asked):
     component: Annotated[str, typer.Argument(help="Component to change.")]
 
 
-_RequestId = Annotated[
-    str | None, typer.Option(help="Chosen by the caller: asking again with the same one starts nothing twice.")
-]
-_Watch = Annotated[bool, typer.Option("--watch", help="Follow the rollout to its end; the exit code tells it.")]
-
-
 def _command(kind: str, text: str) -> None:
     """Declare the command of one kind."""
 
     def run(  # noqa: PLR0913  # each is an option
         asked: Asked,
         *,
-        request_id: _RequestId = None,
-        watch: _Watch = False,
+        request_id: options.RequestId = None,
+        watch: options.Watch = False,
+        exit_on_pause: options.ExitOnPause = False,
         timeout: options.Timeout = None,
         controller: options.Controller = options.CONTROLLER_DEFAULT,
         token_file: options.TokenFile = None,
         output: options.Output = options.Format.TABLE,
     ) -> None:
         from controller.cli import watching
-        from instar.v1 import operation_pb2
+        from instar.v1 import operation_pb2, rollout_service_pb2
 
         request = asked.request()
         request.component = asked.component
         request.kind = operation_pb2.ChangeKind.Value(f"CHANGE_KIND_{kind.upper()}")
-        watching.start(controller, token_file, request, request_id, watching.Wish(watch, timeout, output))
+        message = rollout_service_pb2.StartUpgradeRequest(upgrade=request, request_id=request_id or "")
+        watching.start(controller, token_file, message, watching.Wish(timeout, output, watch, exit_on_pause))
 
     app.command(kind, help=text)(asking.options(Asked)(run))
 

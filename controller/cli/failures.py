@@ -1,7 +1,7 @@
 """How a command ends that did not do what was asked: one line on stderr, and an exit code.
 
 Rules kept here: 2 is for syntax and local files, 8 for whatever the controller refuses; an error that carries a field
-names it. Left out: the outcome of a rollout (`watching`), which is no error.
+names it. Left out: the outcome of a rollout (`watching`) and of a plan (`upgrade_commands`), which are no errors.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Exit(IntEnum):
     WAIT_TIMED_OUT = 6
     UNREACHABLE = 7
     REFUSED = 8
+    HAS_CHANGES = 10
 
 
 class CommandError(Exception):

@@ -38,5 +38,15 @@ StateDir = Annotated[
 Timeout = Annotated[
     str | None, typer.Option("--timeout", help="Give up waiting after this time, for example 90s or 10m; exit code 6.")
 ]
+ExitOnPause = Annotated[
+    bool, typer.Option("--exit-on-pause", help="End the watch where the rollout is paused, with exit code 4.")
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Follow the rollout to its end; the exit code tells it.")]
+RequestId = Annotated[
+    str | None, typer.Option(help="Chosen by the caller: asking again with the same one starts nothing twice.")
+]
+Selector = Annotated[str, typer.Option("--selector", "-l", help="Label selector, for example zone=a,tier!=test.")]
+Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
+Rollout = Annotated[str, typer.Argument(help="Identity or name; a name finds the newest rollout that has it.")]
 
 CONTROLLER_DEFAULT = "127.0.0.1:7443"

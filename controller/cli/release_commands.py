@@ -1,4 +1,4 @@
-"""`instar release`: build bundles, publish them, list what there is."""
+"""`instar release`: build bundles, publish them, list what there is, and say who may go to which."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli import options
+from controller.cli import graph_commands, options
 
 if TYPE_CHECKING:
     from controller import releases
     from controller.cli import connection
     from instar.v1 import release_service_pb2
 
-app = typer.Typer(no_args_is_help=True, help="Build, publish and list releases.")
+app = typer.Typer(no_args_is_help=True, help="Build, publish and list releases, and lead who goes to which.")
+app.add_typer(graph_commands.app, name="graph")
 PUBLISH_SECONDS = 600.0  # the largest bundle over a slow disk
 
 
@@ -110,3 +111,47 @@ def list_releases(
         document.write(document.of(answer))
         return
     tables.show(tables.releases(answer.releases))
+
+
+@app.command()
+def block(  # noqa: PLR0913  # each is an option
+    component: Annotated[str, typer.Argument(help="Name of the component.")],
+    version: Annotated[str, typer.Argument(help="Version that nobody may go to.")],
+    *,
+    reason: Annotated[str | None, typer.Option(help="Why, for whoever is refused.")] = None,
+    lift: Annotated[bool, typer.Option("--lift", help="Open the ways again.")] = False,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Close every way to a version, or open them again; nodes that run it stay as they are."""
+    from controller.cli import connection, failures
+    from instar.v1 import release_service_pb2
+
+    if bool(reason) is lift:
+        raise failures.usage("--reason", reason or "", "given, or --lift instead of it")
+    request = release_service_pb2.BlockReleaseRequest(component=component, version=version, reason=reason or "")
+    answer = connection.answer(controller, token_file, "releases.BlockRelease", request)
+    graph_commands.print_graph(answer.graph, output)
+
+
+@app.command()
+def promote(
+    component: Annotated[str, typer.Argument(help="Name of the component.")],
+    version: Annotated[str, typer.Argument(help="Version that is published.")],
+    channel: Annotated[str, typer.Argument(help="Name of the channel, for example stable.")],
+    *,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Move a channel to a release; who asks for the channel gets that version from then on."""
+    from controller.cli import connection, document, tables
+    from instar.v1 import release_service_pb2
+
+    request = release_service_pb2.PromoteReleaseRequest(component=component, version=version, channel=channel)
+    answer = connection.answer(controller, token_file, "releases.PromoteRelease", request)
+    if output is options.Format.JSON:
+        document.write(document.of(answer.channel))
+        return
+    tables.show(tables.channels([answer.channel]))

@@ -1,4 +1,4 @@
-"""`instar rollout`: list, show, watch and revert rollouts."""
+"""`instar rollout`: look at rollouts, follow them, lead them, and ask why they stand as they do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import typer
 
 from controller.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="Look at rollouts, follow them, take them back.")
-_Rollout = Annotated[str, typer.Argument(help="Identity or name; a name finds the newest rollout that has it.")]
+app = typer.Typer(no_args_is_help=True, help="Look at rollouts, follow them, lead them, take them back.")
 
 
 @app.command("list")
@@ -34,7 +33,7 @@ def list_rollouts(
 
 @app.command()
 def show(
-    rollout: _Rollout,
+    rollout: options.Rollout,
     *,
     controller: options.Controller = options.CONTROLLER_DEFAULT,
     token_file: options.TokenFile = None,
@@ -50,8 +49,9 @@ def show(
 
 @app.command()
 def watch(
-    rollout: _Rollout,
+    rollout: options.Rollout,
     *,
+    exit_on_pause: options.ExitOnPause = False,
     timeout: options.Timeout = None,
     controller: options.Controller = options.CONTROLLER_DEFAULT,
     token_file: options.TokenFile = None,
@@ -60,21 +60,56 @@ def watch(
     """Follow a rollout to its end; the exit code tells how it ended."""
     from controller.cli import watching
 
-    raise typer.Exit(watching.follow(controller, token_file, rollout, watching.limit(timeout), output))
+    wish = watching.Wish(timeout, output, ends_on_pause=exit_on_pause)
+    raise typer.Exit(watching.follow(controller, token_file, rollout, wish))
+
+
+def _verb(verb: str, text: str) -> None:
+    """Declare the command of one verb."""
+
+    def run(
+        rollout: options.Rollout,
+        *,
+        reason: options.Reason,
+        controller: options.Controller = options.CONTROLLER_DEFAULT,
+        token_file: options.TokenFile = None,
+        output: options.Output = options.Format.TABLE,
+    ) -> None:
+        from controller.cli import connection, watching
+        from instar.v1 import rollout_service_pb2
+
+        name = f"{verb.capitalize()}Rollout"
+        request = getattr(rollout_service_pb2, f"{name}Request")(rollout=rollout, reason=reason)
+        watching.show(connection.answer(controller, token_file, f"rollouts.{name}", request).rollout, output)
+
+    app.command(verb, help=text)(run)
+
+
+_verb("pause", "Start nothing more, and stop every clock; what is under way on a node goes on.")
+_verb("resume", "Go on where a pause began.")
+_verb("promote", "Let the next wave begin now, whatever it still waits for by policy.")
+_verb("cancel", "End it where it stands: what can still be given up is, what is done stays.")
+_verb("revert", "Take every touched node back; returns when the controller has accepted it.")
+_verb("retry", "Try the changes that failed again, and no others.")
 
 
 @app.command()
-def revert(
-    rollout: _Rollout,
+def explain(
+    rollout: options.Rollout,
     *,
-    reason: Annotated[str, typer.Option(help="Why, for the audit log.")],
+    node: Annotated[str, typer.Option("--node", help="Say it of this node.")] = "",
     controller: options.Controller = options.CONTROLLER_DEFAULT,
     token_file: options.TokenFile = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Take every touched node back; returns when the controller has accepted it."""
-    from controller.cli import connection, watching
+    """Say why a rollout stands as it does, or why a node of it does."""
+    from controller.cli import connection, document, tables
     from instar.v1 import rollout_service_pb2
 
-    request = rollout_service_pb2.RevertRolloutRequest(rollout=rollout, reason=reason)
-    watching.show(connection.answer(controller, token_file, "rollouts.RevertRollout", request).rollout, output)
+    request = rollout_service_pb2.ExplainRolloutRequest(rollout=rollout, node_id=node)
+    answer = connection.answer(controller, token_file, "rollouts.ExplainRollout", request)
+    if output is options.Format.JSON:
+        document.write(document.of(answer))
+        return
+    for line in tables.reasons(answer.reasons):
+        typer.echo(line)

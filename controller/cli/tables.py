@@ -1,44 +1,82 @@
 """What the commands print for people.
 
 Rules kept here: one look for a thing, whether it is shown once or watched; nothing is cut off where stdout is no
-terminal. Left out: JSON (`document`).
+terminal. Left out: plans (`plan_tables`) and JSON (`document`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import rich.box
 import rich.console
 import rich.table
 import rich.text
+from google.protobuf import timestamp_pb2
 
-from controller.cli import document
-from instar.v1 import node_pb2, operation_pb2, release_pb2, rollout_pb2
+from controller.cli import document, spans
+from instar.v1 import fleet_service_pb2, node_pb2, operation_pb2, release_pb2, rollout_pb2, rollout_service_pb2
 
 _WIDE = 240  # columns where nobody looks: grep wants whole lines
 _DIGEST_SHOWN = len("sha256:") + 12  # tells releases apart for people
 _DONE = "PERMANENT"
 
 
-def show(table: rich.table.Table) -> None:
-    """Print a table on stdout."""
+def show(shown: rich.console.RenderableType) -> None:
+    """Print a table, or what has one in it, on stdout."""
     console = rich.console.Console(width=None if sys.stdout.isatty() else _WIDE)
-    console.print(table)
+    console.print(shown)
 
 
 def releases(told: Iterable[release_pb2.Release]) -> rich.table.Table:
     """Releases, as they come."""
     rows = [
-        (one.component, one.version, one.digest[:_DIGEST_SHOWN], str(one.size_bytes), _when(one), one.publisher)
+        (
+            one.component,
+            one.version,
+            one.digest[:_DIGEST_SHOWN],
+            str(one.size_bytes),
+            when(one.publish_time),
+            one.publisher,
+        )
         for one in told
     ]
-    return _table(("COMPONENT", "VERSION", "DIGEST", "BYTES", "PUBLISHED", "BY"), rows)
+    return table(("COMPONENT", "VERSION", "DIGEST", "BYTES", "PUBLISHED", "BY"), rows)
 
 
-def _when(release: release_pb2.Release) -> str:
-    return release.publish_time.ToDatetime().isoformat(" ", "seconds")
+def when(told: timestamp_pb2.Timestamp) -> str:
+    """An instant, to the second, in UTC."""
+    return told.ToDatetime().isoformat(" ", "seconds")
+
+
+def edges(told: Iterable[release_pb2.Edge]) -> rich.table.Table:
+    """The declared ways between versions."""
+    rows = [
+        (
+            one.from_versions or "any",
+            one.to_version,
+            ", ".join(document.enum_name(method, operation_pb2.Method.DESCRIPTOR) or "-" for method in one.methods),
+            str(one.cost),
+            "no" if one.no_return else "yes",
+            one.condition or "-",
+            one.blocked_reason or "-",
+        )
+        for one in told
+    ]
+    return table(("FROM", "TO", "METHODS", "COST", "WAY BACK", "CONDITION", "BLOCKED"), rows)
+
+
+def barriers(told: Iterable[release_pb2.Barrier]) -> rich.table.Table:
+    """Versions that every way over them stops at."""
+    rows = [(one.version, spans.shown(one.bake_duration.ToTimedelta())) for one in told]
+    return table(("BARRIER", "STAYS"), rows)
+
+
+def channels(told: Iterable[release_pb2.Channel]) -> rich.table.Table:
+    """Moving pointers to releases."""
+    rows = [(one.name, one.version, when(one.change_time), one.actor) for one in told]
+    return table(("CHANNEL", "VERSION", "MOVED", "BY"), rows)
 
 
 def nodes(told: Iterable[node_pb2.Node]) -> rich.table.Table:
@@ -51,20 +89,66 @@ def nodes(told: Iterable[node_pb2.Node]) -> rich.table.Table:
             ", ".join(f"{key}={value}" for key, value in sorted(one.labels.items())),
             one.agent_version,
             one.operation_id,
+            _work(one),
             ", ".join(f"{part.code} {part.component}".rstrip() for part in one.conditions),
         )
         for one in told
     ]
-    return _table(("NODE", "CONNECTED", "COMPONENTS", "LABELS", "AGENT", "OPERATION", "CONDITIONS"), rows)
+    return table(("NODE", "CONNECTED", "COMPONENTS", "LABELS", "AGENT", "OPERATION", "WORK", "CONDITIONS"), rows)
+
+
+def _work(node: node_pb2.Node) -> str:
+    """Whether a node is given operations, and why not."""
+    found = [(node.cordon_reason, "cordoned"), (node.quarantine_reason, "quarantined")]
+    return "; ".join(f"{word}: {reason}" for reason, word in found if reason) or "yes"
+
+
+def freezes(told: Iterable[fleet_service_pb2.Freeze]) -> rich.table.Table:
+    """Freezes, as they come."""
+    rows = [
+        (
+            one.freeze_id,
+            one.selector or "all nodes",
+            when(one.start_time),
+            when(one.end_time) if one.HasField("end_time") else "until it is lifted",
+            "emergency" if one.emergency else "-",
+            one.actor,
+            one.reason,
+        )
+        for one in told
+    ]
+    return table(("FREEZE", "NODES", "FROM", "TO", "KIND", "BY", "REASON"), rows)
+
+
+def statistics(told: fleet_service_pb2.Statistics) -> rich.table.Table:
+    """The work of the fleet."""
+    mean = spans.shown(told.mean_duration.ToTimedelta()) if told.HasField("mean_duration") else "-"
+    rows = [
+        ("changes that wait", str(told.queued)),
+        ("operations that hold a node", str(told.active)),
+        ("operations given to nodes", str(told.distributed)),
+        ("operations that became permanent", str(told.completed)),
+        ("operations that failed", str(told.failed)),
+        ("of these, by silence", str(told.timed_out)),
+        ("mean time to permanent", mean),
+        ("nodes", str(told.total_nodes)),
+        ("nodes connected", str(told.active_nodes)),
+        ("requests refused", str(told.refused)),
+    ]
+    return table(("WHAT", "COUNT"), rows)
+
+
+def reasons(told: Iterable[rollout_service_pb2.Reason]) -> Iterator[str]:
+    """A chain of reasons as lines, each following from the next."""
+    for depth, one in enumerate(told):
+        since = f" (since {when(one.since_time)})" if one.HasField("since_time") else ""
+        yield f"{'  ' * depth}{'because: ' if depth else ''}{one.message}{since}"
 
 
 def conditions(told: Iterable[node_pb2.Condition]) -> rich.table.Table:
     """What is wrong with one node."""
-    rows = [
-        (one.code, one.component or "-", one.since_time.ToDatetime().isoformat(" ", "seconds"), one.message)
-        for one in told
-    ]
-    return _table(("CONDITION", "COMPONENT", "SINCE", "MESSAGE"), rows)
+    rows = [(one.code, one.component or "-", when(one.since_time), one.message) for one in told]
+    return table(("CONDITION", "COMPONENT", "SINCE", "MESSAGE"), rows)
 
 
 def components(told: Iterable[node_pb2.ComponentStatus]) -> rich.table.Table:
@@ -81,30 +165,13 @@ def components(told: Iterable[node_pb2.ComponentStatus]) -> rich.table.Table:
         )
         for one in told
     ]
-    return _table(("COMPONENT", "VERSION", "DIGEST", "PERMANENT", "HEALTH", "HEALTHY FOR", "INSTANCES"), rows)
+    return table(("COMPONENT", "VERSION", "DIGEST", "PERMANENT", "HEALTH", "HEALTHY FOR", "INSTANCES"), rows)
 
 
 def metrics(told: Iterable[node_pb2.Metric]) -> rich.table.Table:
     """Latest metrics of one node."""
     rows = [(one.name, one.component or "-", f"{one.value:g}") for one in told]
-    return _table(("METRIC", "COMPONENT", "VALUE"), rows)
-
-
-def plan(told: rollout_pb2.Plan) -> rich.table.Table:
-    """The changes of a plan, wave by wave."""
-    rows = [
-        (
-            _wave(wave.index, is_canary=wave.canary),
-            one.node_id,
-            _named(one.kind),
-            _what(one),
-            _method(one),
-            one.no_way_back or "yes",
-        )
-        for wave in told.waves
-        for one in wave.changes
-    ]
-    return _table(("WAVE", "NODE", "KIND", "CHANGE", "METHOD", "WAY BACK"), rows)
+    return table(("METRIC", "COMPONENT", "VALUE"), rows)
 
 
 def rollouts(told: Iterable[rollout_pb2.Rollout]) -> rich.table.Table:
@@ -117,34 +184,49 @@ def rollouts(told: Iterable[rollout_pb2.Rollout]) -> rich.table.Table:
             document.enum_name(one.request.strategy, rollout_pb2.Strategy.DESCRIPTOR) or "-",
             f"{one.wave}/{len(one.plan.waves)}",
             f"{done(one)}/{len(one.changes)}",
-            one.create_time.ToDatetime().isoformat(" ", "seconds"),
+            when(one.create_time),
             one.actor,
         )
         for one in told
     ]
-    return _table(("ROLLOUT", "NAME", "STATE", "STRATEGY", "WAVE", "DONE", "STARTED", "BY"), rows)
+    return table(("ROLLOUT", "NAME", "STATE", "STRATEGY", "WAVE", "DONE", "STARTED", "BY"), rows)
 
 
-def rollout(told: rollout_pb2.Rollout) -> rich.table.Table:
+def rollout(told: rollout_pb2.Rollout) -> rich.console.Group:
     """One rollout with each of its changes; the same while it is watched and afterwards."""
-    canaries = {wave.index: wave.canary for wave in told.plan.waves}
+    waves = {wave.index: wave_name(wave) for wave in told.plan.waves}
     rows = [
         (
-            _wave(one.wave, is_canary=canaries[one.wave]),
+            waves[one.wave],
             one.change.node_id,
-            _named(one.change.kind),
-            _what(one.change),
+            kind(one.change),
+            what(one.change),
             where(one),
             one.message,
         )
         for one in told.changes
     ]
-    table = _table(("WAVE", "NODE", "KIND", "CHANGE", "STATE", "MESSAGE"), rows)
-    table.title = rich.text.Text(headline(told))
-    table.title_justify = "left"
-    table.caption = rich.text.Text(told.message)
-    table.caption_justify = "left"
-    return table
+    found = table(("WAVE", "NODE", "KIND", "CHANGE", "STATE", "MESSAGE"), rows)
+    return rich.console.Group(rich.text.Text(headline(told)), found, *map(rich.text.Text, _remarks(told)))
+
+
+def _remarks(told: rollout_pb2.Rollout) -> Iterator[str]:
+    if told.message:
+        yield told.message
+    if told.waiting_for:
+        yield f"nothing more starts: {told.waiting_for}"
+    if told.HasField("next_time"):
+        yield f"by itself it goes on at {when(told.next_time)} at the latest"
+    if told.HasField("pause_time"):
+        yield f"paused since {when(told.pause_time)}"
+    if still := stood_still(told):
+        yield still.removeprefix("; ")
+
+
+def stood_still(told: rollout_pb2.Rollout) -> str:
+    """For how long the clock of a rollout has stood still; empty where it never has."""
+    span = told.stopped_for.ToTimedelta()
+    return f"; its clock has stood still for {spans.shown(span)}" if span else ""
 
 
 def headline(told: rollout_pb2.Rollout) -> str:
@@ -171,28 +253,29 @@ def where(told: rollout_pb2.ChangeProgress) -> str:
     return " ".join([*words, f"({told.reason})"] if told.reason else words)
 
 
-def _wave(index: int, *, is_canary: bool) -> str:
-    return f"{index} canary" if is_canary else str(index)
+def wave_name(wave: rollout_pb2.Wave) -> str:
+    """A wave, and what it is one of."""
+    purpose = "canary" if wave.canary and not wave.purpose else wave.purpose
+    return f"{wave.index} {purpose}".rstrip()
 
 
-def _what(change: rollout_pb2.Change) -> str:
+def what(change: rollout_pb2.Change) -> str:
+    """What a change does to which component."""
     if change.from_digest == change.to_digest:
         return f"{change.component} {change.to_version}"
     return f"{change.component} {change.from_version or '-'} > {change.to_version or '-'}"
 
 
-def _named(kind: int) -> str:
-    return document.enum_name(kind, operation_pb2.ChangeKind.DESCRIPTOR) or "-"
+def kind(change: rollout_pb2.Change) -> str:
+    """The kind of a change."""
+    return document.enum_name(change.kind, operation_pb2.ChangeKind.DESCRIPTOR) or "-"
 
 
-def _method(change: rollout_pb2.Change) -> str:
-    return document.enum_name(change.method, operation_pb2.Method.DESCRIPTOR) or "-"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> rich.table.Table:
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> rich.table.Table:
+    """A table of texts."""
+    found = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        found.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(rich.text.Text, row))
-    return table
+        found.add_row(*map(rich.text.Text, row))
+    return found

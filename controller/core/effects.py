@@ -16,6 +16,7 @@ class Assign:
         change: What the node shall do; for a revert, what undoes the planned change.
         start_by: Instant after which the agent refuses to begin.
         deadline: Time that the agent has, from its first sight of the command until COMMIT.
+        hold_before: SWITCH, COMMIT or None: where the node waits for a Proceed.
     """
 
     operation_id: model.OperationId
@@ -26,6 +27,22 @@ class Assign:
     policy: model.Policy
     start_by: datetime
     deadline: timedelta
+    hold_before: model.Step | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """Let a node that is held before a step go on.
+
+    Args:
+        step: The hold that it ends.
+        hold_before: Where the node waits next; None for nowhere.
+    """
+
+    operation_id: model.OperationId
+    node_id: model.NodeId
+    step: model.Step
+    hold_before: model.Step | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +63,13 @@ class RememberBad:
     reason: str
 
 
-Effect = Assign | Cancel | RememberBad
+@dataclass(frozen=True, slots=True)
+class BlockEdge:
+    """A version from which no way leads back failed: no node shall go there any more."""
+
+    component: model.ComponentName
+    to_version: str
+    reason: str
+
+
+Effect = Assign | Proceed | Cancel | RememberBad | BlockEdge

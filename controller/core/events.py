@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from controller.core import model
 
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A controller owns the rollout and may send operations."""
+    """A controller owns the rollout and may send operations.
+
+    Args:
+        plan: The plan as it is now, in the place of the one that waited; None where that stands.
+    """
 
     at: datetime
+    plan: model.Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,99 @@ class ControllerAbsent:
 
 
 @dataclass(frozen=True, slots=True)
-class RevertRequested:
-    """Somebody wants every touched node back."""
+class StandingChanged:
+    """Whether a node could be changed is not what it was; also of nodes that do not change, for the floor counts them.
+
+    Args:
+        standing: What stands against it now; two empty texts for nothing.
+    """
+
+    at: datetime
+    node_id: model.NodeId
+    standing: model.Standing
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJoined:
+    """A node appeared that the rollout takes in, where its policy says so.
+
+    Args:
+        changes: What brings it to where the plan leads, one for each component; in the order in which they begin.
+    """
+
+    at: datetime
+    changes: tuple[model.Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRemoved:
+    """A node is no longer part of the fleet: nothing is waited for from it, and nothing counts against anybody."""
+
+    at: datetime
+    node_id: model.NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Somebody wants nothing more to start, and every clock to stand still."""
 
     at: datetime
     actor: str
     reason: str
 
 
-Event = Began | NodeReported | Ticked | ControllerAbsent | RevertRequested
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Somebody wants it to go on where it was paused."""
+
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """Somebody ends a bake or a verification, or gives the promotion that the policy leaves to people."""
+
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants it to end where it is; what is out is given up where that is safe."""
+
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    """Somebody wants what failed, or never began, to be tried again; of a revert, what could not go back."""
+
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevertRequested:
+    """Somebody wants every touched node back.
+
+    Args:
+        is_emergency: All at once, whatever the floor and the parallelism.
+        time_limit: For an emergency: time after which what is not back is given up; None for the progress deadline.
+    """
+
+    at: datetime
+    actor: str
+    reason: str
+    is_emergency: bool = False
+    time_limit: timedelta | None = None
+
+
+Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved
+Order = Began | Paused | Resumed | Promoted | CancelRequested | RetryRequested | RevertRequested
+Event = Fact | Order

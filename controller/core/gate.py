@@ -1,7 +1,7 @@
 """The gate: whether a wave may be followed by the next one.
 
-Rules kept: pure counts, never ratios; only faults of the version itself revert, all others fail (G8); missing data
-holds (G7). Left out: when it is asked, and what follows from its verdict (`rollout`).
+Rules kept: pure counts, never ratios; only faults of the version itself revert, all others fail (G8), each with its own
+budget; missing data holds (G7). Left out: when it is asked, and what follows from its verdict (`rollout`).
 """
 
 from __future__ import annotations
@@ -25,29 +25,31 @@ class Verdict:
     message: str = ""
 
 
-def decide(tally: model.Tally, unassigned: int, policy: model.Policy) -> Verdict:
+def decide(tally: model.Tally, unassigned: int, policy: model.Policy, *, may_be_empty: bool = False) -> Verdict:
     """Decide on the wave that is out, in the light of all changes so far.
 
-    One failure more than ``max_failures`` reverts or fails the rollout at once, however many nodes are healthy. A wave
-    is promoted once each of its changes, and each of the waves before it, is done or has failed within that number;
-    a wave of which no change is done is never promoted.
+    One failure more than may be reverts or fails the rollout at once, however many nodes are healthy. A wave is
+    promoted once each of its changes, and each of the waves before it, is done, was dropped, or has failed within that
+    number; a wave of which no change is done is not promoted, unless all of it was dropped.
 
     Args:
         tally: Where the changes of the rollout stand.
-        unassigned: Changes of the wave that have not had an operation yet.
+        unassigned: Changes of the wave that wait for an operation.
         policy: How many may fail.
+        may_be_empty: All changes of the wave were dropped, and what others have shown is enough.
     """
-    budget = f"{policy.max_failures} may fail"
     if tally.version_failed > policy.max_failures:
-        return _revert(tally, budget)
-    if tally.infrastructure_failed > policy.max_failures:
-        return _fail(tally, budget)
+        return _revert(tally, f"{policy.max_failures} may fail")
+    if tally.infrastructure_failed > policy.infrastructure_failures_max:
+        return _fail(tally, f"{policy.infrastructure_failures_max} may fail")
     if unassigned or tally.holding or tally.settling or tally.retrying:
         return Verdict(model.Gate.HOLD)
-    if tally.wave_done:
+    if tally.wave_done or may_be_empty:
         return Verdict(model.Gate.PROMOTE)
     nothing = "nothing of the wave is done"
-    return _revert(tally, nothing) if tally.version_failed else _fail(tally, nothing)
+    if tally.version_failed:
+        return _revert(tally, nothing)
+    return _fail(tally, nothing) if tally.infrastructure_failed else Verdict(model.Gate.FAIL, "nothing_done", nothing)
 
 
 def _revert(tally: model.Tally, why: str) -> Verdict:

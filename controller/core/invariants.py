@@ -1,65 +1,97 @@
-"""What must hold of every state of a rollout, whoever asks: the engine's tests, the simulator, a doctor.
+"""What must hold of every state of a rollout, and of every step: for tests, the simulator, a doctor.
 
 Each rule is a sentence that names what is broken; a sound rollout has none. Everything is counted anew here, and
-nothing is taken from the tally: it is one of the things that are checked.
+nothing is taken from the tally: it is one of the things that are checked. Left out: windows, for a state does not tell
+the time.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from controller.core import model, progress
+from controller.core import effects, model, progress
+from controller.core import rollout as rollouts
 
 S = model.RolloutState
+P = progress.Place
 _BACK = frozenset({S.REVERTING, S.REVERTED, S.STUCK})
+_LIVE = frozenset({S.RUNNING, S.REVERTING})
 _KEEPING = frozenset({model.ChangeKind.START, model.ChangeKind.STOP, model.ChangeKind.RESTART})
+_PLACES = tuple(where for where in P if where is not P.WAITING)
+_OUT = frozenset({P.HOLDING, P.SETTLING})
 
 
 def violations(rollout: model.Rollout) -> tuple[str, ...]:
-    """Name every rule that the rollout breaks; looks at every change."""
+    """Name every rule that a state breaks; looks at every change."""
     rules = (
         _planned,
         _kinds,
         _one_operation_per_node,
-        _parallelism,
+        _hops_in_order,
         _waves_in_order,
         _attempts,
         _directions,
         _beginnings,
         _ends,
+        _explained,
+        _clocks,
         _successes,
         _reversions,
         _tally,
+        _wave_tally,
+        _availability,
         _deadlines,
     )
     return tuple(sentence for rule in rules for sentence in rule(rollout))
 
 
+def missteps(before: model.Rollout, decision: rollouts.Decision) -> tuple[str, ...]:
+    """Name every rule that a step breaks, by what it asks of nodes."""
+    after = decision.rollout
+    begun = [each for each in decision.effects if isinstance(each, effects.Assign)]
+    sentences = [*_starts_while_paused(decision), *_starts_in_order(after, begun)]
+    if begun and not after.is_emergency and after.request.strategy is not model.Strategy.BLUE_GREEN:
+        sentences += [*_slots(after), *_floor(before, after, begun), *_domains(before, after, begun)]
+    return tuple(sentences)
+
+
 def _changes(rollout: model.Rollout) -> list[model.Progress]:
-    planned = (
-        model.ChangeKey(wave.index, change.node_id, change.component)
-        for wave in rollout.plan.waves
-        for change in wave.changes
-    )
-    return [rollout.changes[key] for key in planned if key in rollout.changes]
+    keys = (key for key, _ in _planned_changes(rollout))
+    return [rollout.changes[key] for key in keys if key in rollout.changes]
 
 
-def _places(rollout: model.Rollout) -> Iterator[tuple[model.Progress, progress.Place]]:
-    is_going_back = rollout.state in _BACK
+def _planned_changes(rollout: model.Rollout) -> Iterator[tuple[model.ChangeKey, model.Change]]:
+    last = len(rollout.plan.waves)
+    for wave in rollout.plan.waves:
+        for change in wave.changes + (rollout.joined if wave.index == last else ()):
+            yield model.ChangeKey(wave.index, change.node_id, change.component), change
+
+
+def _places(rollout: model.Rollout) -> Iterator[tuple[model.Progress, P]]:
     for each in _changes(rollout):
-        if each.attempt:
-            yield each, progress.place(each, is_going_back=is_going_back)
+        yield each, progress.place(each, is_going_back=rollout.state in _BACK)
+
+
+def _by_node(rollout: model.Rollout) -> Iterable[list[model.Progress]]:
+    of: dict[model.NodeId, list[model.Progress]] = {}
+    for each in _changes(rollout):
+        of.setdefault(each.change.node_id, []).append(each)
+    return of.values()
+
+
+# Of a state.
 
 
 def _planned(rollout: model.Rollout) -> Iterator[str]:
-    planned = [(wave.index, change) for wave in rollout.plan.waves for change in wave.changes]
+    planned = list(_planned_changes(rollout))
     if len(rollout.changes) != len(planned):
         yield f"every change is planned: {len(planned)} are planned and {len(rollout.changes)} are there"
-    for wave, change in planned:
-        at = rollout.changes.get(model.ChangeKey(wave, change.node_id, change.component))
+    for key, change in planned:
+        at = rollout.changes.get(key)
         if at is None or at.change != change:
-            yield f"no change but the planned one: {change.node_id} in wave {wave} differs from the plan"
+            yield f"no change but the planned one: {change.node_id} in wave {key.wave} differs from the plan"
 
 
 def _kinds(rollout: model.Rollout) -> Iterator[str]:
@@ -79,43 +111,55 @@ def _kinds(rollout: model.Rollout) -> Iterator[str]:
 
 
 def _one_operation_per_node(rollout: model.Rollout) -> Iterator[str]:
-    held = Counter(each.change.node_id for each in _changes(rollout) if each.state in progress.HOLDS)
+    held = Counter(each.change.node_id for each in _changes(rollout) if _is_held(each))
     for node_id, count in held.items():
         if count > 1:
             yield f"one operation holds a node: {node_id} is held by {count}"
 
 
-def _parallelism(rollout: model.Rollout) -> Iterator[str]:
-    """Nodes that were silent and came back may exceed the bound, by as many as may fail."""
-    policy = rollout.request.policy
-    out = sum(where in (progress.Place.HOLDING, progress.Place.SETTLING) for _, where in _places(rollout))
-    if rollout.state is S.RUNNING and policy.max_parallel and out > policy.max_parallel + policy.max_failures:
-        yield f"parallelism is kept: {out} operations are out where {policy.max_parallel} may be"
+def _is_held(each: model.Progress) -> bool:
+    return each.state in progress.HOLDS and not each.is_skipped
+
+
+def _hops_in_order(rollout: model.Rollout) -> Iterator[str]:
+    """What comes later on a node begins behind what comes before, and goes back before it."""
+    if rollout.state in (S.REVERTED, S.STUCK):
+        return
+    for changes in _by_node(rollout):
+        for earlier, later in itertools.pairwise(changes):
+            is_begun = _is_held(later) and not later.is_reverting
+            if is_begun and not progress.is_done(earlier) and rollout.state not in _BACK:
+                yield f"hops begin in order: {later.change.node_id} has begun wave {later.wave} too early"
+            is_out = _is_held(earlier) and earlier.is_reverting
+            if is_out and not progress.place(later, is_going_back=True).is_final:
+                yield f"hops go back in reverse: {earlier.change.node_id} undoes wave {earlier.wave} too early"
 
 
 def _waves_in_order(rollout: model.Rollout) -> Iterator[str]:
+    reached = max(rollout.wave, rollout.reached)
     for wave in rollout.plan.waves:
         seen = [each for each in _changes(rollout) if each.wave == wave.index]
-        if wave.index > rollout.wave and any(each.attempt for each in seen):
+        if wave.index > reached and any(each.attempt for each in seen):
             yield f"no wave begins before its turn: wave {wave.index} has begun while {rollout.wave} is out"
-        if wave.index < rollout.wave and not all(each.attempt for each in seen):
+        if wave.index >= rollout.wave or rollout.state in _BACK:
+            continue
+        if any(progress.is_waiting(each) for each in seen):
             yield f"no wave is skipped: a change of wave {wave.index} never began while {rollout.wave} is out"
-        is_passed = wave.index < rollout.wave and rollout.state not in _BACK
-        if is_passed and not any(progress.is_done(each) for each in seen):
+        if not any(progress.is_done(each) for each in seen) and not all(each.is_skipped for each in seen):
             yield f"no wave is passed without success: none of wave {wave.index} is done"
 
 
 def _attempts(rollout: model.Rollout) -> Iterator[str]:
     for each in _changes(rollout):
-        if each.attempt > progress.ATTEMPTS_MAX:
+        if each.attempt - each.attempts_before > progress.ATTEMPTS_MAX:
             yield f"attempts are bounded: {each.change.node_id} is at attempt {each.attempt}"
-        if bool(each.attempt) is not (each.state is not None and each.operation_id is not None):
+        if each.state is not None and not (each.attempt and each.operation_id is not None):
             yield f"what has begun has an operation: {each.change.node_id} does not fit"
 
 
 def _directions(rollout: model.Rollout) -> Iterator[str]:
     for each in _changes(rollout):
-        if each.is_reverting and rollout.state not in _BACK:
+        if each.is_reverting and rollout.state not in _BACK and not each.is_skipped:
             yield f"nothing is undone but in a revert: {each.change.node_id} goes back"
         if each.is_reverting and not each.is_touched:
             yield f"only touched nodes are taken back: {each.change.node_id} was not touched"
@@ -132,10 +176,25 @@ def _ends(rollout: model.Rollout) -> Iterator[str]:
     if rollout.state.is_terminal is not (rollout.ended_at is not None):
         yield f"what has ended has an end: {rollout.state.value} with end {rollout.ended_at}"
     for each in _changes(rollout):
-        if rollout.state.is_terminal and each.state in progress.HOLDS:
+        if rollout.state.is_terminal and _is_held(each):
             yield f"what has ended has nothing out: {each.change.node_id} is held"
+
+
+def _explained(rollout: model.Rollout) -> Iterator[str]:
     if rollout.state.is_terminal and rollout.state is not S.SUCCEEDED and not rollout.reason:
         yield f"everything is explained: {rollout.state.value} without a reason"
+    if rollout.state is S.PAUSED and not rollout.paused_because:
+        yield "everything is explained: paused without a reason"
+    for each in _changes(rollout):
+        if each.is_skipped and not (each.reason and each.message):
+            yield f"everything is explained: {each.change.node_id} was dropped without a reason"
+
+
+def _clocks(rollout: model.Rollout) -> Iterator[str]:
+    if (rollout.state is S.PAUSED) is not (rollout.paused_at is not None):
+        yield f"a pause stops the clocks, and nothing else does: {rollout.state.value} since {rollout.paused_at}"
+    if rollout.state is not S.RUNNING and rollout.idle_since is not None:
+        yield f"only what runs can have nothing to do: {rollout.state.value} since {rollout.idle_since}"
 
 
 def _successes(rollout: model.Rollout) -> Iterator[str]:
@@ -143,36 +202,124 @@ def _successes(rollout: model.Rollout) -> Iterator[str]:
         return
     if rollout.wave != len(rollout.plan.waves):
         yield f"success is the last wave's: it came in wave {rollout.wave}"
-    failed = sum(not progress.is_done(each) for each in _changes(rollout))
+    policy = rollout.request.policy
+    failed = sum(not progress.is_done(each) and not each.is_skipped for each in _changes(rollout))
     # Each of the two budgets may be used up.
-    if failed > 2 * rollout.request.policy.max_failures:
+    if failed > policy.max_failures + policy.infrastructure_failures_max:
         yield f"success keeps the budget: {failed} changes are not done"
 
 
 def _reversions(rollout: model.Rollout) -> Iterator[str]:
     for each, where in _places(rollout):
-        if rollout.state is S.REVERTED and where is not progress.Place.DONE:
+        if rollout.state is S.REVERTED and where not in (P.DONE, P.SKIPPED):
             yield f"reverted means that every touched node is back: {each.change.node_id} is not"
-        is_left = each.is_touched and not each.is_reverting and progress.can_go_back(each)
-        if rollout.state in (S.REVERTING, S.REVERTED) and is_left:
+        if rollout.state is S.STUCK and where is P.WAITING and rollout.reason != "revert_late":
             yield f"every touched node is taken back: {each.change.node_id} was left"
 
 
 def _tally(rollout: model.Rollout) -> Iterator[str]:
+    is_back = rollout.state in _BACK
     counted = Counter(where.value for _, where in _places(rollout))
-    for name in ("holding", "settling", "retrying", "done", "version_failed", "infrastructure_failed"):
+    names = [where.value for where in _PLACES] + (["waiting"] if is_back else [])
+    is_together = rollout.request.strategy is model.Strategy.BLUE_GREEN
+    held = [each for each in _changes(rollout) if is_together and each.state is model.OperationState.HELD]
+    held = [each for each in held if not each.is_skipped]
+    counted["held_at_commit"] = sum(each.step is model.Step.COMMIT for each in held)
+    counted["held_at_switch"] = len(held) - counted["held_at_commit"]
+    undoing = ((each, where) for each, where in _places(rollout) if each.is_reverting and not each.is_skipped)
+    counted["undoing"] = sum(is_back and (_is_held(each) or where is P.SETTLING) for each, where in undoing)
+    for name in (*names, "held_at_commit", "held_at_switch", "undoing"):
         if counted[name] != getattr(rollout.tally, name):
             yield f"the tally agrees with the changes: {counted[name]} are {name}, {getattr(rollout.tally, name)} noted"
 
 
+def _wave_tally(rollout: model.Rollout) -> Iterator[str]:
+    if rollout.state in _BACK or not rollout.wave:
+        return
+    places = [where for each, where in _places(rollout) if each.wave == rollout.wave]
+    assigned = len(places) - places.count(P.WAITING)
+    counted = (assigned, places.count(P.DONE), places.count(P.SKIPPED))
+    noted = (rollout.tally.assigned, rollout.tally.wave_done, rollout.tally.wave_skipped)
+    if counted != noted:
+        yield f"the tally agrees with the wave: {counted} begun, done and dropped, {noted} noted"
+
+
+def _availability(rollout: model.Rollout) -> Iterator[str]:
+    counted = _unavailable(rollout)
+    if len(counted) != rollout.tally.unavailable:
+        yield f"who is unavailable is known: {len(counted)} are, {rollout.tally.unavailable} noted"
+    by_domain = Counter(filter(None, counted.values()))
+    noted = {domain: count for domain, count in rollout.domains.items() if count}
+    if rollout.request.policy.domain_label and by_domain != noted:
+        yield f"who is unavailable is known: {dict(by_domain)} by domain, {noted} noted"
+
+
+def _unavailable(rollout: model.Rollout) -> dict[model.NodeId, str]:
+    """Give the nodes that are down or out, with their failure domains."""
+    domains = {each.change.node_id: each.change.domain for each in reversed(_changes(rollout))}
+    out = [each.change.node_id for each in _changes(rollout) if progress.is_out(each)]
+    down = [node_id for node_id in rollout.standings if rollout.standings[node_id].down]
+    return {node_id: domains.get(node_id, "") for node_id in (*out, *down)}
+
+
 def _deadlines(rollout: model.Rollout) -> Iterator[str]:
-    is_live = rollout.state in (S.RUNNING, S.REVERTING)
+    is_live = rollout.state in _LIVE
     for each, where in _places(rollout):
         due_at = progress.due_at(each, rollout.judge_from)
         # What waits for its next attempt may have to wait for a free slot as well.
-        if not is_live or due_at is None or where is progress.Place.RETRYING:
+        if not is_live or due_at is None or where is P.RETRYING:
             continue
         if rollout.due_at is None or rollout.due_at > due_at:
             yield f"no deadline is missed: {each.change.node_id} is due at {due_at}, the sweep at {rollout.due_at}"
     if is_live and rollout.progress_by is None:
         yield "whatever goes on has an end: nothing bounds its lack of progress"
+
+
+# Of a step.
+
+
+def _starts_while_paused(decision: rollouts.Decision) -> Iterator[str]:
+    if decision.rollout.state is S.PAUSED:
+        started = [each for each in decision.effects if isinstance(each, effects.Assign | effects.Proceed)]
+        yield from (f"what is paused starts nothing: {each.operation_id} began" for each in started)
+
+
+def _starts_in_order(after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:
+    for each in begun:
+        standing = after.standings.get(each.change.node_id, model.Standing())
+        if standing.down or (standing.frozen and not each.is_reverting):
+            yield f"nothing starts on a node that something stands against: {each.operation_id} began"
+
+
+def _slots(after: model.Rollout) -> Iterator[str]:
+    policy, is_back = after.request.policy, after.state in _BACK
+    bound = policy.revert_max_parallel if is_back else policy.max_parallel
+    out = sum(
+        where in _OUT and (not is_back or (each.is_reverting and each.state is not model.OperationState.UNKNOWN))
+        for each, where in _places(after)
+    )
+    if bound and out > bound:
+        yield f"parallelism is kept: {out} operations are out where {bound} may be"
+
+
+def _fresh(before: model.Rollout, begun: list[effects.Assign]) -> set[model.NodeId]:
+    """Give the nodes that a step has made unavailable."""
+    known = _unavailable(before)
+    return {each.change.node_id for each in begun if each.change.node_id not in known}
+
+
+def _floor(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:
+    joined = {change.node_id for change in after.joined}
+    total = after.plan.blast_radius.of_nodes + len(joined) - after.tally.removed
+    kept = -(-total * after.request.policy.floor_percent // 100)
+    available = total - len(_unavailable(after))
+    if kept and available < kept and _fresh(before, begun):
+        yield f"the floor is kept: {available} of {total} nodes are available where {kept} must be"
+
+
+def _domains(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:
+    policy, unavailable = after.request.policy, _unavailable(after)
+    counted = Counter(unavailable.values())
+    for domain in sorted({unavailable[node_id] for node_id in _fresh(before, begun)} - {""}):
+        if policy.domain_label and counted[domain] > policy.domain_max_parallel:
+            yield f"failure domains are kept: {counted[domain]} nodes of {domain} are unavailable"

@@ -1,12 +1,12 @@
 """Which method a change of version takes, and whether there is a way back from it: settled before anything moves.
 
 Rules kept: a hot swap needs a driver that can do it on the node, a version before that `hot_swap_from` admits, the same
-driver before and after, and a state that the new version reads and writes as it is: two versions then share it, and
-either may be the one that stays. A state that must be migrated allows one instance at a time, and so a RESTART. What
-undoes a change takes the same method: the rule is the same backwards. There is a way back where the old version finds
-its state again: it was never changed, or one of the two versions declares a migration back, or there is a snapshot and
-the policy gives up what was written since. Left out: which schema the state of a node really has after releases that
-left it as it was; the node knows it, and its own preflight outranks this.
+driver before and after, an edge of the version graph that allows it, and a state that the new version reads and writes
+as it is: two versions then share it, and either may be the one that stays. A state that must be migrated allows one
+instance at a time, and so a RESTART. What undoes a change takes the same method: the rule is the same backwards. There
+is a way back where the old version finds its state again: it was never changed, or one of the two versions declares a
+migration back, or there is a snapshot and the policy gives up what was written since. Left out: which schema the state
+of a node really has after releases that left it as it was; the node knows it, and its own preflight outranks this.
 """
 
 from __future__ import annotations
@@ -46,52 +46,73 @@ class Choice:
     why: str = ""
 
 
-def possible(node: model.Node, release: model.Release) -> frozenset[model.Method]:
+def possible(capabilities: frozenset[str], release: model.Release) -> frozenset[model.Method]:
     """Tell which methods a node has for a release.
 
     A node says them as ``driver.NAME.METHOD``; of one that says only ``driver.NAME`` the table is believed, and a
     driver that is not in the table stops and starts.
     """
-    told = {method for method in model.Method if f"driver.{release.driver}.{method.value}" in node.capabilities}
+    told = {method for method in model.Method if f"driver.{release.driver}.{method.value}" in capabilities}
     return (frozenset(told) or DRIVER_METHODS.get(release.driver, RESTART_ONLY)) & release.methods
 
 
-def alone(node: model.Node, release: model.Release | None) -> model.Method:
+def alone(capabilities: frozenset[str], release: model.Release | None) -> Choice:
     """Choose for a change that leads to the version that runs, or to none: the gentlest method that there is."""
-    can_swap = release is not None and model.Method.HOT_SWAP in possible(node, release)
-    return model.Method.HOT_SWAP if can_swap else model.Method.RESTART
+    if release is None:
+        return Choice(model.Method.RESTART, "what runs was never published here")
+    if model.Method.HOT_SWAP in possible(capabilities, release):
+        return Choice(model.Method.HOT_SWAP)
+    return Choice(model.Method.RESTART, _driver_cannot(release))
 
 
-def choose(node: model.Node, old: model.Release | None, new: model.Release, policy: model.Policy) -> Choice:
-    """Choose the method by which a node goes from what it runs, if anything, to a release.
+def choose(
+    capabilities: frozenset[str],
+    running: str,
+    old: model.Release | None,
+    new: model.Release,
+    policy: model.Policy,
+    allowed: frozenset[model.Method] = BOTH,
+) -> Choice:
+    """Choose the method by which a node goes from one version to another.
 
-    The old release is the one that the node runs; None where it is not known here, and then it forbids nothing.
+    Args:
+        capabilities: Those of the node.
+        running: The version before.
+        old: Its release; None where it is not known here, and then it forbids nothing.
+        new: What the node shall run.
+        policy: Whether a restart is allowed.
+        allowed: Methods of the edge between the two.
     """
-    if new.component not in node.components:
-        return Choice(alone(node, new))
-    can = possible(node, new)
-    why = _against_hot_swap(node, old, new, can)
+    can = possible(capabilities, new)
+    why = _against_hot_swap(can, running, old, new) or _against_edge(allowed, new)
     if not why:
         return Choice(model.Method.HOT_SWAP)
     if model.Method.RESTART not in can:
         return Choice(None, f"{why}, and its driver {new.driver} cannot restart it")
+    if model.Method.RESTART not in allowed:
+        return Choice(None, f"{why}, and the edge to {new.version} allows no restart")
     if policy.restart_allowed or model.Method.HOT_SWAP not in can:
         return Choice(model.Method.RESTART, why)
     return Choice(None, why)
 
 
-def _against_hot_swap(
-    node: model.Node, old: model.Release | None, new: model.Release, can: frozenset[model.Method]
-) -> str:
+def _against_hot_swap(can: frozenset[model.Method], running: str, old: model.Release | None, new: model.Release) -> str:
     if model.Method.HOT_SWAP not in can:
-        return f"its driver {new.driver} cannot do a hot swap"
+        return _driver_cannot(new)
     if old is not None and old.driver != new.driver:
         return f"the driver changes from {old.driver} to {new.driver}"
-    installed = node.components[new.component]
-    if not versions.matches(installed.version, new.hot_swap_from):
-        return f"hot_swap_from {new.hot_swap_from} does not admit {installed.version}"
+    if not versions.matches(running, new.hot_swap_from):
+        return f"hot_swap_from {new.hot_swap_from} does not admit {running}"
     states = _states(old, new)
     return "" if states is None or _shares(*states) else "the state must be migrated"
+
+
+def _against_edge(allowed: frozenset[model.Method], new: model.Release) -> str:
+    return "" if model.Method.HOT_SWAP in allowed else f"the edge to {new.version} allows no hot swap"
+
+
+def _driver_cannot(release: model.Release) -> str:
+    return f"its driver {release.driver} cannot do a hot swap"
 
 
 def can_reach(old: model.Release | None, new: model.Release, policy: model.Policy) -> bool:

@@ -1,11 +1,11 @@
 """The planner: what a request would do to the fleet as it is known now.
 
-Rules kept: pure and deterministic: the same request on the same fleet gives the same plan, with the same fingerprint;
-the order of the nodes is shuffled by what is asked, so that no node is always the canary; whether a node is reachable
-plays no part. The method of each change, and whether there is a way back from it, is said beforehand (`methods`). A
-request names a target version, or a kind: REMOVE, START, STOP or RESTART of what is installed. Refused is what names
-something unknown or would do something that nobody asked for; each refusal names the field, the value and the rule, and
-nothing is planned. Left out: the version graph, dependencies, capacity.
+Rules kept: pure and deterministic: the same request on the same fleet gives the same plan, with the same fingerprint.
+A request names a target version or a channel, or a kind: REMOVE, START, STOP or RESTART of what is installed. Refused
+is what names something unknown or would do something that nobody asked for; each refusal names the field, the value and
+the rule, and nothing is planned. What one node stands against refuses the request, unless it is PERMISSIVE: then the
+node is left out. Warnings refuse where it is STRICT. Whether a node is reachable decides only whether it is skipped,
+where the policy says so, and what is warned of. Left out: other rollouts that have the nodes.
 
 Decisions on the canary: it must be smaller than the selection, unless one node is selected; where at most as many
 nodes as it has remain to be changed, these are the canary and no second wave follows. Decisions on kinds: nodes that
@@ -14,189 +14,211 @@ lack the component are left alone, as are those where it is so already; what is 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import cast
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from controller.core import errors, methods, model, refusals, requests, selector, versions
+from controller.core import (
+    capacity,
+    cautions,
+    errors,
+    estimates,
+    fingerprints,
+    model,
+    requests,
+    selections,
+    surveys,
+    thresholds,
+    waves,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class _Aim:
-    """What is asked, with what is known of the component.
-
-    Args:
-        target: The release that was named, or the kind that is asked for instead.
-        releases: Those of the component, by digest.
-    """
-
-    request: model.UpgradeRequest
-    target: model.Release | model.ChangeKind
-    releases: Mapping[model.Digest, model.Release]
-
-    @property
-    def seed(self) -> str:
-        """What shuffles the nodes."""
-        return (
-            self.target.digest
-            if isinstance(self.target, model.Release)
-            else f"{self.request.component} {self.target.value}"
-        )
+Fleet = surveys.Fleet
+differences = fingerprints.differences
 
 
-def plan(request: model.UpgradeRequest, nodes: Iterable[model.Node], releases: Iterable[model.Release]) -> model.Plan:
+def plan(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
     """Plan a request.
-
-    Args:
-        request: What is wanted.
-        nodes: The whole fleet, in any order.
-        releases: All that is published, or at least the releases of the component.
 
     Raises:
         InvalidRequestError: The request is wrong in itself.
-        NotFoundError: The component or its version was never published.
+        NotFoundError: A component or its version was never published.
         RefusedError: The fleet, as it is known, does not allow it.
     """
     requests.check(request)
-    taken = selector.parse(request.selector)
-    known = {each.digest: each for each in releases if each.component == request.component}
-    aim = _Aim(request, _resolve(request, known.values()), known)
-    selected = sorted((node for node in nodes if taken.matches(node.labels)), key=lambda node: node.id)
-    canary = requests.canary_nodes(request)
-    _check_selection(request, selected, canary)
-    changing = [node for node in selected if _is_changed(aim, node)]
-    if isinstance(aim.target, model.Release):
-        refusals.check(changing, aim.target, known, request.policy)
-    changes = tuple(_change(aim, node) for node in _shuffled(changing, aim.seed))
+    with _collected_later():
+        return _planned(request, fleet)
+
+
+@contextlib.contextmanager
+def _collected_later() -> Iterator[None]:
+    """Keep the collector of cycles away: it would go through the whole fleet for values that can be in no cycle."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _planned(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
+    survey = surveys.survey(request, fleet)
+    selections.check(survey)
+    selection = selections.sort_out(survey)
+    phases = waves.phases(survey.order, survey.verdicts)
+    made = waves.build(request, phases, waves.shuffled(selection.changing, survey.seed))
+    loads = _loads(made, request.policy, selection.population)
+    course = _course(survey, selection, made, loads, fleet)
+    _check_freezes(survey)
+    warnings = _warnings(survey, selection, loads, course, fleet)
+    names = survey.facts(fleet.graph)
     return model.Plan(
-        fingerprint=_fingerprint(aim, selected, taken),
-        waves=_waves(changes, canary),
-        unchanged=tuple(node.id for node in selected if not _is_changed(aim, node)),
+        fingerprint=fingerprints.fingerprint(names),
+        waves=tuple(each.wave for each in made),
+        unchanged=selection.unchanged,
+        excluded=selection.excluded,
+        warnings=warnings,
+        blast_radius=_blast_radius(request, selection, loads),
+        capacity=capacity.trace(loads, course.begins, request.policy, selection.population),
+        estimate=course.estimate,
+        operation_p95=course.operation_p95,
+        facts=names,
     )
 
 
-def _resolve(request: model.UpgradeRequest, releases: Iterable[model.Release]) -> model.Release | model.ChangeKind:
+def join(request: model.UpgradeRequest, fleet: Fleet, node: model.Node, plan: model.Plan) -> tuple[model.Change, ...]:
+    """Say what a node that appears later needs to get the target of a plan.
+
+    Args:
+        request: What the plan was made for.
+        fleet: As it is now; its nodes play no part.
+        node: The node.
+        plan: Its targets count, also where a channel points elsewhere by now.
+
+    Returns:
+        The changes in their order; none where it needs none, or where it cannot be led there in one hop for each
+        component: a barrier wants its bake.
+    """
+    try:
+        survey = surveys.survey(_as_planned(request, plan), replace(fleet, nodes=(node,)))
+        selection = selections.sort_out(survey)
+    except errors.InstarError:
+        return ()
+    phases = waves.phases(survey.order, survey.verdicts)
+    made = waves.build(replace(request, strategy=model.Strategy.IMMEDIATE), phases, selection.changing)
+    changes = [change for each in made for change in each.wave.changes]
+    is_direct = len({each.component for each in changes}) == len(changes)
+    return tuple(changes) if is_direct else ()
+
+
+def _as_planned(request: model.UpgradeRequest, plan: model.Plan) -> model.UpgradeRequest:
+    """Put the versions that a plan leads to, with the last hop of each component, in place of what was asked."""
     if request.kind is not None:
-        return request.kind
-    versions.parse(request.target_version, "target_version")
-    of_component = list(releases)
-    for release in of_component:
-        if release.version == request.target_version:
-            return release
-    field, value = ("target_version", request.target_version) if of_component else ("component", request.component)
-    raise errors.NotFoundError(
-        f"cannot find release {request.component} {request.target_version}: no such {field} was published",
-        code="release_not_found",
-        field=field,
-        value=value,
-        rule="a release must be published before it can be rolled out",
+        return request
+    led = {wave.changes[0].component: wave.changes[0].to_version for wave in plan.waves}
+    also = tuple(replace(each, version=led.get(each.component, each.version)) for each in request.also)
+    return replace(request, target_version=led.get(request.component, request.target_version), also=also)
+
+
+def _loads(
+    made: Sequence[waves.Part], policy: model.Policy, population: capacity.Population
+) -> Sequence[capacity.Load]:
+    """Count what each wave asks for; once for those that change the same nodes."""
+    found: dict[int, capacity.Load] = {}
+    for each in made:
+        key = id(each.members)
+        if key not in found:
+            found[key] = capacity.load(each.members.ids, each.members.domains, policy, population)
+    return [found[id(each.members)] for each in made]
+
+
+def _course(
+    survey: surveys.Survey,
+    selection: selections.Selection,
+    made: Sequence[waves.Part],
+    loads: Sequence[capacity.Load],
+    fleet: Fleet,
+) -> estimates.Course:
+    policy = survey.request.policy
+    phases = {id(each.phase): each.phase for each in made}
+    paces = {key: estimates.pace(phase, survey.kinds, policy, fleet.expected) for key, phase in phases.items()}
+    return estimates.course(
+        bakes=[each.wave.bake_duration for each in made],
+        rounds=[capacity.rounds(each, policy, selection.population) for each in loads],
+        paces=[paces[id(each.phase)] for each in made],
+        policy=policy,
     )
 
 
-def _check_selection(request: model.UpgradeRequest, selected: list[model.Node], canary: int) -> None:
-    if not selected:
+def _check_freezes(survey: surveys.Survey) -> None:
+    endless = [each.freeze for each in survey.freezings if each.is_in_force and each.freeze.until is None]
+    if endless and survey.request.level is model.ValidationLevel.STRICT:
+        first = endless[0]
         raise errors.RefusedError(
-            f"cannot plan for selector {request.selector!r}: it takes none of the nodes",
-            code="selector_matches_no_node",
+            f"cannot plan for selector {survey.request.selector!r}: freeze {first.id} has no end: {first.reason}",
+            code="frozen_now",
             field="selector",
-            value=request.selector,
-            rule="it must take at least one node",
+            value=survey.request.selector,
+            rule="with STRICT no selected node may be under a freeze that has no end",
         )
-    if len(selected) > 1 and canary >= len(selected):
+
+
+def _warnings(
+    survey: surveys.Survey,
+    selection: selections.Selection,
+    loads: Sequence[capacity.Load],
+    course: estimates.Course,
+    fleet: Fleet,
+) -> tuple[model.PlanWarning, ...]:
+    """Find what is worth knowing.
+
+    Raises:
+        RefusedError: A limit means nothing, or the request is STRICT and there is a warning.
+    """
+    request = survey.request
+    found = [*thresholds.find(request, loads, selection.population, course, fleet.at)]
+    for each in found:
+        if each.is_final or request.level is not model.ValidationLevel.PERMISSIVE:
+            raise each.error()
+    sight = _sight(survey, selection, loads)
+    warnings = (*(model.PlanWarning(each.code, each.message) for each in found), *cautions.find(sight))
+    if warnings and request.level is model.ValidationLevel.STRICT:
         raise errors.RefusedError(
-            f"cannot plan a canary of parameters.nodes {canary}: {len(selected)} nodes are selected",
-            code="canary_too_large",
-            field="parameters.nodes",
-            value=str(canary),
-            rule="a canary must be smaller than the selection",
+            f"cannot plan with level STRICT: {'; '.join(each.message for each in warnings)}",
+            code="warning_refused",
+            field="level",
+            value="STRICT",
+            rule=f"with STRICT there must be no warning, and there is {', '.join(each.code for each in warnings)}",
         )
-    if not request.install and not any(request.component in node.components for node in selected):
-        verb = "upgrade" if request.kind is None else request.purpose
-        raise errors.RefusedError(
-            f"cannot {verb} component {request.component}: it is not installed on {refusals.names(selected)}",
-            code="component_not_installed",
-            field="component",
-            value=request.component,
-            rule="at least one selected node must have it, or the request must install it",
-        )
+    return warnings
 
 
-def _is_changed(aim: _Aim, node: model.Node) -> bool:
-    installed = node.components.get(aim.request.component)
-    if isinstance(aim.target, model.Release):
-        return aim.request.install if installed is None else installed.digest != aim.target.digest
-    if installed is None or aim.target is model.ChangeKind.REMOVE:
-        return installed is not None
-    return installed.is_stopped is (aim.target is model.ChangeKind.START)
-
-
-def _change(aim: _Aim, node: model.Node) -> model.Change:
-    if isinstance(aim.target, model.Release):
-        return _change_to(aim.target, node, aim)
-    installed = node.components[aim.request.component]
-    is_removed = aim.target is model.ChangeKind.REMOVE
-    return model.Change(
-        node_id=node.id,
-        component=installed.name,
-        kind=aim.target,
-        method=methods.alone(node, aim.releases.get(installed.digest)),
-        from_version=installed.version,
-        from_digest=installed.digest,
-        to_version="" if is_removed else installed.version,
-        to_digest=model.Digest("") if is_removed else installed.digest,
+def _sight(survey: surveys.Survey, selection: selections.Selection, loads: Sequence[capacity.Load]) -> cautions.Sight:
+    policy, population = survey.request.policy, selection.population
+    counted = [(survey.verdicts[kind].moves, count) for kind, count in selection.kinds.items()]
+    together = [capacity.parallel(each, policy, population, counts_down=False) for each in loads]
+    return cautions.Sight(
+        request=survey.request,
+        total=population.total,
+        together=max(together, default=0),
+        changing=len(selection.changing.ids),
+        offline=selection.offline,
+        frozen=selection.frozen,
+        homeless=selection.changing.domains.count("") if policy.domain_label else 0,
+        stranded=sum(count for moves, count in counted if any(each.no_way_back for each in moves)),
+        restarted=sum(count * sum(each.is_restart for each in moves) for moves, count in counted),
     )
 
 
-def _change_to(release: model.Release, node: model.Node, aim: _Aim) -> model.Change:
-    installed = node.components.get(release.component)
-    old = refusals.running(node, release, aim.releases)
-    choice = methods.choose(node, old, release, aim.request.policy)
-    return model.Change(
-        node_id=node.id,
-        component=release.component,
-        kind=model.ChangeKind.INSTALL if installed is None else model.ChangeKind.UPGRADE,
-        method=cast("model.Method", choice.method),  # what has none was refused
-        from_version="" if installed is None else installed.version,
-        from_digest=model.Digest("") if installed is None else installed.digest,
-        to_version=release.version,
-        to_digest=release.digest,
-        no_way_back=methods.way_back(old, release, aim.request.policy),
+def _blast_radius(
+    request: model.UpgradeRequest, selection: selections.Selection, loads: Sequence[capacity.Load]
+) -> model.BlastRadius:
+    domains = Counter(selection.changing.domains if request.policy.domain_label else ())
+    return model.BlastRadius(
+        nodes=len(selection.changing.ids),
+        of_nodes=selection.population.total,
+        first_wave=loads[0].changes if loads else 0,
+        domains=tuple(sorted(domains.items())),
     )
-
-
-def _shuffled(nodes: list[model.Node], seed: str) -> list[model.Node]:
-    return sorted(nodes, key=lambda node: hashlib.sha256(f"{seed} {node.id}".encode()).digest())
-
-
-def _waves(changes: tuple[model.Change, ...], canary: int) -> tuple[model.Wave, ...]:
-    parts = [(changes[:canary], True), (changes[canary:], False)]
-    filled = [(part, is_canary) for part, is_canary in parts if part]
-    return tuple(model.Wave(index, is_canary, part) for index, (part, is_canary) in enumerate(filled, start=1))
-
-
-def _fingerprint(aim: _Aim, selected: list[model.Node], taken: selector.Selector) -> str:
-    """Hash all that the plan depends on; what only says whether a node is up plays no part."""
-    request, policy = aim.request, aim.request.policy
-    parts = [
-        [request.component, request.purpose, aim.seed],
-        [request.strategy.value, requests.canary_nodes(request), request.install, request.selector],
-        [str(getattr(policy, name)) for name in type(policy).__slots__],
-        [_node_facts(node, aim, sorted(taken.keys)) for node in selected],
-    ]
-    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
-
-
-def _node_facts(node: model.Node, aim: _Aim, keys: list[str]) -> list[object]:
-    installed = node.components.get(aim.request.component)
-    required = aim.target.requirements if isinstance(aim.target, model.Release) else ()
-    found = (node.components.get(each.component) for each in required)
-    return [
-        node.id,
-        [node.labels.get(key) for key in keys],
-        "" if installed is None else [installed.digest, installed.is_stopped],
-        sorted(node.bad_digests),
-        sorted(node.capabilities),
-        ["" if each is None else each.digest for each in found],
-    ]

@@ -6,12 +6,16 @@ it alone, so that 2.0.0-rc.1 is below 2.0.0. A version is a name and an order, n
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from controller.core import errors
 
 TEXT_LENGTH_MAX = 128  # characters; a version stands in names of spans, files and columns
+ORDERS_KEPT_MAX = 4096  # versions whose order is remembered; a graph compares the same few hundred over and over
 COMPARATORS_MAX = 16  # as the node has it: ranges that people write have two
 COMPARATORS_RULE = (
     f"at most {COMPARATORS_MAX} comparators <, <=, >, >=, = or != of SemVer versions, with commas between,"
@@ -30,6 +34,16 @@ _COMPARATOR = re.compile(r"\s*([<>]=?|!?=|)\s*([0-9A-Za-z.+-]+)\s*", re.ASCII)
 
 # A number, or a word: numbers are lower than words.
 Identifier = tuple[int, int, str]
+Precedence = tuple[int, int, int, bool, tuple[Identifier, ...]]
+
+_LETS: Mapping[str, Callable[[Precedence, Precedence], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,7 @@ class Version:
     build: str = ""
 
     @property
-    def precedence(self) -> tuple[int, int, int, bool, tuple[Identifier, ...]]:
+    def precedence(self) -> Precedence:
         """The order: numbers as numbers, a pre-release before its release, fewer identifiers before more."""
         return (self.major, self.minor, self.patch, not self.prerelease, tuple(map(_identifier, self.prerelease)))
 
@@ -82,25 +96,26 @@ def parse(text: str, field: str = "version") -> Version:
     )
 
 
+@functools.lru_cache(maxsize=ORDERS_KEPT_MAX)
+def order(text: str) -> Precedence:
+    """Give the precedence of a version.
+
+    Raises:
+        InvalidRequestError: As `parse` has it.
+    """
+    return parse(text).precedence
+
+
 @dataclass(frozen=True, slots=True)
 class Comparator:
     """One bound on a version."""
 
     operator: str
-    version: Version
+    bound: Precedence
 
-    def lets(self, version: Version) -> bool:
+    def lets(self, precedence: Precedence) -> bool:
         """Tell whether a version keeps to the bound."""
-        precedence, bound = version.precedence, self.version.precedence
-        passed = {
-            "<": precedence < bound,
-            "<=": precedence <= bound,
-            ">": precedence > bound,
-            ">=": precedence >= bound,
-            "=": precedence == bound,
-            "!=": precedence != bound,
-        }
-        return passed[self.operator]
+        return _LETS[self.operator](precedence, self.bound)
 
 
 def parse_comparators(text: str, field: str) -> tuple[Comparator, ...]:
@@ -118,18 +133,23 @@ def parse_comparators(text: str, field: str) -> tuple[Comparator, ...]:
             value=text[:TEXT_LENGTH_MAX],
             rule=COMPARATORS_RULE,
         )
-    return tuple(Comparator(each[1] or "=", parse(each[2], field)) for each in found if each is not None)
+    return tuple(Comparator(each[1] or "=", parse(each[2], field).precedence) for each in found if each is not None)
 
 
 def matches(version: str, comparators: str) -> bool:
     """Tell whether a version keeps to all comparators."""
-    read = parse(version)
-    return all(each.lets(read) for each in parse_comparators(comparators, "comparators"))
+    precedence = order(version)
+    return all(each.lets(precedence) for each in parse_comparators(comparators, "comparators"))
 
 
 def is_lower(first: str, second: str) -> bool:
     """Tell whether the first version has a lower precedence than the second."""
-    return parse(first).precedence < parse(second).precedence
+    return order(first) < order(second)
+
+
+def is_prerelease(text: str) -> bool:
+    """Tell whether a version is one before a release proper."""
+    return not order(text)[3]
 
 
 def _identifier(text: str) -> Identifier:

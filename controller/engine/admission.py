@@ -1,31 +1,39 @@
-"""Drafts what people and agents ask for anew: a release, a rollout, a session.
+"""Drafts what people and agents begin: a rollout, a session.
 
-Rules kept: what is asked twice under one request identity is done once; a node belongs to one unfinished rollout at a
-time; a store that was restored jumps past the fence that a node has seen, also for what it had assigned already.
+Rules kept: a node belongs to one unfinished rollout at a time: a request whose nodes others have is refused, waits, or
+takes their place, as it says itself; a store that was restored jumps past the fence that a node has seen, also for what
+it had assigned already.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from controller import clock as clocks
-from controller.core import errors, events, model, planner, rollout
+from controller.core import errors, events, model, rollout
 from controller.engine import draft as drafts
-from controller.engine import stepping, tracing
+from controller.engine import labelling, queueing, stepping, tracing
 from controller.engine import world as worlds
 from controller.store import rows
 
 FIRST_EPOCH = 1
 
 
-def plan(world: worlds.World, request: model.UpgradeRequest) -> model.Plan:
-    """Plan a request against the stored world.
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who begins a rollout, and how it gets its names.
 
-    Raises:
-        InstarError: The planner's, where the request cannot be planned.
+    Args:
+        owner: The controller that will step it.
     """
-    return planner.plan(request, world.nodes.values(), world.releases.values())
+
+    actor: str
+    owner: str
+    ids: clocks.IdSource
+    planning_began_at: datetime
 
 
 def named(request: model.UpgradeRequest) -> model.UpgradeRequest:
@@ -33,54 +41,46 @@ def named(request: model.UpgradeRequest) -> model.UpgradeRequest:
     return request if request.name else replace(request, name=f"{request.component}-{request.purpose}")
 
 
-def publish(draft: drafts.Draft, release: model.Release) -> bool:
-    """Draft a release; False where it is published already.
-
-    Raises:
-        RefusedError: Other bytes are published under the same version.
-    """
-    known = draft.world.releases.get((release.component, release.version))
-    if known is None:
-        draft.put_release(release)
-        draft.put_audit(release.publisher, "release.publish", f"{release.component} {release.version}", release.digest)
-        return True
-    if known.digest != release.digest:
-        raise errors.RefusedError(
-            f"cannot publish {release.component} {release.version}: it is published with digest {known.digest}",
-            code="release_exists",
-            field="digest",
-            value=release.digest,
-            rule="a version names the same bytes for ever",
-        )
-    return False
-
-
 def start(
     draft: drafts.Draft,
     request: model.UpgradeRequest,
-    ids: clocks.IdSource,
-    *,
-    actor: str,
-    owner: str,
-    planning_began_at: datetime,
+    planned: model.Plan,
+    by: By,
 ) -> model.Rollout:
-    """Plan a request, draft its rollout and begin it.
+    """Draft the rollout of a planned request, and begin it; or let it wait where others have its nodes.
 
     Raises:
-        InstarError: The planner's; or RefusedError where a node is in another rollout.
+        RefusedError: A node is in another rollout, code ``rollout_conflict``.
     """
-    planned = plan(draft.world, request)
-    new = rollout.create(ids.rollout_id(draft.at), request, planned, actor=actor, at=draft.at)
-    check_claims(draft.world, new)
-    lease = rows.Lease(new.id, FIRST_EPOCH, owner)
-    draft.put_new_rollout(new, lease)
-    draft.put_audit(actor, "rollout.start", new.id, f"{request.component} {request.purpose}")
-    tracing.rollout_created(draft, new, planning_began_at)
-    return stepping.feed(draft, new, lease, events.Began(draft.at))
+    new = rollout.create(by.ids.rollout_id(draft.at), request, planned, actor=by.actor, at=draft.at)
+    holders = queueing.holders(draft.world, new)
+    if holders and request.conflict is model.ConflictPolicy.REJECT:
+        raise _conflict(new, holders)
+    lease = rows.Lease(new.id, FIRST_EPOCH, by.owner)
+    kept = replace(new, message=queueing.message(holders)) if holders else new
+    draft.put_new_rollout(kept, lease)
+    draft.put_audit(by.actor, "rollout.start", new.id, f"{request.component} {request.purpose}")
+    tracing.rollout_created(draft, new, by.planning_began_at)
+    if not holders:
+        return queueing.begin(draft, kept, lease)
+    draft.put_audit(by.actor, "rollout.queue", new.id, kept.message)
+    if request.conflict is model.ConflictPolicy.SUPERSEDE:
+        _supersede(draft, kept, holders, by.actor)
+    return kept
+
+
+def _supersede(draft: drafts.Draft, new: model.Rollout, holders: Iterable[model.RolloutId], actor: str) -> None:
+    """End what has or wants the nodes; what cannot be cancelled any more is waited for."""
+    for holder in holders:
+        reason = f"rollout {new.id} takes its place"
+        event = events.CancelRequested(draft.at, actor, reason)
+        with contextlib.suppress(errors.IllegalEventError, errors.RefusedError):
+            stepping.feed(draft, draft.world.rollouts[holder], draft.world.leases[holder], event, actor=actor)
+            draft.put_audit(actor, "rollout.cancel", holder, reason)
 
 
 def check_claims(world: worlds.World, wanted: model.Rollout) -> None:
-    """Refuse a rollout that would touch a node of another one.
+    """Refuse to take up a rollout that would touch a node of another one.
 
     Raises:
         RefusedError: Code ``rollout_conflict``.
@@ -88,20 +88,28 @@ def check_claims(world: worlds.World, wanted: model.Rollout) -> None:
     for change in worlds.planned(wanted):
         holder = world.claims.get(change.node_id)
         if holder is not None and holder != wanted.id:
-            raise errors.RefusedError(
-                f"cannot start rollout {wanted.request.name}: node {change.node_id} is in rollout {holder}",
-                code="rollout_conflict",
-                field="selector",
-                value=wanted.request.selector,
-                rule="a node is in one unfinished rollout at a time",
-            )
+            raise _conflict(wanted, {holder: change.node_id})
+
+
+def _conflict(wanted: model.Rollout, holders: Mapping[model.RolloutId, model.NodeId]) -> errors.RefusedError:
+    holder, node_id = next(iter(holders.items()))
+    return errors.RefusedError(
+        f"cannot start rollout {wanted.request.name}: node {node_id} is in rollout {holder}",
+        code="rollout_conflict",
+        field="selector",
+        value=wanted.request.selector,
+        rule="a node is in one unfinished rollout at a time",
+    )
 
 
 def open_session(draft: drafts.Draft, hello: model.NodeHello, session_id: model.SessionId) -> rows.Session:
     """Draft a node's new session: who it says it is, and a fence that is not below what it has seen."""
     known = draft.world.nodes.get(hello.node_id)
     jumped = known is not None and hello.highest_fence > known.fence
-    draft.put_node(_introduced(known, hello, draft.at))
+    node = _introduced(known, hello, draft.at)
+    draft.put_node(node)
+    if known is None or known.labels != node.labels:
+        draft.appeared[node.id] = None
     if jumped:
         _fence_again(draft, hello)
     before = draft.world.sessions.get(hello.node_id)
@@ -131,11 +139,14 @@ def _introduced(known: model.Node | None, hello: model.NodeHello, at: datetime) 
         )
     return replace(
         known,
-        labels=dict(hello.labels),
+        labels=labelling.merged(hello.labels, known.set_labels),
+        own_labels=dict(hello.labels),
         capabilities=hello.capabilities,
         agent_version=hello.agent_version,
         fence=max(known.fence, hello.highest_fence),
+        is_connected=True,
         last_seen_at=at,
+        offline_since=None,
     )
 
 

@@ -5,6 +5,8 @@ runs all that has gathered, each on the world that the ones before it leave, wri
 transaction, makes the new world known, and only then answers. While a transaction is being written the next pieces
 gather; so a fast store makes small transactions and a slow one makes large ones.
 
+What follows from a piece of work by rule, whoever asked for it, is drafted right behind it.
+
 Rules kept: work that raises leaves no mark, and harms no other; nobody hears of a change that is not durable; when a
 transaction fails the world is read again from the store, for what failed may have been written all the same.
 """
@@ -13,12 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from controller import clock as clocks
-from controller.core import errors
+from controller.core import errors, model
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
 from controller.store import database, reading
@@ -37,21 +39,48 @@ class _Work:
     answer: asyncio.Future[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What is done beside a transaction.
+
+    Args:
+        follow: Drafts what follows from a piece of work.
+        published: Called after each transaction with what it wrote; must not raise.
+        doubted: Called when it is not known whether a transaction was written; must not raise.
+    """
+
+    follow: Callable[[drafts.Draft], None]
+    published: Callable[[drafts.Draft], None]
+    doubted: Callable[[], None]
+
+
 class Desk:
     """Changes the world, one transaction after another.
 
     Args:
         owner: This life of the controller, as the leases name it.
-        published: Called after each transaction with what it wrote; must not raise.
+        connected: Nodes that have a live session now.
     """
 
     def __init__(
-        self, store: database.Store, clock: clocks.Clock, owner: str, published: Callable[[drafts.Draft], None]
+        self,
+        store: database.Store,
+        clock: clocks.Clock,
+        owner: str,
+        hooks: Hooks,
+        connected: Collection[model.NodeId],
     ) -> None:
         self._store = store
         self._clock = clock
         self._owner = owner
-        self._published = published
+        self._hooks = hooks
+        self._connected = connected
         self._waiting: list[_Work] = []
         self._has_work = asyncio.Event()
         self._has_ended = asyncio.Event()
@@ -94,7 +123,7 @@ class Desk:
 
     async def _serve(self, works: list[_Work]) -> None:
         batch = drafts.Draft(self.world, self._clock.now())
-        answers = [(work, _draft(work, batch)) for work in works if not work.answer.done()]
+        answers = [(work, self._draft(work, batch)) for work in works if not work.answer.done()]
         failure = await self._write(batch)
         for work, outcome in answers:
             if work.answer.done():
@@ -105,6 +134,16 @@ class Desk:
             else:
                 work.answer.set_result(outcome.value)
 
+    def _draft(self, work: _Work, batch: drafts.Draft) -> _Outcome:
+        draft = drafts.Draft(batch.world, batch.at, earlier=batch)
+        try:
+            value = work.run(draft)
+            self._hooks.follow(draft)
+        except Exception as error:  # noqa: BLE001 it is whoever handed the work in that hears of it
+            return _Outcome(error=error)
+        batch.absorb(draft)
+        return _Outcome(value)
+
     async def _write(self, batch: drafts.Draft) -> Exception | None:
         if not batch.is_empty:
             try:
@@ -113,13 +152,14 @@ class Desk:
                 return self._recover(error)
         self.world = batch.world
         try:
-            self._published(batch)
+            self._hooks.published(batch)
         except Exception:  # noqa: BLE001 what is stored is stored, whatever a listener makes of it
             _log.exception("cannot tell everybody of a commit")
         return None
 
     def _recover(self, error: Exception) -> errors.InstarError:
         _log.error("cannot commit: %s", error)
+        self._hooks.doubted()
         try:
             self.world = self._read()
         except Exception:  # noqa: BLE001 whatever a driver raises, the answer is the same
@@ -135,20 +175,4 @@ class Desk:
         )
 
     def _read(self) -> worlds.World:
-        return worlds.from_snapshot(self._store.read(reading.snapshot), self._owner)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    value: Any = None
-    error: Exception | None = None
-
-
-def _draft(work: _Work, batch: drafts.Draft) -> _Outcome:
-    draft = drafts.Draft(batch.world, batch.at, earlier=batch)
-    try:
-        value = work.run(draft)
-    except Exception as error:  # noqa: BLE001 it is whoever handed the work in that hears of it
-        return _Outcome(error=error)
-    batch.absorb(draft)
-    return _Outcome(value)
+        return worlds.from_snapshot(self._store.read(reading.snapshot), self._owner, self._connected)

@@ -6,10 +6,10 @@ deciding anything (`stepping`, `reporting`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from controller.core import errors, model
+from controller.core import copying, errors, feedback, model, statistics
 from controller.engine import world as worlds
 from controller.store import rows
 from controller.telemetry import spans
@@ -24,6 +24,9 @@ class Draft:
         earlier: What stands before it in the same transaction.
         rollouts: The write for each rollout that differs.
         woken: Nodes whose commands may differ.
+        appeared: Nodes that a rollout may take in now: new ones, and those with other labels.
+        left: Digests that a node has just left for cause.
+        turned: Rollouts whose state is another one.
         is_alive: True to write also where nothing else is: every transaction says that the controller lives.
     """
 
@@ -41,7 +44,18 @@ class Draft:
     refusals: list[rows.Refusal] = field(default_factory=list)
     requests: dict[str, model.RolloutId] = field(default_factory=dict)
     outbox: list[rows.Span] = field(default_factory=list)
+    removed: dict[model.NodeId, None] = field(default_factory=dict)
+    declarations: list[rows.Declaration] = field(default_factory=list)
+    channels: list[model.Channel] = field(default_factory=list)
+    blocks: dict[worlds.ReleaseKey, rows.Block | None] = field(default_factory=dict)
+    freezes: dict[model.FreezeId, model.Freeze | None] = field(default_factory=dict)
+    outcomes: list[model.Outcome] = field(default_factory=list)
+    totals: statistics.Totals | None = None
+    refused: int | None = None
     woken: set[model.NodeId] = field(default_factory=set)
+    appeared: dict[model.NodeId, None] = field(default_factory=dict)
+    left: dict[model.Digest, str] = field(default_factory=dict)
+    turned: dict[model.RolloutId, None] = field(default_factory=dict)
     is_alive: bool = False
 
     def put_node(self, node: model.Node) -> None:
@@ -49,30 +63,99 @@ class Draft:
         write = rows.NodeWrite(node, is_new=node.id not in self.world.nodes)
         earlier = self.nodes.get(node.id)
         self.nodes[node.id] = write if earlier is None else rows.NodeWrite(node, earlier.is_new)
-        self.world = replace(self.world, nodes=self.world.nodes.insert(node.id, node))
+        self.world = copying.replace(self.world, nodes=self.world.nodes.insert(node.id, node))
+
+    def remove_node(self, node_id: model.NodeId) -> None:
+        """Take a node's row away."""
+        self.nodes.pop(node_id, None)
+        self.removed[node_id] = None
+        self.world = self.world.without_node(node_id)
+        self.woken.add(node_id)
 
     def put_session(self, session: rows.Session) -> None:
         """Write a node's latest session."""
         self.sessions[session.node_id] = session
-        self.world = replace(self.world, sessions=self.world.sessions.insert(session.node_id, session))
+        self.world = copying.replace(self.world, sessions=self.world.sessions.insert(session.node_id, session))
 
     def put_release(self, release: model.Release) -> None:
         """Write a release that is not stored yet."""
         self.releases.append(release)
         key = (release.component, release.version)
-        self.world = replace(self.world, releases=self.world.releases.insert(key, release))
+        self.world = copying.replace(self.world, releases=self.world.releases.insert(key, release))
 
     def put_new_rollout(self, rollout: model.Rollout, lease: rows.Lease) -> None:
         """Write a rollout that is not stored yet, with all of its changes, under its first lease."""
         self.world = self.world.with_rollout(rollout, lease)
         self.rollouts[rollout.id] = rows.RolloutWrite(rollout, None, lease, tuple(rollout.changes))
 
-    def put_rollout(self, rollout: model.Rollout, changed: tuple[model.ChangeKey, ...], lease: rows.Lease) -> None:
-        """Write a rollout's next state, one revision on, and those of its changes that differ."""
+    def put_rollout(
+        self,
+        rollout: model.Rollout,
+        changed: tuple[model.ChangeKey, ...],
+        lease: rows.Lease,
+        *,
+        standings: tuple[model.NodeId, ...] = (),
+        is_replanned: bool = False,
+    ) -> None:
+        """Write a rollout's next state, one revision on, and those of its changes and standings that differ."""
         earlier = self.rollouts.get(rollout.id)
-        write = rows.RolloutWrite(rollout, rollout.revision - 1, lease, changed)
+        write = rows.RolloutWrite(rollout, rollout.revision - 1, lease, changed, standings, is_replanned)
         self.rollouts[rollout.id] = write if earlier is None else _joined(earlier, write)
         self.world = self.world.with_rollout(rollout, lease)
+
+    def put_declaration(self, declaration: rows.Declaration) -> None:
+        """Write what is declared of the ways of one component, in the place of what was."""
+        self.declarations.append(declaration)
+        known, component = self.world.declared, declaration.component
+        declared = copying.replace(
+            known,
+            edges=(*(each for each in known.edges if each.component != component), *declaration.edges),
+            barriers=(*(each for each in known.barriers if each.component != component), *declaration.barriers),
+        )
+        self.world = self.world.with_graph(declared=declared)
+
+    def put_channel(self, channel: model.Channel) -> None:
+        """Write where a channel points."""
+        self.channels.append(channel)
+        key, known = (channel.component, channel.name), self.world.declared
+        others = (each for each in known.channels if (each.component, each.name) != key)
+        self.world = self.world.with_graph(declared=copying.replace(known, channels=(*others, channel)))
+
+    def put_block(self, block: rows.Block) -> None:
+        """Close every way to a version."""
+        key = (block.component, block.version)
+        self.blocks[key] = block
+        self.world = self.world.with_graph(blocks=self.world.blocks.insert(key, block))
+
+    def lift_block(self, key: worlds.ReleaseKey) -> None:
+        """Take a block away."""
+        self.blocks[key] = None
+        self.world = self.world.with_graph(blocks=self.world.blocks.discard(key))
+
+    def put_freeze(self, freeze: model.Freeze) -> None:
+        """Write a freeze."""
+        self.freezes[freeze.id] = freeze
+        self.world = copying.replace(self.world, freezes=self.world.freezes.insert(freeze.id, freeze))
+
+    def lift_freeze(self, freeze_id: model.FreezeId) -> None:
+        """Take a freeze away."""
+        self.freezes[freeze_id] = None
+        self.world = copying.replace(self.world, freezes=self.world.freezes.discard(freeze_id))
+
+    def put_outcome(self, outcome: model.Outcome) -> None:
+        """Write what came of an operation, and learn from it."""
+        self.outcomes.append(outcome)
+        self.world = copying.replace(self.world, memory=feedback.record(self.world.memory, outcome))
+
+    def put_totals(self, totals: statistics.Totals) -> None:
+        """Write what came of all operations."""
+        self.totals = totals
+        self.world = copying.replace(self.world, totals=totals)
+
+    def count_refused(self) -> None:
+        """Count a request that is refused."""
+        self.refused = self.world.refused + 1
+        self.world = copying.replace(self.world, refused=self.refused)
 
     def put_assignment(self, assignment: rows.Assignment) -> None:
         """Write an assignment; the node's other side of it, what holds it, follows."""
@@ -82,8 +165,8 @@ class Draft:
         holder = next((each.operation_id for each in self.world.of_node(assignment.node_id) if each.is_open), None)
         node = self.world.nodes[assignment.node_id]
         if node.operation_id != holder:
-            held = self.world.nodes.insert(node.id, replace(node, operation_id=holder))
-            self.world = replace(self.world, nodes=held)
+            held = self.world.nodes.insert(node.id, copying.replace(node, operation_id=holder))
+            self.world = copying.replace(self.world, nodes=held)
 
     def put_step(self, step: model.StepRecord) -> None:
         """Write a step record."""
@@ -121,6 +204,9 @@ class Draft:
     def absorb(self, later: Draft) -> None:
         """Take over all that a later draft, made on this one's world, wants to write."""
         self.world = later.world
+        for node_id in later.removed:
+            self.nodes.pop(node_id, None)
+        self.removed |= later.removed
         for node_id, node in later.nodes.items():
             known = self.nodes.get(node_id)
             self.nodes[node_id] = node if known is None else rows.NodeWrite(node.node, known.is_new)
@@ -136,7 +222,15 @@ class Draft:
         self.audit += later.audit
         self.refusals += later.refusals
         self.outbox += later.outbox
+        self.declarations += later.declarations
+        self.channels += later.channels
+        self.blocks |= later.blocks
+        self.freezes |= later.freezes
+        self.outcomes += later.outcomes
+        self.totals = later.totals or self.totals
+        self.refused = later.refused or self.refused
         self.woken |= later.woken
+        self.turned |= later.turned
         self.is_alive |= later.is_alive
 
     @property
@@ -155,6 +249,14 @@ class Draft:
                 self.refusals,
                 self.requests,
                 self.outbox,
+                self.removed,
+                self.declarations,
+                self.channels,
+                self.blocks,
+                self.freezes,
+                self.outcomes,
+                self.totals,
+                self.refused,
                 self.is_alive,
             )
         )
@@ -174,9 +276,21 @@ class Draft:
             refusals=tuple(self.refusals),
             requests=tuple(self.requests.items()),
             spans=tuple(self.outbox),
+            removed_nodes=tuple(self.removed),
+            declarations=tuple(self.declarations),
+            channels=tuple(self.channels),
+            blocks=tuple(each for each in self.blocks.values() if each is not None),
+            unblocked=tuple(key for key, each in self.blocks.items() if each is None),
+            freezes=tuple(each for each in self.freezes.values() if each is not None),
+            lifted=tuple(freeze_id for freeze_id, each in self.freezes.items() if each is None),
+            outcomes=tuple(self.outcomes),
+            totals=self.totals,
+            refused=self.refused,
         )
 
 
 def _joined(earlier: rows.RolloutWrite, later: rows.RolloutWrite) -> rows.RolloutWrite:
     changes = tuple(dict.fromkeys((*earlier.changes, *later.changes)))
-    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes)
+    standings = tuple(dict.fromkeys((*earlier.standings, *later.standings)))
+    is_replanned = earlier.is_replanned or later.is_replanned
+    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes, standings, is_replanned)

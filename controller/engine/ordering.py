@@ -10,12 +10,15 @@ from controller.engine import world as worlds
 from controller.store import rows
 from controller.telemetry import ids
 
+_ORDER = tuple(model.Step)  # an operation does its steps in the order of their names
+
 
 def outstanding(world: worlds.World, node_id: model.NodeId) -> tuple[commands.Command, ...]:
     """Return what is asked of a node now, in the order of the fences.
 
-    An operation is asked for as long as it holds the node; a cancellation stands until the node has said what became
-    of the operation. A node that says that it is unavailable is asked for nothing that it has not begun: that waits.
+    An operation is asked for as long as it holds the node; a word that ends a hold stands until the node has said that
+    it is past it, and a cancellation until the node has said what became of the operation. A node that says that it is
+    unavailable is asked for nothing that it has not begun: that waits.
     """
     assignments = world.of_node(node_id)
     if not assignments:
@@ -27,8 +30,25 @@ def outstanding(world: worlds.World, node_id: model.NodeId) -> tuple[commands.Co
 def _of(assignment: rows.Assignment, *, is_available: bool) -> Iterator[commands.Command]:
     if assignment.is_open and (is_available or assignment.status is not None):
         yield _assign(assignment)
+        yield from _proceeds(assignment)
     if assignment.cancel_reason and assignment.state in reporting.HOLDS:
         yield commands.CancelCommand(assignment.operation_id, assignment.fence, assignment.cancel_reason)
+
+
+def _proceeds(assignment: rows.Assignment) -> Iterator[commands.ProceedCommand]:
+    """Name the ended holds that the node is not past; one that has said nothing yet is told by the assignment."""
+    if assignment.status is None or assignment.cancel_reason:
+        return
+    for each in assignment.proceeds:
+        if not _is_past(assignment.status, each.step):
+            yield commands.ProceedCommand(assignment.operation_id, assignment.fence, each.step, each.hold_before)
+
+
+def _is_past(status: model.OperationStatus, held: model.Step) -> bool:
+    if status.step is None:
+        return False
+    is_there = status.step is held and status.state is not model.OperationState.HELD
+    return is_there or _ORDER.index(status.step) > _ORDER.index(held)
 
 
 def _assign(assignment: rows.Assignment) -> commands.AssignCommand:
@@ -44,7 +64,7 @@ def _assign(assignment: rows.Assignment) -> commands.AssignCommand:
         from_digest=change.from_digest,
         to_digest=change.to_digest,
         to_version=change.to_version,
-        hold_before=None,
+        hold_before=assignment.hold_before,
         start_by=assign.start_by,
         deadline=assign.deadline,
         soak_duration=policy.soak_duration,

@@ -9,10 +9,9 @@ healthy) is not written: it is the live session's, and after a restart only a fr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import timedelta
 
-from controller.core import errors, events, model
+from controller.core import copying, errors, events, model
 from controller.engine import draft as drafts
 from controller.engine import stepping, tracing
 from controller.store import rows
@@ -67,8 +66,8 @@ def take(
 
 def durable(component: model.InstalledComponent) -> model.InstalledComponent:
     """Strip what changes with each heartbeat."""
-    instances = tuple(replace(each, served=0) for each in component.instances)
-    return replace(component, healthy_for=timedelta(0), instances=instances)
+    instances = tuple(copying.replace(each, served=0) for each in component.instances)
+    return copying.replace(component, healthy_for=timedelta(0), instances=instances)
 
 
 def merged(
@@ -86,7 +85,7 @@ def _take_inventory(draft: drafts.Draft, node_id: model.NodeId, report: model.No
     components = {name: durable(each) for name, each in told.items()}
     conditions = node.conditions if report.conditions is None else report.conditions
     if (components, conditions) != (node.components, node.conditions):
-        draft.put_node(replace(node, components=components, conditions=conditions))
+        draft.put_node(copying.replace(node, components=components, conditions=conditions))
     if conditions != node.conditions:
         draft.woken.add(node_id)
 
@@ -121,7 +120,7 @@ def _take_status(
         return False
     others = draft.world.of_node(assignment.node_id)
     is_free = all(each.operation_id == assignment.operation_id or not each.is_open for each in others)
-    told = replace(assignment, status=status, is_open=status.state in HOLDS and is_free, is_settled=False)
+    told = copying.replace(assignment, status=status, is_open=status.state in HOLDS and is_free, is_settled=False)
     known[status.operation_id] = told
     draft.put_assignment(told)
     return True

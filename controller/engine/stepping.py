@@ -9,12 +9,11 @@ before. Left out: where the event came from (`reporting`, `engine`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import assert_never
 
-from controller.core import effects, errors, events, model, progress, rollout
+from controller.core import copying, effects, errors, events, model, progress, rollout, statistics
 from controller.engine import draft as drafts
-from controller.engine import tracing
+from controller.engine import freezing, outcomes, tracing
 from controller.store import rows
 
 CONTROLLER_ACTOR = "controller"
@@ -39,15 +38,29 @@ def feed(
     decision = rollout.step(before, event)
     if decision.rollout is before and not decision.effects:
         return before
-    after = replace(decision.rollout, revision=before.revision + 1)
-    draft.put_rollout(after, decision.changed, lease)
+    after = copying.replace(decision.rollout, revision=before.revision + 1)
+    standings = _changed_standings(before, after, event)
+    is_replanned = after.plan is not before.plan
+    draft.put_rollout(after, decision.changed, lease, standings=standings, is_replanned=is_replanned)
     draft.occurrences.append(rows.Occurrence(after.id, after.revision, event))
     _put_audit(draft, before, after, actor)
-    _follow(draft, (after.changes[key] for key in decision.changed))
+    if after.state is not before.state:
+        draft.turned[after.id] = None
+    _follow(draft, (after.changes[key] for key in decision.changed if key in after.changes))
     for effect in decision.effects:
         _perform(draft, after.id, lease, effect)
     tracing.rollout_moved(draft, before, after, lease)
     return after
+
+
+def _changed_standings(before: model.Rollout, after: model.Rollout, event: events.Event) -> tuple[model.NodeId, ...]:
+    """Name the nodes whose standing differs: of most events none, of those that are about a node only that one."""
+    if after.standings is before.standings:
+        return ()
+    if isinstance(event, events.StandingChanged | events.NodeRemoved):
+        return (event.node_id,)
+    named = dict.fromkeys((*before.standings, *after.standings))
+    return tuple(each for each in named if before.standings.get(each) != after.standings.get(each))
 
 
 def record_refusal(draft: drafts.Draft, event: events.Event, error: errors.InstarError, actor: str) -> None:
@@ -71,30 +84,50 @@ def _follow(draft: drafts.Draft, changed: Iterable[model.Progress]) -> None:
         if assignment is None or assignment.state is each.state:
             continue
         if each.state is model.OperationState.UNKNOWN and assignment.is_open:
-            draft.put_assignment(replace(assignment, is_open=False))
+            draft.put_assignment(copying.replace(assignment, is_open=False))
         if each.state in _ENDED or progress.is_done(each):
-            settle(draft, assignment)
+            settle(draft, assignment, each.state)
 
 
-def settle(draft: drafts.Draft, assignment: rows.Assignment) -> None:
-    """Draft that nothing more is to come of an operation, and tell of it."""
+def settle(draft: drafts.Draft, assignment: rows.Assignment, state: model.OperationState | None = None) -> None:
+    """Draft that nothing more is to come of an operation, and tell of it; its state is else its node's last word."""
     tracing.operation_ended(draft, assignment)
-    draft.put_assignment(replace(assignment, is_open=False, is_settled=True))
+    settled = outcomes.settled(draft, assignment, state or assignment.state)
+    draft.put_assignment(copying.replace(settled, is_open=False, is_settled=True))
 
 
 def _perform(draft: drafts.Draft, rollout_id: model.RolloutId, lease: rows.Lease, effect: effects.Effect) -> None:
     match effect:
         case effects.Assign():
             _assign(draft, rollout_id, lease, effect)
+        case effects.Proceed():
+            assignment = draft.world.assignments.get(effect.operation_id)
+            if assignment is not None and effect not in assignment.proceeds:
+                draft.put_assignment(copying.replace(assignment, proceeds=(*assignment.proceeds, effect)))
         case effects.Cancel():
             assignment = draft.world.assignments.get(effect.operation_id)
             if assignment is not None and assignment.cancel_reason != effect.reason:
-                draft.put_assignment(replace(assignment, cancel_reason=effect.reason))
+                draft.put_assignment(copying.replace(assignment, cancel_reason=effect.reason))
         case effects.RememberBad():
-            node = draft.world.nodes[effect.node_id]
-            draft.put_node(replace(node, bad_digests={**node.bad_digests, effect.digest: effect.reason}))
+            _remember(draft, effect)
+        case effects.BlockEdge():
+            block(draft, effect.component, effect.to_version, effect.reason)
         case _:
             assert_never(effect)
+
+
+def _remember(draft: drafts.Draft, effect: effects.RememberBad) -> None:
+    node = draft.world.nodes[effect.node_id]
+    draft.put_node(copying.replace(node, bad_digests={**node.bad_digests, effect.digest: effect.reason}))
+    outcomes.at_fault(draft, effect.node_id, effect.digest)
+    draft.left[effect.digest] = effect.reason
+
+
+def block(draft: drafts.Draft, component: model.ComponentName, version: str, reason: str) -> None:
+    """Draft that every way to a version is closed, unless it is already."""
+    if (component, version) not in draft.world.blocks:
+        draft.put_block(rows.Block(component, version, reason, CONTROLLER_ACTOR, draft.at))
+        draft.put_audit(CONTROLLER_ACTOR, "release.block", f"{component} {version}", reason)
 
 
 def _assign(draft: drafts.Draft, rollout_id: model.RolloutId, lease: rows.Lease, assign: effects.Assign) -> None:
@@ -102,7 +135,11 @@ def _assign(draft: drafts.Draft, rollout_id: model.RolloutId, lease: rows.Lease,
     for earlier in draft.world.of_node(node.id):
         settle(draft, earlier)
     fence = node.fence + 1
-    draft.put_node(replace(draft.world.nodes[node.id], fence=fence))
+    draft.put_node(copying.replace(draft.world.nodes[node.id], fence=fence))
+    bounded = assign
+    if not assign.is_reverting:
+        bounded = copying.replace(assign, start_by=freezing.start_by(draft.world, node, assign.start_by, draft.at))
     draft.put_assignment(
-        rows.Assignment(assign=assign, rollout_id=rollout_id, fence=fence, epoch=lease.epoch, assigned_at=draft.at)
+        rows.Assignment(assign=bounded, rollout_id=rollout_id, fence=fence, epoch=lease.epoch, assigned_at=draft.at)
     )
+    draft.put_totals(statistics.distributed(draft.world.totals))

@@ -1,5 +1,7 @@
 """Feeds time to the rollouts: one task for all of them, which sleeps until the earliest stored deadline.
 
+It also has the lookout look at nodes that stay away and at freezes when that is due.
+
 Rules kept: a deadline is data of the rollout, so it stands through any restart; a tick that changes nothing is written
 nowhere and is not repeated in haste. The controller also says at intervals that it is alive, so that its next life
 knows since when nobody looked.
@@ -16,6 +18,7 @@ from controller import clock as clocks
 from controller.core import errors, events, model, rollout
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
+from controller.engine import lookout as lookouts
 from controller.engine import stepping
 
 # How precisely the next life knows when this one ended; also the longest sleep, so that a clock that was set is seen.
@@ -48,9 +51,10 @@ def _live(draft: drafts.Draft) -> None:
 class Ticker:
     """Ticks each rollout when its next deadline is due."""
 
-    def __init__(self, desk: desks.Desk, clock: clocks.Clock) -> None:
+    def __init__(self, desk: desks.Desk, clock: clocks.Clock, lookout: lookouts.Lookout) -> None:
         self._desk = desk
         self._clock = clock
+        self._lookout = lookout
         self._changed = asyncio.Event()
         self._alive_at: datetime | None = None
         self._ticked: dict[model.RolloutId, tuple[datetime, datetime]] = {}
@@ -64,9 +68,19 @@ class Ticker:
         while True:
             self._changed.clear()
             now = self._clock.now()
+            await self._look(now)
             await self._tick(now)
             await self._note_alive(now)
             await self._rest()
+
+    async def _look(self, now: datetime) -> None:
+        due_at = self._lookout.next_at()
+        if due_at is None or due_at > now:
+            return
+        try:
+            await self._lookout.look(now)
+        except Exception:  # noqa: BLE001 whatever is wrong with the look, time goes on for the rollouts
+            _log.exception("cannot look after the nodes")
 
     async def _tick(self, now: datetime) -> None:
         due = [each for each in sorted(self._desk.world.rollouts) if (at := self._due_at(each)) and at <= now]
@@ -94,7 +108,8 @@ class Ticker:
     async def _rest(self) -> None:
         now = self._clock.now()
         due = [at for each in self._desk.world.rollouts if (at := self._due_at(each)) is not None]
-        until = min([*due, now + ALIVE_PERIOD])
+        look_at = self._lookout.next_at()
+        until = min([*due, *(() if look_at is None else (look_at,)), now + ALIVE_PERIOD])
         try:
             async with asyncio.timeout(max(0.0, (until - now).total_seconds())):
                 await self._changed.wait()

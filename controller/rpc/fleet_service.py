@@ -1,7 +1,7 @@
-"""The nodes over gRPC, as they last reported, and what their components wrote.
+"""The nodes over gRPC, as they last reported, what their components wrote, and what operators decide of them.
 
-Rules kept here: what is shown of a node is its own word; nothing here changes one; a log is read where it is, over the
-node's live session, and never kept here. Left out: labels and cordons.
+Rules kept here: what a node runs is its own word, and nothing here changes that; a log is read where it is, over the
+node's live session, and never kept here; what keeps nodes from work has a reason. Left out: all decisions.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any
 
 from grpc import aio
 
-from controller import engine
+from controller import clock, engine
 from controller.config import values
 from controller.core import errors, model
-from controller.rpc import convert, log_reading, sessions
-from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
+from controller.rpc import convert, fleet_convert, log_reading, principals, rollout_convert, sessions
+from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc, node_pb2
 
 LOG_BYTES_MAX = 64 << 10  # 64 KiB, as the protocol says
 LOG_BYTES_DEFAULT = 16 << 10  # 16 KiB: some two hundred lines
@@ -22,15 +22,23 @@ _Context = aio.ServicerContext[Any, Any]
 
 
 class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
-    """Shows the nodes.
+    """Shows the nodes, and takes what operators decide of them.
 
     Args:
         present: The live sessions.
     """
 
-    def __init__(self, machine: engine.Engine, present: sessions.Sessions) -> None:
+    def __init__(
+        self,
+        machine: engine.Engine,
+        present: sessions.Sessions,
+        register: principals.Register,
+        time: clock.Clock,
+    ) -> None:
         self._engine = machine
         self._sessions = present
+        self._register = register
+        self._clock = time
         self._room = log_reading.Room()
 
     async def ListNodes(
@@ -39,9 +47,7 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         """List the nodes that a selector takes, by identity."""
         del context
         nodes = self._engine.nodes(request.selector)
-        return fleet_service_pb2.ListNodesResponse(
-            nodes=[convert.node(one, self._engine.metrics(one.id)) for one in nodes]
-        )
+        return fleet_service_pb2.ListNodesResponse(nodes=map(self._message, nodes))
 
     async def GetNode(
         self, request: fleet_service_pb2.GetNodeRequest, context: _Context
@@ -49,7 +55,7 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         """Find one node."""
         del context
         found = self._engine.node(model.NodeId(request.node_id))
-        return fleet_service_pb2.GetNodeResponse(node=convert.node(found, self._engine.metrics(found.id)))
+        return fleet_service_pb2.GetNodeResponse(node=self._message(found))
 
     async def ReadLog(
         self, request: fleet_service_pb2.ReadLogRequest, context: _Context
@@ -71,6 +77,97 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
                 rule="the node has a log of it",
             )
         return fleet_service_pb2.ReadLogResponse(instance_id=answer.instance_id, text=answer.text)
+
+    async def LabelNode(
+        self, request: fleet_service_pb2.LabelNodeRequest, context: _Context
+    ) -> fleet_service_pb2.LabelNodeResponse:
+        """Set and take away labels of a node."""
+        labels, removed_keys = fleet_convert.from_labels(request)
+        node = await self._engine.label_node(
+            model.NodeId(request.node_id), labels, removed_keys, actor=self._actor(context)
+        )
+        return fleet_service_pb2.LabelNodeResponse(node=self._message(node))
+
+    async def CordonNode(
+        self, request: fleet_service_pb2.CordonNodeRequest, context: _Context
+    ) -> fleet_service_pb2.CordonNodeResponse:
+        """Keep operations from a node."""
+        reason = convert.reason(request.reason, "cordon the node")
+        node = await self._engine.cordon_node(model.NodeId(request.node_id), reason=reason, actor=self._actor(context))
+        return fleet_service_pb2.CordonNodeResponse(node=self._message(node))
+
+    async def UncordonNode(
+        self, request: fleet_service_pb2.UncordonNodeRequest, context: _Context
+    ) -> fleet_service_pb2.UncordonNodeResponse:
+        """Let operations start on a node again."""
+        node = await self._engine.uncordon_node(model.NodeId(request.node_id), actor=self._actor(context))
+        return fleet_service_pb2.UncordonNodeResponse(node=self._message(node))
+
+    async def QuarantineNode(
+        self, request: fleet_service_pb2.QuarantineNodeRequest, context: _Context
+    ) -> fleet_service_pb2.QuarantineNodeResponse:
+        """Leave a node out of everything that is planned."""
+        reason = convert.reason(request.reason, "quarantine the node")
+        node = await self._engine.quarantine_node(
+            model.NodeId(request.node_id), reason=reason, actor=self._actor(context)
+        )
+        return fleet_service_pb2.QuarantineNodeResponse(node=self._message(node))
+
+    async def RemoveNode(
+        self, request: fleet_service_pb2.RemoveNodeRequest, context: _Context
+    ) -> fleet_service_pb2.RemoveNodeResponse:
+        """Forget a node."""
+        reason = convert.reason(request.reason, "remove the node")
+        await self._engine.remove_node(model.NodeId(request.node_id), reason=reason, actor=self._actor(context))
+        return fleet_service_pb2.RemoveNodeResponse()
+
+    async def ExplainNode(
+        self, request: fleet_service_pb2.ExplainNodeRequest, context: _Context
+    ) -> fleet_service_pb2.ExplainNodeResponse:
+        """Say why a node is as it is."""
+        del context
+        reasons = self._engine.explain_node(model.NodeId(request.node_id))
+        return fleet_service_pb2.ExplainNodeResponse(reasons=map(rollout_convert.reason, reasons))
+
+    async def GetStatistics(
+        self, request: fleet_service_pb2.GetStatisticsRequest, context: _Context
+    ) -> fleet_service_pb2.GetStatisticsResponse:
+        """Count the work of the fleet."""
+        del request, context
+        counted = fleet_convert.statistics(self._engine.statistics())
+        return fleet_service_pb2.GetStatisticsResponse(statistics=counted)
+
+    async def AddFreeze(
+        self, request: fleet_service_pb2.AddFreezeRequest, context: _Context
+    ) -> fleet_service_pb2.AddFreezeResponse:
+        """Keep operations from starting on nodes for a time."""
+        asked = fleet_convert.from_freeze(request.freeze, self._clock.now())
+        freeze = await self._engine.add_freeze(
+            asked.selector, asked.since, asked.until, reason=asked.reason, actor=self._actor(context)
+        )
+        return fleet_service_pb2.AddFreezeResponse(freeze=fleet_convert.freeze(freeze))
+
+    async def ListFreezes(
+        self, request: fleet_service_pb2.ListFreezesRequest, context: _Context
+    ) -> fleet_service_pb2.ListFreezesResponse:
+        """List the freezes that are in force or to come, by start."""
+        del request, context
+        by_start = sorted(self._engine.freezes(), key=lambda one: (one.since, one.id))
+        return fleet_service_pb2.ListFreezesResponse(freezes=map(fleet_convert.freeze, by_start))
+
+    async def RemoveFreeze(
+        self, request: fleet_service_pb2.RemoveFreezeRequest, context: _Context
+    ) -> fleet_service_pb2.RemoveFreezeResponse:
+        """Lift a freeze."""
+        reason = convert.reason(request.reason, "lift the freeze")
+        await self._engine.remove_freeze(model.FreezeId(request.freeze_id), reason=reason, actor=self._actor(context))
+        return fleet_service_pb2.RemoveFreezeResponse()
+
+    def _actor(self, context: _Context) -> str:
+        return self._register.caller(context).name
+
+    def _message(self, node: model.Node) -> node_pb2.Node:
+        return fleet_convert.node(node, self._engine.metrics(node.id))
 
 
 def _check(request: fleet_service_pb2.ReadLogRequest) -> None:

@@ -1,4 +1,4 @@
-"""Releases over gRPC: published by streaming the bundle, listed and found by name and version.
+"""Releases over gRPC: published by streaming the bundle, found, and the ways between them declared.
 
 Rules kept here: nothing is kept before digest, form and manifest were checked; a version names one digest for ever; the
 disk is touched in a worker thread, never in the loop. Left out: signatures, and who may publish what.
@@ -15,8 +15,8 @@ from grpc import aio
 from controller import clock, engine, releases
 from controller.config import manifest
 from controller.core import errors, model
-from controller.rpc import convert, principals
-from instar.v1 import release_service_pb2, release_service_pb2_grpc
+from controller.rpc import convert, principals, release_convert
+from instar.v1 import release_pb2, release_service_pb2, release_service_pb2_grpc
 
 PUBLISHES_MAX = 4  # at the same time: more would only share the disk
 _Context = aio.ServicerContext[Any, Any]
@@ -50,7 +50,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
                 await asyncio.to_thread(incoming.keep)
                 created = await self._engine.publish(release)
         stored = self._engine.release(release.component, release.version)
-        return release_service_pb2.PublishReleaseResponse(release=convert.release(stored), created=created)
+        return release_service_pb2.PublishReleaseResponse(release=release_convert.release(stored), created=created)
 
     async def GetRelease(
         self, request: release_service_pb2.GetReleaseRequest, context: _Context
@@ -58,7 +58,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         """Find one release."""
         del context
         found = self._engine.release(model.ComponentName(request.component), request.version)
-        return release_service_pb2.GetReleaseResponse(release=convert.release(found))
+        return release_service_pb2.GetReleaseResponse(release=release_convert.release(found))
 
     async def ListReleases(
         self, request: release_service_pb2.ListReleasesRequest, context: _Context
@@ -66,7 +66,49 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         """List the releases of one component, or all."""
         del context
         found = self._engine.releases(model.ComponentName(request.component))
-        return release_service_pb2.ListReleasesResponse(releases=map(convert.release, found))
+        return release_service_pb2.ListReleasesResponse(releases=map(release_convert.release, found))
+
+    async def GetGraph(
+        self, request: release_service_pb2.GetGraphRequest, context: _Context
+    ) -> release_service_pb2.GetGraphResponse:
+        """Show what is declared of the ways between the releases of a component."""
+        del context
+        return release_service_pb2.GetGraphResponse(graph=self._graph(request.component))
+
+    async def PutGraph(
+        self, request: release_service_pb2.PutGraphRequest, context: _Context
+    ) -> release_service_pb2.PutGraphResponse:
+        """Declare the edges and barriers of a component, in the place of those before."""
+        edges, barriers = release_convert.from_graph(request.graph)
+        component = model.ComponentName(request.graph.component)
+        await self._engine.put_graph(component, edges, barriers, actor=self._register.caller(context).name)
+        return release_service_pb2.PutGraphResponse(graph=self._graph(component))
+
+    async def BlockRelease(
+        self, request: release_service_pb2.BlockReleaseRequest, context: _Context
+    ) -> release_service_pb2.BlockReleaseResponse:
+        """Close every way to a version; without a reason, open them again."""
+        reason = convert.reason(request.reason, "block the release") if request.reason else ""
+        component = model.ComponentName(request.component)
+        actor = self._register.caller(context).name
+        await self._engine.block_release(component, request.version, reason=reason, actor=actor)
+        return release_service_pb2.BlockReleaseResponse(graph=self._graph(component))
+
+    async def PromoteRelease(
+        self, request: release_service_pb2.PromoteReleaseRequest, context: _Context
+    ) -> release_service_pb2.PromoteReleaseResponse:
+        """Move a channel to a release."""
+        channel = await self._engine.promote_release(
+            model.ComponentName(request.component),
+            request.version,
+            request.channel,
+            actor=self._register.caller(context).name,
+        )
+        return release_service_pb2.PromoteReleaseResponse(channel=release_convert.channel(channel))
+
+    def _graph(self, component: str) -> release_pb2.VersionGraph:
+        name = model.ComponentName(component)
+        return release_convert.graph(name, self._engine.graph(name))
 
     def _release(self, told: manifest.Manifest, bundle: releases.Bundle, publisher: str) -> model.Release:
         return model.Release(

@@ -1,45 +1,75 @@
-"""Rollouts over gRPC: planned, started, watched and reverted.
+"""Rollouts over gRPC: planned, started, watched, led by the verbs of operators, explained.
 
 Rules kept here: a start needs a request id, so that asking twice is asking once; a watch begins with the present state
-and ends with the terminal one; watchers resume behind the revision that they have seen. Left out: all decisions.
+and ends with the terminal one; watchers resume behind the revision that they have seen; every verb needs a reason. Left
+out: all decisions.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from datetime import timedelta
+from typing import Any, Protocol
 
 from grpc import aio
 
-from controller import engine
+from controller import clock, engine
 from controller.core import errors, model
-from controller.rpc import convert, principals
+from controller.rpc import convert, principals, request_convert, rollout_convert
 from controller.telemetry import ids
 from instar.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000  # rollouts in one answer: more would pass the message limit
-REASON_CHARS_MAX = 1024  # more is no longer for people
 REQUEST_ID_RULE = "1 to 128 printable characters without blanks, chosen by the caller"
+EMERGENCY_TIME_LIMIT_DEFAULT = timedelta(minutes=5)
+EMERGENCY_TIME_LIMIT_MIN = timedelta(seconds=1)  # less, and nothing could be back by then
+EMERGENCY_TIME_LIMIT_MAX = timedelta(days=1)  # more is no emergency
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _Context = aio.ServicerContext[Any, Any]
+
+
+class _Order(Protocol):
+    """What an operator asks of one rollout, and why."""
+
+    @property
+    def rollout(self) -> str:
+        """Identity or name."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+        ...
+
+
+class _Verb(Protocol):
+    """What the engine does for it."""
+
+    def __call__(self, rollout_id: model.RolloutId, *, reason: str, actor: str) -> Awaitable[model.Rollout]:
+        """Do it; the rollout as it is then."""
+        ...
 
 
 class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
     """Plans upgrades and carries them out."""
 
-    def __init__(self, machine: engine.Engine, register: principals.Register) -> None:
+    def __init__(self, machine: engine.Engine, register: principals.Register, time: clock.Clock) -> None:
         self._engine = machine
         self._register = register
+        self._clock = time
 
     async def PlanUpgrade(
         self, request: rollout_service_pb2.PlanUpgradeRequest, context: _Context
     ) -> rollout_service_pb2.PlanUpgradeResponse:
         """Say what a request would do."""
-        del context
-        plan = self._engine.plan(convert.from_request(request.upgrade))
-        return rollout_service_pb2.PlanUpgradeResponse(plan=convert.plan(plan))
+        wanted = request_convert.from_request(request.upgrade)
+        plan = await self._engine.plan(wanted, actor=self._register.caller(context).name)
+        # A plan of the largest fleet takes a second to be said: agents are answered meanwhile.
+        message = await asyncio.to_thread(rollout_convert.plan, plan)
+        return rollout_service_pb2.PlanUpgradeResponse(plan=message)
 
     async def StartUpgrade(
         self, request: rollout_service_pb2.StartUpgradeRequest, context: _Context
@@ -54,18 +84,19 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
                 rule=REQUEST_ID_RULE,
             )
         rollout = await self._engine.start_upgrade(
-            convert.from_request(request.upgrade),
+            request_convert.from_request(request.upgrade),
             request_id=request.request_id,
             actor=self._register.caller(context).name,
+            saved=rollout_convert.from_plan(request.plan) if request.HasField("plan") else None,
         )
-        return rollout_service_pb2.StartUpgradeResponse(rollout=_message(rollout))
+        return rollout_service_pb2.StartUpgradeResponse(rollout=self._message(rollout))
 
     async def GetRollout(
         self, request: rollout_service_pb2.GetRolloutRequest, context: _Context
     ) -> rollout_service_pb2.GetRolloutResponse:
         """Find one rollout."""
         del context
-        return rollout_service_pb2.GetRolloutResponse(rollout=_message(self._engine.rollout(request.rollout)))
+        return rollout_service_pb2.GetRolloutResponse(rollout=self._message(self._engine.rollout(request.rollout)))
 
     async def ListRollouts(
         self, request: rollout_service_pb2.ListRolloutsRequest, context: _Context
@@ -73,7 +104,7 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         """List the rollouts, newest first."""
         del context
         limit = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
-        return rollout_service_pb2.ListRolloutsResponse(rollouts=map(_message, self._engine.rollouts(limit)))
+        return rollout_service_pb2.ListRolloutsResponse(rollouts=map(self._message, self._engine.rollouts(limit)))
 
     async def WatchRollout(
         self, request: rollout_service_pb2.WatchRolloutRequest, context: _Context
@@ -83,24 +114,87 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         found = self._engine.rollout(request.rollout)
         async for rollout in self._engine.watch(found.id):
             if rollout.revision > request.after_revision or rollout.state.is_terminal:
-                yield rollout_service_pb2.WatchRolloutResponse(rollout=_message(rollout))
+                yield rollout_service_pb2.WatchRolloutResponse(rollout=self._message(rollout))
 
     async def RevertRollout(
         self, request: rollout_service_pb2.RevertRolloutRequest, context: _Context
     ) -> rollout_service_pb2.RevertRolloutResponse:
         """Take every touched node back."""
-        reason = request.reason
-        if not 0 < len(reason) <= REASON_CHARS_MAX:
-            raise errors.InvalidRequestError(
-                f"cannot revert the rollout: reason must be given, with at most {REASON_CHARS_MAX} characters",
-                code="reason_invalid",
-                field="reason",
-                rule=f"1 to {REASON_CHARS_MAX} characters",
-            )
-        found = self._engine.rollout(request.rollout)
-        rollout = await self._engine.revert(found.id, reason=reason, actor=self._register.caller(context).name)
-        return rollout_service_pb2.RevertRolloutResponse(rollout=_message(rollout))
+        rollout = await self._led(self._engine.revert, "revert", request, context)
+        return rollout_service_pb2.RevertRolloutResponse(rollout=rollout)
+
+    async def PauseRollout(
+        self, request: rollout_service_pb2.PauseRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.PauseRolloutResponse:
+        """Start nothing more, and stop every clock."""
+        rollout = await self._led(self._engine.pause, "pause", request, context)
+        return rollout_service_pb2.PauseRolloutResponse(rollout=rollout)
+
+    async def ResumeRollout(
+        self, request: rollout_service_pb2.ResumeRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.ResumeRolloutResponse:
+        """Go on where a pause began."""
+        rollout = await self._led(self._engine.resume, "resume", request, context)
+        return rollout_service_pb2.ResumeRolloutResponse(rollout=rollout)
+
+    async def PromoteRollout(
+        self, request: rollout_service_pb2.PromoteRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.PromoteRolloutResponse:
+        """Let the next wave begin now."""
+        rollout = await self._led(self._engine.promote, "promote", request, context)
+        return rollout_service_pb2.PromoteRolloutResponse(rollout=rollout)
+
+    async def CancelRollout(
+        self, request: rollout_service_pb2.CancelRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.CancelRolloutResponse:
+        """End it where it stands."""
+        rollout = await self._led(self._engine.cancel, "cancel", request, context)
+        return rollout_service_pb2.CancelRolloutResponse(rollout=rollout)
+
+    async def RetryRollout(
+        self, request: rollout_service_pb2.RetryRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.RetryRolloutResponse:
+        """Try what failed again."""
+        rollout = await self._led(self._engine.retry, "retry", request, context)
+        return rollout_service_pb2.RetryRolloutResponse(rollout=rollout)
+
+    async def ExplainRollout(
+        self, request: rollout_service_pb2.ExplainRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.ExplainRolloutResponse:
+        """Say why it stands as it does, or why a node does."""
+        del context
+        reasons = self._engine.explain_rollout(request.rollout, request.node_id)
+        return rollout_service_pb2.ExplainRolloutResponse(reasons=map(rollout_convert.reason, reasons))
+
+    async def RollBackEmergency(
+        self, request: rollout_service_pb2.RollBackEmergencyRequest, context: _Context
+    ) -> rollout_service_pb2.RollBackEmergencyResponse:
+        """Stop everything that is under way, and take the nodes back."""
+        reason = convert.reason(request.reason, "roll back")
+        rollouts, freeze_id = await self._engine.roll_back_emergency(
+            model.ComponentName(request.component),
+            request.selector,
+            _time_limit(request),
+            reason=reason,
+            actor=self._register.caller(context).name,
+        )
+        return rollout_service_pb2.RollBackEmergencyResponse(rollouts=map(self._message, rollouts), freeze_id=freeze_id)
+
+    async def _led(self, verb: _Verb, word: str, order: _Order, context: _Context) -> rollout_pb2.Rollout:
+        """Have the engine do what an operator asks of a rollout."""
+        reason = convert.reason(order.reason, f"{word} the rollout")
+        found = self._engine.rollout(order.rollout)
+        return self._message(await verb(found.id, reason=reason, actor=self._register.caller(context).name))
+
+    def _message(self, rollout: model.Rollout) -> rollout_pb2.Rollout:
+        return rollout_convert.rollout(rollout, ids.trace_id(rollout.id), self._clock.now())
 
 
-def _message(rollout: model.Rollout) -> rollout_pb2.Rollout:
-    return convert.rollout(rollout, ids.trace_id(rollout.id))
+def _time_limit(request: rollout_service_pb2.RollBackEmergencyRequest) -> timedelta:
+    if not request.HasField("time_limit"):
+        return EMERGENCY_TIME_LIMIT_DEFAULT
+    limit = convert.span(request.time_limit, "time_limit")
+    is_sane = EMERGENCY_TIME_LIMIT_MIN <= limit <= EMERGENCY_TIME_LIMIT_MAX
+    rule = f"between {EMERGENCY_TIME_LIMIT_MIN} and {EMERGENCY_TIME_LIMIT_MAX}"
+    convert.refuse_unless(is_sane, "time_limit", str(limit), rule)
+    return limit

@@ -138,6 +138,8 @@ def _generic_form(origin: Any, arguments: tuple[Any, ...]) -> Form:  # noqa: ANN
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:  # noqa: PLR2004 item and dots
         item = form(arguments[0])
         return Form(lambda value: [item.dump(each) for each in value], lambda data: tuple(map(item.load, data)))
+    if origin is tuple:
+        return _row_form(tuple(map(form, arguments)))
     if isinstance(origin, type) and issubclass(origin, AbstractSet):
         item = form(arguments[0])
         return Form(
@@ -149,6 +151,14 @@ def _generic_form(origin: Any, arguments: tuple[Any, ...]) -> Form:  # noqa: ANN
     raise CodecError(f"cannot store {origin!r} of {arguments!r}: no rule says how")
 
 
+def _row_form(items: tuple[Form, ...]) -> Form:
+    """Derive the form of a tuple that has a type for each place."""
+    return Form(
+        lambda value: [item.dump(each) for item, each in zip(items, value, strict=True)],
+        lambda data: tuple(item.load(each) for item, each in zip(items, data, strict=True)),
+    )
+
+
 def _map_form(key: Form, item: Form, make: Callable[[Any], Any]) -> Form:
     def dump(value: Mapping[Any, Any]) -> list[Any]:
         return sorted(([key.dump(each), item.dump(value[each])] for each in value), key=lambda pair: _order(pair[0]))
@@ -157,7 +167,7 @@ def _map_form(key: Form, item: Form, make: Callable[[Any], Any]) -> Form:
 
 
 def _order(data: object) -> str:
-    return json.dumps(data, sort_keys=True)
+    return data if isinstance(data, str) else json.dumps(data, sort_keys=True)
 
 
 def _union_form(members: tuple[Any, ...]) -> Form:
@@ -210,4 +220,5 @@ def _fields_form(hint: Any, without: frozenset[str], elsewhere: tuple[tuple[str,
 @functools.cache
 def _field_forms(hint: Any) -> dict[str, Form]:  # noqa: ANN401 any dataclass
     hints = typing.get_type_hints(hint, localns={rpds.HashTrieMap.__name__: PersistentMap})
-    return {each.name: form(hints[each.name]) for each in dataclasses.fields(hint)}
+    # What is no argument of a value is derived from it.
+    return {each.name: form(hints[each.name]) for each in dataclasses.fields(hint) if each.init}

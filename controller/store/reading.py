@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar, cast
 
 import rpds
 import sqlalchemy as sa
 
-from controller.core import events, model
+from controller.core import events, model, statistics
 from controller.store import codec, rows, tables, writing
 
+Value = TypeVar("Value")
+
+# Outcomes that advice is made of: some hundred rollouts of a thousand nodes, read in about a second.
+OUTCOMES_MAX = 100_000
 # Parameters of one statement; SQLite's own bound is 32,766.
 _PARAMETERS_AT_ONCE = 500
 
@@ -25,6 +30,9 @@ class Snapshot:
         rollouts: Those that are not at their end, with who steps them.
         assignments: Those that are not settled.
         steps: What was told of those.
+        graph: What is declared of the ways between releases.
+        outcomes: The latest, oldest first.
+        refused: Requests that were refused.
     """
 
     nodes: tuple[model.Node, ...]
@@ -33,6 +41,12 @@ class Snapshot:
     assignments: tuple[rows.Assignment, ...]
     steps: tuple[model.StepRecord, ...]
     sessions: tuple[rows.Session, ...]
+    graph: model.VersionGraph
+    blocks: tuple[rows.Block, ...]
+    freezes: tuple[model.Freeze, ...]
+    outcomes: tuple[model.Outcome, ...]
+    totals: statistics.Totals
+    refused: int
 
 
 def snapshot(connection: sa.Connection) -> Snapshot:
@@ -53,6 +67,12 @@ def snapshot(connection: sa.Connection) -> Snapshot:
         assignments=assignments,
         steps=tuple(step for each in assignments for step in steps(connection, each.operation_id)),
         sessions=tuple(_session(row) for row in connection.execute(sa.select(tables.sessions).order_by("node_id"))),
+        graph=_graph(connection),
+        blocks=tuple(_bodies(connection, tables.blocks, rows.Block)),
+        freezes=tuple(_bodies(connection, tables.freezes, model.Freeze)),
+        outcomes=_outcomes(connection),
+        totals=_totals(connection),
+        refused=int(_meta(connection, writing.REFUSED) or 0),
     )
 
 
@@ -78,6 +98,24 @@ def rollout_ids(connection: sa.Connection, limit: int) -> tuple[model.RolloutId,
     """Read the identities of the newest rollouts, newest first."""
     newest = sa.select(tables.rollouts.c.rollout_id).order_by(tables.rollouts.c.rollout_id.desc()).limit(limit)
     return tuple(map(model.RolloutId, connection.scalars(newest)))
+
+
+def latest_rollout_of(connection: sa.Connection, node_id: model.NodeId) -> model.Rollout | None:
+    """Read the newest rollout that has, or had, a change of a node."""
+    of_node = sa.select(tables.changes.c.rollout_id).where(tables.changes.c.node_id == node_id)
+    found = connection.scalar(of_node.order_by(tables.changes.c.rollout_id.desc()).limit(1))
+    return None if found is None else _rollouts(connection, tables.rollouts.c.rollout_id == found)[0]
+
+
+def ended_rollout_ids(
+    connection: sa.Connection, component: str, states: Iterable[model.RolloutState], limit: int
+) -> tuple[model.RolloutId, ...]:
+    """Read the newest rollouts that changed a component and ended in one of the states, newest first."""
+    of_component = tables.rollouts.c.components.contains(f" {component} ", autoescape=True)
+    ended = tables.rollouts.c.state.in_([each.value for each in states])
+    newest = sa.select(tables.rollouts.c.rollout_id).where(ended, of_component)
+    found = connection.scalars(newest.order_by(tables.rollouts.c.rollout_id.desc()).limit(limit))
+    return tuple(map(model.RolloutId, found))
 
 
 def requested_rollout(connection: sa.Connection, request_id: str) -> model.RolloutId | None:
@@ -151,8 +189,40 @@ def trace(connection: sa.Connection, trace_id: str) -> tuple[str, ...]:
 
 def alive_at(connection: sa.Connection) -> datetime | None:
     """Read when a controller last wrote; None in a new store."""
-    text = connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == writing.ALIVE))
+    text = _meta(connection, writing.ALIVE)
     return None if text is None else datetime.fromisoformat(text)
+
+
+def _meta(connection: sa.Connection, name: str) -> str | None:
+    return connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == name))
+
+
+def _totals(connection: sa.Connection) -> statistics.Totals:
+    text = _meta(connection, writing.TOTALS)
+    return statistics.Totals() if text is None else cast("statistics.Totals", codec.decode(text, statistics.Totals))
+
+
+def _bodies(connection: sa.Connection, table: sa.Table, kind: type[Value]) -> Iterable[Value]:
+    """Read the values of a table in the order of its key."""
+    return (
+        codec.decode(body, kind) for body in connection.scalars(sa.select(table.c.body).order_by(*table.primary_key))
+    )
+
+
+def _graph(connection: sa.Connection) -> model.VersionGraph:
+    return model.VersionGraph(
+        edges=tuple(_bodies(connection, tables.edges, model.Edge)),
+        barriers=tuple(_bodies(connection, tables.barriers, model.Barrier)),
+        channels=tuple(_bodies(connection, tables.channels, model.Channel)),
+    )
+
+
+def _outcomes(connection: sa.Connection) -> tuple[model.Outcome, ...]:
+    latest = sa.select(tables.outcomes.c.body).order_by(
+        tables.outcomes.c.at.desc(), tables.outcomes.c.operation_id.desc()
+    )
+    bodies = connection.scalars(latest.limit(OUTCOMES_MAX)).all()
+    return tuple(codec.decode(body, model.Outcome) for body in reversed(bodies))
 
 
 def _rollouts(connection: sa.Connection, which: sa.ColumnElement[bool]) -> tuple[model.Rollout, ...]:
@@ -164,6 +234,7 @@ def _rollouts(connection: sa.Connection, which: sa.ColumnElement[bool]) -> tuple
             request=codec.decode(row.request, model.UpgradeRequest),
             plan=codec.decode(row.plan, model.Plan),
             changes=_changes(connection, row.rollout_id),
+            standings=_standings(connection, row.rollout_id),
         )
         for row in found
     )
@@ -173,6 +244,11 @@ def _changes(connection: sa.Connection, rollout_id: str) -> rpds.HashTrieMap[mod
     found = connection.scalars(sa.select(tables.changes.c.body).where(tables.changes.c.rollout_id == rollout_id))
     progress: Iterable[model.Progress] = (codec.decode(body, model.Progress) for body in found)
     return rpds.HashTrieMap((each.key, each) for each in progress)
+
+
+def _standings(connection: sa.Connection, rollout_id: str) -> rpds.HashTrieMap[model.NodeId, model.Standing]:
+    found = connection.execute(sa.select(tables.standings).where(tables.standings.c.rollout_id == rollout_id))
+    return rpds.HashTrieMap((model.NodeId(row.node_id), codec.decode(row.body, model.Standing)) for row in found)
 
 
 def _assignments(connection: sa.Connection, statement: sa.Select[str]) -> tuple[rows.Assignment, ...]:
@@ -194,6 +270,11 @@ def _node(row: sa.Row[tuple[object, ...]], held: dict[model.NodeId, model.Operat
         operation_id=held.get(node_id),
         bad_digests=codec.decode(row.bad_digests, dict[model.Digest, str]),
         conditions=codec.decode(row.conditions, tuple[model.Condition, ...]),
+        own_labels=codec.decode(row.own_labels, dict[str, str]),
+        set_labels=codec.decode(row.set_labels, dict[str, str]),
+        cordoned_because=row.cordoned_because,
+        quarantined_because=row.quarantined_because,
+        offline_since=None if row.offline_since is None else datetime.fromisoformat(row.offline_since),
     )
 
 

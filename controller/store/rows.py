@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from controller.core import effects, events, model
+from controller.core import effects, events, model, statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,9 @@ class Assignment:
         cancel_reason: Why it shall be given up; empty while nobody wants that.
         is_open: True while it holds the node: from ASSIGNED until COMMIT, its end, or a later assignment.
         is_settled: True once nothing more is to come of it.
+        proceeds: The holds that were ended, oldest first; each names the next one.
+        is_counted: True once the totals have moved by what came of it.
+        is_learnt: True once its outcome is stored.
     """
 
     assign: effects.Assign
@@ -30,6 +33,9 @@ class Assignment:
     cancel_reason: str = ""
     is_open: bool = True
     is_settled: bool = False
+    proceeds: tuple[effects.Proceed, ...] = ()
+    is_counted: bool = False
+    is_learnt: bool = False
 
     @property
     def operation_id(self) -> model.OperationId:
@@ -40,6 +46,14 @@ class Assignment:
     def node_id(self) -> model.NodeId:
         """The node that it was given to."""
         return self.assign.change.node_id
+
+    @property
+    def hold_before(self) -> model.Step | None:
+        """The hold that stands: the step before which the node shall wait; None for none."""
+        hold = self.assign.hold_before
+        for each in self.proceeds:
+            hold = each.hold_before if hold is each.step else hold
+        return hold
 
     @property
     def state(self) -> model.OperationState:
@@ -74,12 +88,17 @@ class RolloutWrite:
 
     Args:
         replaces: The revision that must be stored now; None where the rollout is new.
+        changes: Those that differ; what the rollout no longer has goes.
+        standings: Nodes whose standing differs; one against which nothing stands any more goes.
+        is_replanned: Its plan is another one: all of its changes are new.
     """
 
     rollout: model.Rollout
     replaces: int | None
     lease: Lease
     changes: tuple[model.ChangeKey, ...]
+    standings: tuple[model.NodeId, ...] = ()
+    is_replanned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +107,26 @@ class NodeWrite:
 
     node: model.Node
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Why nobody may go to a version; it stands whatever is declared of the ways to it."""
+
+    component: model.ComponentName
+    version: str
+    reason: str
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What is declared of the ways of one component, in the place of all that was before."""
+
+    component: model.ComponentName
+    edges: tuple[model.Edge, ...]
+    barriers: tuple[model.Barrier, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +180,12 @@ class Commit:
 
     Args:
         at: When the controller was alive to write it.
+        removed_nodes: Rows that go, before ``nodes`` are written.
         assignments: Closed ones stand before the open ones that replace them.
+        unblocked: Versions that are open again.
+        lifted: Freezes that are over.
+        totals: None where they have not moved.
+        refused: Requests that were refused, since the store was made; None where that has not moved.
     """
 
     at: datetime
@@ -156,3 +200,13 @@ class Commit:
     refusals: tuple[Refusal, ...] = ()
     requests: tuple[tuple[str, model.RolloutId], ...] = ()
     spans: tuple[Span, ...] = ()
+    removed_nodes: tuple[model.NodeId, ...] = ()
+    declarations: tuple[Declaration, ...] = ()
+    channels: tuple[model.Channel, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    unblocked: tuple[tuple[model.ComponentName, str], ...] = ()
+    freezes: tuple[model.Freeze, ...] = ()
+    lifted: tuple[model.FreezeId, ...] = ()
+    outcomes: tuple[model.Outcome, ...] = ()
+    totals: statistics.Totals | None = None
+    refused: int | None = None

@@ -18,6 +18,9 @@ metadata = sa.MetaData(
 )
 
 
+_NOTHING = '{"v":1,"data":[]}'  # an empty map or tuple, as the codec writes it
+
+
 def _key(name: str) -> sa.Column[str]:
     return sa.Column(name, sa.Text, primary_key=True)
 
@@ -46,6 +49,31 @@ releases = sa.Table(
     _text("body"),
 )
 
+edges = sa.Table(
+    "edges",
+    metadata,
+    _key("component"),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    _text("body"),
+)
+
+barriers = sa.Table("barriers", metadata, _key("component"), _key("version"), _text("body"))
+
+channels = sa.Table("channels", metadata, _key("component"), _key("name"), _text("body"))
+
+blocks = sa.Table("blocks", metadata, _key("component"), _key("version"), _text("body"))
+
+freezes = sa.Table("freezes", metadata, _key("freeze_id"), _text("body"))
+
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    _key("operation_id"),
+    _text("at"),
+    _text("body"),
+    sa.Index("ix_outcomes_at", "at"),
+)
+
 nodes = sa.Table(
     "nodes",
     metadata,
@@ -57,8 +85,13 @@ nodes = sa.Table(
     sa.Column("last_seen_at", sa.Text),
     _text("components"),
     _text("bad_digests"),
-    # Nodes that were stored before there were conditions have none.
-    sa.Column("conditions", sa.Text, nullable=False, server_default='{"v":1,"data":[]}'),
+    # Nodes that were stored before there were these columns have nothing in them.
+    sa.Column("conditions", sa.Text, nullable=False, server_default=_NOTHING),
+    sa.Column("own_labels", sa.Text, nullable=False, server_default=_NOTHING),
+    sa.Column("set_labels", sa.Text, nullable=False, server_default=_NOTHING),
+    sa.Column("cordoned_because", sa.Text, nullable=False, server_default=""),
+    sa.Column("quarantined_because", sa.Text, nullable=False, server_default=""),
+    sa.Column("offline_since", sa.Text),
 )
 
 sessions = sa.Table(
@@ -83,6 +116,8 @@ rollouts = sa.Table(
     _text("request"),
     _text("plan"),
     _text("head"),
+    # Names of all that it changes, each between blanks, so that one is found by what it contains.
+    sa.Column("components", sa.Text, nullable=False, server_default=""),
     sa.Index("ix_rollouts_name", "name"),
     sa.Index("ix_rollouts_is_terminal", "is_terminal"),
 )
@@ -95,7 +130,10 @@ changes = sa.Table(
     _key("node_id"),
     _key("component"),
     _text("body"),
+    sa.Index("ix_changes_node_id_rollout_id", "node_id", "rollout_id"),
 )
+
+standings = sa.Table("standings", metadata, _key("rollout_id"), _key("node_id"), _text("body"))
 
 leases = sa.Table("leases", metadata, _key("rollout_id"), _number("epoch"), _text("owner"))
 

@@ -15,6 +15,13 @@ def test_rollout_identities_sort_by_the_millisecond_in_which_they_were_made() ->
     assert made == sorted(made)
 
 
+def test_identities_of_freezes_sort_as_well_and_are_told_apart_from_those_of_rollouts() -> None:
+    ids = clock.RandomIds()
+    made = [ids.freeze_id(_NOW + timedelta(milliseconds=number)) for number in range(2000)]
+    assert made == sorted(set(made))
+    assert {(len(each), each[:2]) for each in made} == {(18, "f-")}
+
+
 def test_rollout_identities_of_one_instant_differ_and_are_short() -> None:
     ids = clock.RandomIds()
     made = {ids.rollout_id(_NOW) for _ in range(1000)}

@@ -89,6 +89,9 @@ class Ids:
     def rollout_id(self, now: datetime) -> model.RolloutId:
         return model.RolloutId(self._next(f"r-{(now - host.EPOCH).total_seconds():09.3f}"))
 
+    def freeze_id(self, now: datetime) -> model.FreezeId:
+        return model.FreezeId(self._next(f"f-{(now - host.EPOCH).total_seconds():09.3f}"))
+
     def session_id(self) -> model.SessionId:
         return model.SessionId(self._next("s"))
 

@@ -149,6 +149,11 @@ class Node:
         operation_id: The operation that holds the node, from ASSIGNED to COMMIT; None when it is free.
         bad_digests: Digests that the node left for cause, with the reason; it is not offered them again (G9).
         conditions: What is wrong with it, as it last said.
+        cordoned_because: Why it is given no operations and counts as unavailable; empty where it is not cordoned.
+        quarantined_because: Why it is not trusted, and left out of everything; empty where it is trusted.
+        own_labels: Those that its agent has; ``labels`` are these under the ones that operators set.
+        set_labels: Those that operators set; an empty value takes a label away.
+        offline_since: Since when it has been away, once that is no mere reconnect; None while it is there.
     """
 
     id: NodeId
@@ -162,6 +167,11 @@ class Node:
     operation_id: OperationId | None = None
     bad_digests: Mapping[Digest, str] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
+    cordoned_because: str = ""
+    quarantined_because: str = ""
+    own_labels: Mapping[str, str] = field(default_factory=dict)
+    set_labels: Mapping[str, str] = field(default_factory=dict)
+    offline_since: datetime | None = None
 
     def has_drifted(self, component: ComponentName) -> bool:
         """Tell whether what the node runs of a component is not what was last committed there."""
@@ -230,6 +240,59 @@ class NodeReport:
     steps: tuple[StepRecord, ...] = ()
     is_full: bool = False
     conditions: tuple[Condition, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether a node could be changed now; two empty texts where nothing speaks against it.
+
+    Args:
+        down: Why it counts as unavailable: not connected, cordoned, unwell by no doing of the rollout.
+        frozen: Why nothing may start on it though it is up.
+    """
+
+    down: str = ""
+    frozen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One link of a chain of reasons; each follows from the next.
+
+    Args:
+        since: None where that is not known.
+    """
+
+    code: str
+    message: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The work of the fleet, counted; one consistent set.
+
+    Args:
+        queued: Changes that wait for their operation, in rollouts that are under way.
+        active: Operations that hold a node.
+        completed: Operations that became permanent, since the store was made.
+        failed: Operations that failed, those that timed out among them.
+        distributed: Operations that were given to a node.
+        timed_out: Operations whose node was silent for too long.
+        mean_duration: Of the completed ones; None where there is none.
+        refused: Requests that were refused.
+    """
+
+    queued: int
+    active: int
+    completed: int
+    failed: int
+    distributed: int
+    timed_out: int
+    mean_duration: timedelta | None
+    total_nodes: int
+    active_nodes: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,61 @@
-"""What is asked, what will be done, and how far it is."""
+"""What is asked, and what will be done."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-
-from rpds import HashTrieMap
+from typing import cast
 
 from controller.core.model.words import (
     ChangeKind,
     ComponentName,
+    ConflictPolicy,
     Digest,
-    Fault,
+    FreezeId,
+    JoinPolicy,
     Method,
     NodeId,
-    OperationId,
-    OperationState,
-    RolloutId,
-    RolloutState,
-    Step,
+    OfflinePolicy,
     Strategy,
+    ValidationLevel,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time of the week in which operations may start.
+
+    Args:
+        days: ISO numbers of the days on which it opens, 1 for Monday; empty for every day.
+        opens: Time of the day, since midnight on the wall clock of the zone.
+        duration: How long it stays open, at most a week.
+        time_zone: IANA name, for example ``Europe/Berlin``.
+    """
+
+    opens: timedelta
+    duration: timedelta
+    days: frozenset[int] = frozenset()
+    time_zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """A time in which no operation starts on the nodes that it covers.
+
+    Args:
+        selector: Label selector of the nodes; empty for all.
+        until: None until somebody lifts it.
+        is_emergency: Set by an emergency rollback; nothing starts but what takes nodes back.
+    """
+
+    id: FreezeId
+    selector: str
+    since: datetime
+    until: datetime | None
+    reason: str
+    actor: str
+    is_emergency: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +68,24 @@ class Policy:
         healthy_deadline: Time after COMMIT within which that must come true.
         progress_deadline: Time without a node becoming healthy after which the rollout fails.
         unknown_deadline: Silence after which an operation counts as UNKNOWN, against the infrastructure.
-        max_failures: Nodes that may fail before the rollout reverts.
+        max_failures: Nodes that may fail by the version's fault before the rollout reverts.
+        max_infrastructure_failures: Nodes that may fail otherwise before it fails; None for as many as max_failures.
         soak_duration: Time between SWITCH and COMMIT.
         soak_requests_min: Requests that the new instance must have answered in the soak.
         restart_allowed: A change that cannot be a hot swap may be a restart; else it is refused when it is planned.
         discard_writes: Going back to an older state schema may drop what was written since the rollback point.
+        floor_percent: Share of the nodes with the component, rounded up, that must stay available: not under change,
+            not down for other causes (G5); 0 for no floor.
+        domain_label: Label that names the failure domain of a node; empty for none.
+        domain_max_parallel: Nodes of one failure domain that may be unavailable at the same time.
+        bake_duration: Time after the last node of a wave was done before the next wave begins.
+        is_promoted_by_hand: The first wave is followed by the next only once somebody promotes it.
+        windows: Operations start in one of them only, and only if they are expected to end in it; empty for always.
+        offline: What becomes of nodes that are not connected.
+        offline_deadline: For EXPIRE: time after which such a node is given up.
+        join: What becomes of nodes that appear later.
+        revert_max_parallel: Operations at the same time where nodes go back; 0 for as many as there are.
+        deadline: Time after the start after which the rollout fails whatever its progress; None for none.
     """
 
     max_parallel: int = 0
@@ -50,6 +98,37 @@ class Policy:
     soak_requests_min: int = 0
     restart_allowed: bool = False
     discard_writes: bool = False
+    max_infrastructure_failures: int | None = None
+    floor_percent: int = 0
+    domain_label: str = ""
+    domain_max_parallel: int = 1
+    bake_duration: timedelta = timedelta()
+    is_promoted_by_hand: bool = False
+    windows: tuple[Window, ...] = ()
+    offline: OfflinePolicy = OfflinePolicy.WAIT
+    offline_deadline: timedelta = timedelta(hours=24)
+    join: JoinPolicy = JoinPolicy.IGNORE
+    revert_max_parallel: int = 0
+    deadline: timedelta | None = None
+
+    @property
+    def infrastructure_failures_max(self) -> int:
+        """Nodes that may fail by no fault of the version."""
+        return self.max_failures if self.max_infrastructure_failures is None else self.max_infrastructure_failures
+
+
+@dataclass(frozen=True, slots=True)
+class RollingParameters:
+    """Parameters of ROLLING: how many nodes a batch has."""
+
+    batch_nodes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GradualParameters:
+    """Parameters of GRADUAL: how much of the nodes has been changed after each wave, growing, at last 100."""
+
+    percents: tuple[int, ...] = (5, 25, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +139,57 @@ class CanaryParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class BlueGreenParameters:
+    """Parameters of BLUE_GREEN: how long all new versions serve before the old ones are let go."""
+
+    verify_duration: timedelta = timedelta(seconds=10)
+
+
+Parameters = RollingParameters | GradualParameters | CanaryParameters | BlueGreenParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Another component that is changed by the same request, and the version that it shall have."""
+
+    component: ComponentName
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpgradeRequest:
     """What somebody asks for.
 
     Args:
         selector: Kubernetes label selector; empty for all nodes.
-        parameters: Those of the strategy; None where it has none.
-        target_version: Empty where a kind is asked for.
+        parameters: Those of the strategy; None for its defaults.
+        target_version: Empty where a kind is asked for. A version, or the name of a channel.
         install: True when nodes that lack the component shall get it.
         name: For people; never empty once accepted.
         kind: REMOVE, START, STOP or RESTART of what is installed; None for the target version.
+        also: Components that change by the same rollout, before or after by what requires what.
+        level: How much may be wrong.
+        conflict: What to do where another rollout has some of the nodes.
+        priority: Among requests that wait for the same nodes the highest is first.
+        is_revertible: False where a fault of the version stops the rollout instead of taking nodes back.
+        downgrade_allowed: The target may be lower than what runs, where a way down exists.
     """
 
     component: ComponentName
     target_version: str
     strategy: Strategy
     selector: str = ""
-    parameters: CanaryParameters | None = None
+    parameters: Parameters | None = None
     policy: Policy = field(default_factory=Policy)
     install: bool = False
     name: str = ""
     kind: ChangeKind | None = None
+    also: tuple[Target, ...] = ()
+    level: ValidationLevel = ValidationLevel.NORMAL
+    conflict: ConflictPolicy = ConflictPolicy.REJECT
+    priority: int = 0
+    is_revertible: bool = True
+    downgrade_allowed: bool = False
 
     @property
     def purpose(self) -> str:
@@ -95,6 +204,8 @@ class Change:
     Args:
         method: Also that of what undoes it.
         no_way_back: Why it could not be undone once it is committed, in a sentence; empty where it can.
+        why_method: Why it is no hot swap, in a few words; empty where it is one.
+        domain: Failure domain of the node, where the policy names a label for it.
     """
 
     node_id: NodeId
@@ -106,6 +217,8 @@ class Change:
     to_version: str
     to_digest: Digest
     no_way_back: str = ""
+    why_method: str = ""
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +237,124 @@ class Wave:
     Args:
         index: From 1.
         is_canary: True for the small first wave of CANARY.
+        bake_duration: Time after its last node was done before the next wave begins: the policy's, or a barrier's.
+        why: What it is one of, for people: the canary, a hop over a barrier, what others require; often empty.
     """
 
     index: int
     is_canary: bool
     changes: tuple[Change, ...]
+    bake_duration: timedelta = timedelta()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Why a node that the selector takes is not changed.
+
+    Args:
+        code: Stable, in snake_case, for example ``node_cordoned``.
+        message: One sentence for people.
+    """
+
+    node_id: NodeId
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWarning:
+    """Something about a plan that is allowed and worth knowing."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityPoint:
+    """How many nodes are available at the worst moment of a wave.
+
+    Args:
+        after: Time since the start at which the wave is expected to begin.
+        available_min: Nodes that stay available while as many change as the policy lets.
+        total: Nodes that have the component, or will.
+    """
+
+    wave: int
+    after: timedelta
+    available_min: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long a rollout is expected to take.
+
+    Args:
+        median: Half of such rollouts would be done by then.
+        p95: Nineteen of twenty would.
+        why: What it is made of: past outcomes, with their number, or the policy's own times.
+    """
+
+    median: timedelta
+    p95: timedelta
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlastRadius:
+    """What is put at risk.
+
+    Args:
+        nodes: Nodes that change.
+        of_nodes: Nodes that have the component.
+        first_wave: Nodes that change before the first gate.
+        domains: Nodes that change, by failure domain; empty where the policy names none.
+    """
+
+    nodes: int
+    of_nodes: int
+    first_wave: int
+    domains: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Where each change of a plan stands, by its number: from 0, in the order of the plan.
+
+    Args:
+        changes: By number.
+        keys: By number.
+        of_node: Numbers of the changes of a node, ascending.
+        lanes: For each wave, the numbers of its changes by failure domain, ascending.
+        all_lanes: The same over all waves.
+    """
+
+    changes: tuple[Change, ...]
+    keys: tuple[ChangeKey, ...]
+    of_node: Mapping[NodeId, tuple[int, ...]]
+    lanes: tuple[Mapping[str, tuple[int, ...]], ...]
+    all_lanes: Mapping[str, tuple[int, ...]]
+
+
+def _order_of(waves: tuple[Wave, ...]) -> Order:
+    changes = tuple(change for wave in waves for change in wave.changes)
+    keys = tuple(ChangeKey(wave.index, change.node_id, change.component) for wave in waves for change in wave.changes)
+    of_node: dict[NodeId, tuple[int, ...]] = {}
+    for number, change in enumerate(changes):
+        of_node[change.node_id] = (*of_node.get(change.node_id, ()), number)
+    lanes, first = [], 0
+    for wave in waves:
+        lanes.append(_lanes(wave.changes, first))
+        first += len(wave.changes)
+    return Order(changes, keys, of_node, tuple(lanes), _lanes(changes, 0))
+
+
+def _lanes(changes: tuple[Change, ...], first: int) -> dict[str, tuple[int, ...]]:
+    lanes: dict[str, list[int]] = {}
+    for number, change in enumerate(changes, first):
+        lanes.setdefault(change.domain, []).append(number)
+    return {domain: tuple(numbers) for domain, numbers in lanes.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,119 +362,30 @@ class Plan:
     """The answer before anything moves.
 
     Args:
-        fingerprint: Hash over what the plan depends on: membership, labels used, committed digests, policy;
-            never liveness or metrics.
+        fingerprint: Hash over what the plan depends on: membership, labels used, committed digests, graph edges,
+            policy and freezes; never liveness or metrics.
         unchanged: Nodes that the selector takes and that need no change: they run the target already, or lack the
             component and the request does not install it.
+        excluded: Nodes that the selector takes and that are left out, each with its reason.
+        facts: What the fingerprint is over, by name; two plans that differ are told apart by it.
+        operation_p95: Time after which an operation is expected to have left the node; bounds the last start.
     """
 
     fingerprint: str
     waves: tuple[Wave, ...]
     unchanged: tuple[NodeId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one change is; one state row each.
-
-    Args:
-        change: As planned; what undoes it is derived.
-        attempt: How-manieth operation in the present direction; 0 before the first.
-        is_reverting: True when the latest operation undoes the change.
-        operation_id: The latest operation.
-        state: Its state; None before the first.
-        step: The step that it was last seen in.
-        fault: Whose fault it is, when it failed.
-        reason: Short code, when it failed.
-        assigned_at: When the latest operation was assigned.
-        committed_at: When its COMMIT was heard of.
-        deadline_at: Instant after which the present state is judged; stored, never re-armed by a restart.
-        is_judgeable: False between a controller's absence and the node's fresh report (G8).
-        is_touched: True once an operation of the change has been committed: a revert has to take it back. Never of
-            a RESTART, which leaves nothing to take back.
-        is_proven: True once the node has shown the wanted digest, healthy for long enough, under the latest
-            operation (G7); done means PERMANENT and proven.
-    """
-
-    change: Change
-    wave: int
-    attempt: int = 0
-    is_reverting: bool = False
-    operation_id: OperationId | None = None
-    state: OperationState | None = None
-    step: Step | None = None
-    fault: Fault | None = None
-    reason: str = ""
-    message: str = ""
-    assigned_at: datetime | None = None
-    committed_at: datetime | None = None
-    ended_at: datetime | None = None
-    deadline_at: datetime | None = None
-    is_judgeable: bool = True
-    is_touched: bool = False
-    is_proven: bool = False
+    excluded: tuple[Exclusion, ...] = ()
+    warnings: tuple[PlanWarning, ...] = ()
+    blast_radius: BlastRadius = BlastRadius(0, 0, 0)
+    capacity: tuple[CapacityPoint, ...] = ()
+    estimate: Estimate = Estimate(timedelta(), timedelta(), "")
+    operation_p95: timedelta = timedelta()
+    facts: tuple[tuple[str, str], ...] = ()
+    _order: Order | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
-    def key(self) -> ChangeKey:
-        """What tells this change apart within its rollout."""
-        return ChangeKey(self.wave, self.change.node_id, self.change.component)
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many changes stand where; moved along with each change, so that no event has to count.
-
-    Args:
-        holding: Operations that hold their node: assigned, and neither committed nor ended; in a revert also those
-            whose outcome nobody knows.
-        settling: Operations that are committed and not yet proven.
-        retrying: Changes that wait for their next attempt.
-        done: Changes that are done; in a revert, those that are back or were never touched.
-        version_failed: Changes that failed by the version's own fault.
-        infrastructure_failed: Changes that failed otherwise, silent ones among them; in a revert, those that
-            cannot go back.
-        assigned: Changes of the present wave that have had their first operation: the first so many of its order.
-        wave_done: Changes of the present wave that are done.
-    """
-
-    holding: int = 0
-    settling: int = 0
-    retrying: int = 0
-    done: int = 0
-    version_failed: int = 0
-    infrastructure_failed: int = 0
-    assigned: int = 0
-    wave_done: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """A plan being carried out; one state row, and one for each change.
-
-    Args:
-        wave: Number of the wave that is out; 0 before the first.
-        progress_by: Instant by which the next node must have become healthy.
-        reason: Short code of why it is as it is; set on a RUNNING one, it ends as FAILED once no node is held.
-        tally: Where its changes stand.
-        due_at: No deadline of a change is earlier; never later than the earliest of them.
-        judge_from: Instant before which a node that was not heard of since a controller's absence is not judged.
-        revision: Raised by one with each stored state; the store compares and sets it.
-    """
-
-    id: RolloutId
-    request: UpgradeRequest
-    plan: Plan
-    state: RolloutState
-    actor: str
-    created_at: datetime
-    changes: HashTrieMap[ChangeKey, Progress]
-    wave: int = 0
-    wave_started_at: datetime | None = None
-    ended_at: datetime | None = None
-    progress_by: datetime | None = None
-    reason: str = ""
-    message: str = ""
-    tally: Tally = Tally()
-    due_at: datetime | None = None
-    judge_from: datetime | None = None
-    revision: int = 0
+    def order(self) -> Order:
+        """Where each change stands; derived once, when it is first asked for."""
+        if self._order is None:
+            object.__setattr__(self, "_order", _order_of(self.waves))
+        return cast("Order", self._order)

@@ -11,6 +11,7 @@ Digest = NewType("Digest", str)
 RolloutId = NewType("RolloutId", str)
 OperationId = NewType("OperationId", str)
 SessionId = NewType("SessionId", str)
+FreezeId = NewType("FreezeId", str)
 
 
 @unique
@@ -38,10 +39,57 @@ class ChangeKind(Enum):
 
 @unique
 class Strategy(Enum):
-    """How the fleet changes."""
+    """How the fleet changes.
+
+    IMMEDIATE is one wave. ROLLING goes in batches of one size, GRADUAL in steps of growing percentages. CANARY puts few
+    nodes first. BLUE_GREEN prepares every node, switches all of them together, and keeps the old version resumable
+    until the new one has proved itself everywhere.
+    """
 
     IMMEDIATE = "IMMEDIATE"
+    ROLLING = "ROLLING"
+    GRADUAL = "GRADUAL"
     CANARY = "CANARY"
+    BLUE_GREEN = "BLUE_GREEN"
+
+
+@unique
+class ValidationLevel(Enum):
+    """How much of a request may be wrong.
+
+    STRICT refuses also what is only a warning; NORMAL refuses where one node cannot be changed; PERMISSIVE leaves such
+    nodes out, each with its reason, and refuses where none is left.
+    """
+
+    STRICT = "STRICT"
+    NORMAL = "NORMAL"
+    PERMISSIVE = "PERMISSIVE"
+
+
+@unique
+class OfflinePolicy(Enum):
+    """What becomes of nodes that are not connected: waited for, left out of the plan, or given up after a time."""
+
+    WAIT = "WAIT"
+    SKIP = "SKIP"
+    EXPIRE = "EXPIRE"
+
+
+@unique
+class JoinPolicy(Enum):
+    """What a rollout does with nodes that appear while it is under way and that its selector takes."""
+
+    IGNORE = "IGNORE"
+    INCLUDE = "INCLUDE"
+
+
+@unique
+class ConflictPolicy(Enum):
+    """What a request does where its nodes belong to another rollout: it is refused, waits, or takes its place."""
+
+    REJECT = "REJECT"
+    QUEUE = "QUEUE"
+    SUPERSEDE = "SUPERSEDE"
 
 
 @unique
@@ -65,6 +113,8 @@ class Step(Enum):
 @unique
 class OperationState(Enum):
     """The state of one change asked of one agent."""
+
+    __hash__ = object.__hash__  # as good for members, which exist once; a step looks many of them up
 
     ASSIGNED = "ASSIGNED"
     ACCEPTED = "ACCEPTED"
@@ -111,6 +161,8 @@ class InstanceState(Enum):
 @unique
 class RolloutState(Enum):
     """The state of a rollout."""
+
+    __hash__ = object.__hash__  # as above
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"

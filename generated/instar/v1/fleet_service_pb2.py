@@ -22,28 +22,79 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from instar.v1 import node_pb2 as instar_dot_v1_dot_node__pb2
+from instar.v1 import rollout_service_pb2 as instar_dot_v1_dot_rollout__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinstar/v1/fleet_service.proto\x12\tinstar.v1\x1a\x14instar/v1/node.proto\"$\n\x10ListNodesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\"3\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.instar.v1.Node\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"0\n\x0fGetNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node\"G\n\x0eReadLogRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x11\n\tmax_bytes\x18\x03 \x01(\r\"4\n\x0fReadLogResponse\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t2\xda\x01\n\x0c\x46leetService\x12\x46\n\tListNodes\x12\x1b.instar.v1.ListNodesRequest\x1a\x1c.instar.v1.ListNodesResponse\x12@\n\x07GetNode\x12\x19.instar.v1.GetNodeRequest\x1a\x1a.instar.v1.GetNodeResponse\x12@\n\x07ReadLog\x12\x19.instar.v1.ReadLogRequest\x1a\x1a.instar.v1.ReadLogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinstar/v1/fleet_service.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14instar/v1/node.proto\x1a\x1finstar/v1/rollout_service.proto\"$\n\x10ListNodesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\"3\n\x11ListNodesResponse\x12\x1e\n\x05nodes\x18\x01 \x03(\x0b\x32\x0f.instar.v1.Node\"!\n\x0eGetNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"0\n\x0fGetNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node\"G\n\x0eReadLogRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x11\n\tmax_bytes\x18\x03 \x01(\r\"4\n\x0fReadLogResponse\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xa1\x01\n\x10LabelNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x37\n\x06labels\x18\x02 \x03(\x0b\x32\'.instar.v1.LabelNodeRequest.LabelsEntry\x12\x14\n\x0cremoved_keys\x18\x03 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\x11LabelNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node\"4\n\x11\x43ordonNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"3\n\x12\x43ordonNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node\"&\n\x13UncordonNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"5\n\x14UncordonNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node\"8\n\x15QuarantineNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x16QuarantineNodeResponse\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Node\"4\n\x11RemoveNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x14\n\x12RemoveNodeResponse\"%\n\x12\x45xplainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"9\n\x13\x45xplainNodeResponse\x12\"\n\x07reasons\x18\x01 \x03(\x0b\x32\x11.instar.v1.Reason\"\x16\n\x14GetStatisticsRequest\"\xe5\x01\n\nStatistics\x12\x0e\n\x06queued\x18\x01 \x01(\x04\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x04\x12\x11\n\tcompleted\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x13\n\x0b\x64istributed\x18\x05 \x01(\x04\x12\x11\n\ttimed_out\x18\x06 \x01(\x04\x12\x30\n\rmean_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btotal_nodes\x18\x08 \x01(\x04\x12\x14\n\x0c\x61\x63tive_nodes\x18\t \x01(\x04\x12\x0f\n\x07refused\x18\n \x01(\x04\"B\n\x15GetStatisticsResponse\x12)\n\nstatistics\x18\x01 \x01(\x0b\x32\x15.instar.v1.Statistics\"\xbd\x01\n\x06\x46reeze\x12\x11\n\tfreeze_id\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x11\n\temergency\x18\x07 \x01(\x08\"5\n\x10\x41\x64\x64\x46reezeRequest\x12!\n\x06\x66reeze\x18\x01 \x01(\x0b\x32\x11.instar.v1.Freeze\"6\n\x11\x41\x64\x64\x46reezeResponse\x12!\n\x06\x66reeze\x18\x01 \x01(\x0b\x32\x11.instar.v1.Freeze\"\x14\n\x12ListFreezesRequest\"9\n\x13ListFreezesResponse\x12\"\n\x07\x66reezes\x18\x01 \x03(\x0b\x32\x11.instar.v1.Freeze\"8\n\x13RemoveFreezeRequest\x12\x11\n\tfreeze_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x16\n\x14RemoveFreezeResponse2\xe9\x07\n\x0c\x46leetService\x12\x46\n\tListNodes\x12\x1b.instar.v1.ListNodesRequest\x1a\x1c.instar.v1.ListNodesResponse\x12@\n\x07GetNode\x12\x19.instar.v1.GetNodeRequest\x1a\x1a.instar.v1.GetNodeResponse\x12@\n\x07ReadLog\x12\x19.instar.v1.ReadLogRequest\x1a\x1a.instar.v1.ReadLogResponse\x12\x46\n\tLabelNode\x12\x1b.instar.v1.LabelNodeRequest\x1a\x1c.instar.v1.LabelNodeResponse\x12I\n\nCordonNode\x12\x1c.instar.v1.CordonNodeRequest\x1a\x1d.instar.v1.CordonNodeResponse\x12O\n\x0cUncordonNode\x12\x1e.instar.v1.UncordonNodeRequest\x1a\x1f.instar.v1.UncordonNodeResponse\x12U\n\x0eQuarantineNode\x12 .instar.v1.QuarantineNodeRequest\x1a!.instar.v1.QuarantineNodeResponse\x12I\n\nRemoveNode\x12\x1c.instar.v1.RemoveNodeRequest\x1a\x1d.instar.v1.RemoveNodeResponse\x12L\n\x0b\x45xplainNode\x12\x1d.instar.v1.ExplainNodeRequest\x1a\x1e.instar.v1.ExplainNodeResponse\x12R\n\rGetStatistics\x12\x1f.instar.v1.GetStatisticsRequest\x1a .instar.v1.GetStatisticsResponse\x12\x46\n\tAddFreeze\x12\x1b.instar.v1.AddFreezeRequest\x1a\x1c.instar.v1.AddFreezeResponse\x12L\n\x0bListFreezes\x12\x1d.instar.v1.ListFreezesRequest\x1a\x1e.instar.v1.ListFreezesResponse\x12O\n\x0cRemoveFreeze\x12\x1e.instar.v1.RemoveFreezeRequest\x1a\x1f.instar.v1.RemoveFreezeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'instar.v1.fleet_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTNODESREQUEST']._serialized_start=66
-  _globals['_LISTNODESREQUEST']._serialized_end=102
-  _globals['_LISTNODESRESPONSE']._serialized_start=104
-  _globals['_LISTNODESRESPONSE']._serialized_end=155
-  _globals['_GETNODEREQUEST']._serialized_start=157
-  _globals['_GETNODEREQUEST']._serialized_end=190
-  _globals['_GETNODERESPONSE']._serialized_start=192
-  _globals['_GETNODERESPONSE']._serialized_end=240
-  _globals['_READLOGREQUEST']._serialized_start=242
-  _globals['_READLOGREQUEST']._serialized_end=313
-  _globals['_READLOGRESPONSE']._serialized_start=315
-  _globals['_READLOGRESPONSE']._serialized_end=367
-  _globals['_FLEETSERVICE']._serialized_start=370
-  _globals['_FLEETSERVICE']._serialized_end=588
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_LISTNODESREQUEST']._serialized_start=164
+  _globals['_LISTNODESREQUEST']._serialized_end=200
+  _globals['_LISTNODESRESPONSE']._serialized_start=202
+  _globals['_LISTNODESRESPONSE']._serialized_end=253
+  _globals['_GETNODEREQUEST']._serialized_start=255
+  _globals['_GETNODEREQUEST']._serialized_end=288
+  _globals['_GETNODERESPONSE']._serialized_start=290
+  _globals['_GETNODERESPONSE']._serialized_end=338
+  _globals['_READLOGREQUEST']._serialized_start=340
+  _globals['_READLOGREQUEST']._serialized_end=411
+  _globals['_READLOGRESPONSE']._serialized_start=413
+  _globals['_READLOGRESPONSE']._serialized_end=465
+  _globals['_LABELNODEREQUEST']._serialized_start=468
+  _globals['_LABELNODEREQUEST']._serialized_end=629
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._serialized_start=584
+  _globals['_LABELNODEREQUEST_LABELSENTRY']._serialized_end=629
+  _globals['_LABELNODERESPONSE']._serialized_start=631
+  _globals['_LABELNODERESPONSE']._serialized_end=681
+  _globals['_CORDONNODEREQUEST']._serialized_start=683
+  _globals['_CORDONNODEREQUEST']._serialized_end=735
+  _globals['_CORDONNODERESPONSE']._serialized_start=737
+  _globals['_CORDONNODERESPONSE']._serialized_end=788
+  _globals['_UNCORDONNODEREQUEST']._serialized_start=790
+  _globals['_UNCORDONNODEREQUEST']._serialized_end=828
+  _globals['_UNCORDONNODERESPONSE']._serialized_start=830
+  _globals['_UNCORDONNODERESPONSE']._serialized_end=883
+  _globals['_QUARANTINENODEREQUEST']._serialized_start=885
+  _globals['_QUARANTINENODEREQUEST']._serialized_end=941
+  _globals['_QUARANTINENODERESPONSE']._serialized_start=943
+  _globals['_QUARANTINENODERESPONSE']._serialized_end=998
+  _globals['_REMOVENODEREQUEST']._serialized_start=1000
+  _globals['_REMOVENODEREQUEST']._serialized_end=1052
+  _globals['_REMOVENODERESPONSE']._serialized_start=1054
+  _globals['_REMOVENODERESPONSE']._serialized_end=1074
+  _globals['_EXPLAINNODEREQUEST']._serialized_start=1076
+  _globals['_EXPLAINNODEREQUEST']._serialized_end=1113
+  _globals['_EXPLAINNODERESPONSE']._serialized_start=1115
+  _globals['_EXPLAINNODERESPONSE']._serialized_end=1172
+  _globals['_GETSTATISTICSREQUEST']._serialized_start=1174
+  _globals['_GETSTATISTICSREQUEST']._serialized_end=1196
+  _globals['_STATISTICS']._serialized_start=1199
+  _globals['_STATISTICS']._serialized_end=1428
+  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1430
+  _globals['_GETSTATISTICSRESPONSE']._serialized_end=1496
+  _globals['_FREEZE']._serialized_start=1499
+  _globals['_FREEZE']._serialized_end=1688
+  _globals['_ADDFREEZEREQUEST']._serialized_start=1690
+  _globals['_ADDFREEZEREQUEST']._serialized_end=1743
+  _globals['_ADDFREEZERESPONSE']._serialized_start=1745
+  _globals['_ADDFREEZERESPONSE']._serialized_end=1799
+  _globals['_LISTFREEZESREQUEST']._serialized_start=1801
+  _globals['_LISTFREEZESREQUEST']._serialized_end=1821
+  _globals['_LISTFREEZESRESPONSE']._serialized_start=1823
+  _globals['_LISTFREEZESRESPONSE']._serialized_end=1880
+  _globals['_REMOVEFREEZEREQUEST']._serialized_start=1882
+  _globals['_REMOVEFREEZEREQUEST']._serialized_end=1938
+  _globals['_REMOVEFREEZERESPONSE']._serialized_start=1940
+  _globals['_REMOVEFREEZERESPONSE']._serialized_end=1962
+  _globals['_FLEETSERVICE']._serialized_start=1965
+  _globals['_FLEETSERVICE']._serialized_end=2966
 # @@protoc_insertion_point(module_scope)

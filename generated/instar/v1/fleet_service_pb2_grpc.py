@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class FleetServiceStub:
-    """FleetService shows the nodes.
+    """FleetService shows the nodes, and sets what operators decide of them.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,60 @@ class FleetServiceStub:
                 request_serializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogResponse.FromString,
                 _registered_method=True)
+        self.LabelNode = channel.unary_unary(
+                '/instar.v1.FleetService/LabelNode',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.LabelNodeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.LabelNodeResponse.FromString,
+                _registered_method=True)
+        self.CordonNode = channel.unary_unary(
+                '/instar.v1.FleetService/CordonNode',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.CordonNodeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.CordonNodeResponse.FromString,
+                _registered_method=True)
+        self.UncordonNode = channel.unary_unary(
+                '/instar.v1.FleetService/UncordonNode',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.UncordonNodeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.UncordonNodeResponse.FromString,
+                _registered_method=True)
+        self.QuarantineNode = channel.unary_unary(
+                '/instar.v1.FleetService/QuarantineNode',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.QuarantineNodeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.QuarantineNodeResponse.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/instar.v1.FleetService/RemoveNode',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
+        self.ExplainNode = channel.unary_unary(
+                '/instar.v1.FleetService/ExplainNode',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeResponse.FromString,
+                _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/instar.v1.FleetService/GetStatistics',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
+        self.AddFreeze = channel.unary_unary(
+                '/instar.v1.FleetService/AddFreeze',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.AddFreezeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.AddFreezeResponse.FromString,
+                _registered_method=True)
+        self.ListFreezes = channel.unary_unary(
+                '/instar.v1.FleetService/ListFreezes',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.ListFreezesRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.ListFreezesResponse.FromString,
+                _registered_method=True)
+        self.RemoveFreeze = channel.unary_unary(
+                '/instar.v1.FleetService/RemoveFreeze',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.RemoveFreezeRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.RemoveFreezeResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
-    """FleetService shows the nodes.
+    """FleetService shows the nodes, and sets what operators decide of them.
     """
 
     def ListNodes(self, request, context):
@@ -77,6 +127,76 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LabelNode(self, request, context):
+        """LabelNode sets and takes away labels of a node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CordonNode(self, request, context):
+        """CordonNode keeps operations from a node; it counts as unavailable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonNode(self, request, context):
+        """UncordonNode lets operations start on a node again; its quarantine ends as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QuarantineNode(self, request, context):
+        """QuarantineNode leaves a node out of everything that is planned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """RemoveNode forgets a node; rollouts do not wait for it any longer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainNode(self, request, context):
+        """ExplainNode says why a node is as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatistics(self, request, context):
+        """GetStatistics counts the work of the fleet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddFreeze(self, request, context):
+        """AddFreeze keeps operations from starting on nodes for a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFreezes(self, request, context):
+        """ListFreezes lists the freezes that are in force or to come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveFreeze(self, request, context):
+        """RemoveFreeze lifts a freeze.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +215,56 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     request_deserializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogRequest.FromString,
                     response_serializer=instar_dot_v1_dot_fleet__service__pb2.ReadLogResponse.SerializeToString,
             ),
+            'LabelNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelNode,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.LabelNodeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.LabelNodeResponse.SerializeToString,
+            ),
+            'CordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonNode,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.CordonNodeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.CordonNodeResponse.SerializeToString,
+            ),
+            'UncordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonNode,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.UncordonNodeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.UncordonNodeResponse.SerializeToString,
+            ),
+            'QuarantineNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuarantineNode,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.QuarantineNodeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.QuarantineNodeResponse.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.RemoveNodeResponse.SerializeToString,
+            ),
+            'ExplainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainNode,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeResponse.SerializeToString,
+            ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsResponse.SerializeToString,
+            ),
+            'AddFreeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddFreeze,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.AddFreezeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.AddFreezeResponse.SerializeToString,
+            ),
+            'ListFreezes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFreezes,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.ListFreezesRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.ListFreezesResponse.SerializeToString,
+            ),
+            'RemoveFreeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveFreeze,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.RemoveFreezeRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.RemoveFreezeResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'instar.v1.FleetService', rpc_method_handlers)
@@ -104,7 +274,7 @@ def add_FleetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FleetService:
-    """FleetService shows the nodes.
+    """FleetService shows the nodes, and sets what operators decide of them.
     """
 
     @staticmethod
@@ -178,6 +348,276 @@ class FleetService:
             '/instar.v1.FleetService/ReadLog',
             instar_dot_v1_dot_fleet__service__pb2.ReadLogRequest.SerializeToString,
             instar_dot_v1_dot_fleet__service__pb2.ReadLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/LabelNode',
+            instar_dot_v1_dot_fleet__service__pb2.LabelNodeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.LabelNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/CordonNode',
+            instar_dot_v1_dot_fleet__service__pb2.CordonNodeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.CordonNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/UncordonNode',
+            instar_dot_v1_dot_fleet__service__pb2.UncordonNodeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.UncordonNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuarantineNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/QuarantineNode',
+            instar_dot_v1_dot_fleet__service__pb2.QuarantineNodeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.QuarantineNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/RemoveNode',
+            instar_dot_v1_dot_fleet__service__pb2.RemoveNodeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.RemoveNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/ExplainNode',
+            instar_dot_v1_dot_fleet__service__pb2.ExplainNodeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.ExplainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/GetStatistics',
+            instar_dot_v1_dot_fleet__service__pb2.GetStatisticsRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddFreeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/AddFreeze',
+            instar_dot_v1_dot_fleet__service__pb2.AddFreezeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.AddFreezeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFreezes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/ListFreezes',
+            instar_dot_v1_dot_fleet__service__pb2.ListFreezesRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.ListFreezesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveFreeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/RemoveFreeze',
+            instar_dot_v1_dot_fleet__service__pb2.RemoveFreezeRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.RemoveFreezeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FleetServiceStub:
-    """FleetService shows the nodes."""
+    """FleetService shows the nodes, and sets what operators decide of them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListNodes: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ListNodesRequest, _fleet_service_pb2.ListNodesResponse]
@@ -22,9 +22,29 @@ class FleetServiceStub:
     """GetNode finds one node."""
     ReadLog: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ReadLogRequest, _fleet_service_pb2.ReadLogResponse]
     """ReadLog reads the end of what a component wrote on one node; the node must be connected."""
+    LabelNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.LabelNodeRequest, _fleet_service_pb2.LabelNodeResponse]
+    """LabelNode sets and takes away labels of a node."""
+    CordonNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.CordonNodeRequest, _fleet_service_pb2.CordonNodeResponse]
+    """CordonNode keeps operations from a node; it counts as unavailable."""
+    UncordonNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.UncordonNodeRequest, _fleet_service_pb2.UncordonNodeResponse]
+    """UncordonNode lets operations start on a node again; its quarantine ends as well."""
+    QuarantineNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.QuarantineNodeRequest, _fleet_service_pb2.QuarantineNodeResponse]
+    """QuarantineNode leaves a node out of everything that is planned."""
+    RemoveNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.RemoveNodeRequest, _fleet_service_pb2.RemoveNodeResponse]
+    """RemoveNode forgets a node; rollouts do not wait for it any longer."""
+    ExplainNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ExplainNodeRequest, _fleet_service_pb2.ExplainNodeResponse]
+    """ExplainNode says why a node is as it is."""
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetStatisticsRequest, _fleet_service_pb2.GetStatisticsResponse]
+    """GetStatistics counts the work of the fleet."""
+    AddFreeze: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.AddFreezeRequest, _fleet_service_pb2.AddFreezeResponse]
+    """AddFreeze keeps operations from starting on nodes for a time."""
+    ListFreezes: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ListFreezesRequest, _fleet_service_pb2.ListFreezesResponse]
+    """ListFreezes lists the freezes that are in force or to come."""
+    RemoveFreeze: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.RemoveFreezeRequest, _fleet_service_pb2.RemoveFreezeResponse]
+    """RemoveFreeze lifts a freeze."""
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """FleetService shows the nodes."""
+    """FleetService shows the nodes, and sets what operators decide of them."""
 
     @_abc_1.abstractmethod
     def ListNodes(
@@ -49,5 +69,85 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_fleet_service_pb2.ReadLogRequest, _abc.Awaitable[_fleet_service_pb2.ReadLogResponse]],
     ) -> _abc.Awaitable[_fleet_service_pb2.ReadLogResponse]:
         """ReadLog reads the end of what a component wrote on one node; the node must be connected."""
+
+    @_abc_1.abstractmethod
+    def LabelNode(
+        self,
+        request: _fleet_service_pb2.LabelNodeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.LabelNodeRequest, _abc.Awaitable[_fleet_service_pb2.LabelNodeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.LabelNodeResponse]:
+        """LabelNode sets and takes away labels of a node."""
+
+    @_abc_1.abstractmethod
+    def CordonNode(
+        self,
+        request: _fleet_service_pb2.CordonNodeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.CordonNodeRequest, _abc.Awaitable[_fleet_service_pb2.CordonNodeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.CordonNodeResponse]:
+        """CordonNode keeps operations from a node; it counts as unavailable."""
+
+    @_abc_1.abstractmethod
+    def UncordonNode(
+        self,
+        request: _fleet_service_pb2.UncordonNodeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.UncordonNodeRequest, _abc.Awaitable[_fleet_service_pb2.UncordonNodeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.UncordonNodeResponse]:
+        """UncordonNode lets operations start on a node again; its quarantine ends as well."""
+
+    @_abc_1.abstractmethod
+    def QuarantineNode(
+        self,
+        request: _fleet_service_pb2.QuarantineNodeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.QuarantineNodeRequest, _abc.Awaitable[_fleet_service_pb2.QuarantineNodeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.QuarantineNodeResponse]:
+        """QuarantineNode leaves a node out of everything that is planned."""
+
+    @_abc_1.abstractmethod
+    def RemoveNode(
+        self,
+        request: _fleet_service_pb2.RemoveNodeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.RemoveNodeRequest, _abc.Awaitable[_fleet_service_pb2.RemoveNodeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.RemoveNodeResponse]:
+        """RemoveNode forgets a node; rollouts do not wait for it any longer."""
+
+    @_abc_1.abstractmethod
+    def ExplainNode(
+        self,
+        request: _fleet_service_pb2.ExplainNodeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.ExplainNodeRequest, _abc.Awaitable[_fleet_service_pb2.ExplainNodeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.ExplainNodeResponse]:
+        """ExplainNode says why a node is as it is."""
+
+    @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _fleet_service_pb2.GetStatisticsRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.GetStatisticsRequest, _abc.Awaitable[_fleet_service_pb2.GetStatisticsResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.GetStatisticsResponse]:
+        """GetStatistics counts the work of the fleet."""
+
+    @_abc_1.abstractmethod
+    def AddFreeze(
+        self,
+        request: _fleet_service_pb2.AddFreezeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.AddFreezeRequest, _abc.Awaitable[_fleet_service_pb2.AddFreezeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.AddFreezeResponse]:
+        """AddFreeze keeps operations from starting on nodes for a time."""
+
+    @_abc_1.abstractmethod
+    def ListFreezes(
+        self,
+        request: _fleet_service_pb2.ListFreezesRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.ListFreezesRequest, _abc.Awaitable[_fleet_service_pb2.ListFreezesResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.ListFreezesResponse]:
+        """ListFreezes lists the freezes that are in force or to come."""
+
+    @_abc_1.abstractmethod
+    def RemoveFreeze(
+        self,
+        request: _fleet_service_pb2.RemoveFreezeRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.RemoveFreezeRequest, _abc.Awaitable[_fleet_service_pb2.RemoveFreezeResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.RemoveFreezeResponse]:
+        """RemoveFreeze lifts a freeze."""
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _aio.Server) -> None: ...

@@ -312,6 +312,10 @@ class Node(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    CORDON_REASON_FIELD_NUMBER: _builtins.int
+    QUARANTINE_REASON_FIELD_NUMBER: _builtins.int
+    ACTIVE_OPERATIONS_FIELD_NUMBER: _builtins.int
+    MAX_OPERATIONS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Identity of the node."""
     connected: _builtins.bool
@@ -322,6 +326,14 @@ class Node(_message.Message):
     """Highest fence given out for it."""
     operation_id: _builtins.str
     """Operation that holds the node; empty when it is free."""
+    cordon_reason: _builtins.str
+    """Why it is given no operations and counts as unavailable; empty where it is not cordoned."""
+    quarantine_reason: _builtins.str
+    """Why it is not trusted; empty where it is."""
+    active_operations: _builtins.int
+    """Operations that hold it now."""
+    max_operations: _builtins.int
+    """The most that may hold it at the same time."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels, set by the node's configuration."""
@@ -360,10 +372,14 @@ class Node(_message.Message):
         metrics: _abc.Iterable[Global___Metric] | None = ...,
         operation_id: _builtins.str = ...,
         conditions: _abc.Iterable[Global___Condition] | None = ...,
+        cordon_reason: _builtins.str = ...,
+        quarantine_reason: _builtins.str = ...,
+        active_operations: _builtins.int = ...,
+        max_operations: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_time", b"last_seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "capabilities", b"capabilities", "components", b"components", "conditions", b"conditions", "connected", b"connected", "fence", b"fence", "labels", b"labels", "last_seen_time", b"last_seen_time", "metrics", b"metrics", "node_id", b"node_id", "operation_id", b"operation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_operations", b"active_operations", "agent_version", b"agent_version", "capabilities", b"capabilities", "components", b"components", "conditions", b"conditions", "connected", b"connected", "cordon_reason", b"cordon_reason", "fence", b"fence", "labels", b"labels", "last_seen_time", b"last_seen_time", "max_operations", b"max_operations", "metrics", b"metrics", "node_id", b"node_id", "operation_id", b"operation_id", "quarantine_reason", b"quarantine_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,17 +22,27 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from instar.v1 import manifest_pb2 as instar_dot_v1_dot_manifest__pb2
+from instar.v1 import operation_pb2 as instar_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17instar/v1/release.proto\x12\tinstar.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18instar/v1/manifest.proto\"\xbd\x01\n\x07Release\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12%\n\x08manifest\x18\x05 \x01(\x0b\x32\x13.instar.v1.Manifest\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpublisher\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17instar/v1/release.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18instar/v1/manifest.proto\x1a\x19instar/v1/operation.proto\"\xbd\x01\n\x07Release\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12%\n\x08manifest\x18\x05 \x01(\x0b\x32\x13.instar.v1.Manifest\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpublisher\x18\x07 \x01(\t\"\xa1\x01\n\x04\x45\x64ge\x12\x15\n\rfrom_versions\x18\x01 \x01(\t\x12\x12\n\nto_version\x18\x02 \x01(\t\x12\"\n\x07methods\x18\x03 \x03(\x0e\x32\x11.instar.v1.Method\x12\x16\n\x0e\x62locked_reason\x18\x04 \x01(\t\x12\x11\n\tcondition\x18\x05 \x01(\t\x12\x11\n\tno_return\x18\x06 \x01(\x08\x12\x0c\n\x04\x63ost\x18\x07 \x01(\r\"L\n\x07\x42\x61rrier\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\rbake_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"h\n\x07\x43hannel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12/\n\x0b\x63hange_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"\x8d\x01\n\x0cVersionGraph\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x1e\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x0f.instar.v1.Edge\x12$\n\x08\x62\x61rriers\x18\x03 \x03(\x0b\x32\x12.instar.v1.Barrier\x12$\n\x08\x63hannels\x18\x04 \x03(\x0b\x32\x12.instar.v1.Channelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'instar.v1.release_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RELEASE']._serialized_start=98
-  _globals['_RELEASE']._serialized_end=287
+  _globals['_RELEASE']._serialized_start=157
+  _globals['_RELEASE']._serialized_end=346
+  _globals['_EDGE']._serialized_start=349
+  _globals['_EDGE']._serialized_end=510
+  _globals['_BARRIER']._serialized_start=512
+  _globals['_BARRIER']._serialized_end=588
+  _globals['_CHANNEL']._serialized_start=590
+  _globals['_CHANNEL']._serialized_end=694
+  _globals['_VERSIONGRAPH']._serialized_start=697
+  _globals['_VERSIONGRAPH']._serialized_end=838
 # @@protoc_insertion_point(module_scope)

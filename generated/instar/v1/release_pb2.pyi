@@ -3,10 +3,14 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from instar.v1 import manifest_pb2 as _manifest_pb2
+from instar.v1 import operation_pb2 as _operation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -67,3 +71,155 @@ class Release(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Release: _TypeAlias = Release  # noqa: Y015
+
+@_typing.final
+class Edge(_message.Message):
+    """Edge is an allowed way between versions; the way down from a version is an edge of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_VERSIONS_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    BLOCKED_REASON_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    NO_RETURN_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    from_versions: _builtins.str
+    """Comparators of SemVer for the version before; empty for every other version."""
+    to_version: _builtins.str
+    """Version after."""
+    blocked_reason: _builtins.str
+    """Why nobody may take it; empty where it is open."""
+    condition: _builtins.str
+    """CEL over the node; a node for which it is false or unknown does not take the edge. Empty for none."""
+    no_return: _builtins.bool
+    """True where no way leads back."""
+    cost: _builtins.int
+    """What it weighs when ways are compared, from 1; default 1."""
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_operation_pb2.Method.ValueType]:
+        """Methods that it allows; both where none is named."""
+
+    def __init__(
+        self,
+        *,
+        from_versions: _builtins.str = ...,
+        to_version: _builtins.str = ...,
+        methods: _abc.Iterable[_operation_pb2.Method.ValueType] | None = ...,
+        blocked_reason: _builtins.str = ...,
+        condition: _builtins.str = ...,
+        no_return: _builtins.bool = ...,
+        cost: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "condition", b"condition", "cost", b"cost", "from_versions", b"from_versions", "methods", b"methods", "no_return", b"no_return", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Edge: _TypeAlias = Edge  # noqa: Y015
+
+@_typing.final
+class Barrier(_message.Message):
+    """Barrier is a version that every way from below it to above it passes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    BAKE_DURATION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version."""
+    @_builtins.property
+    def bake_duration(self) -> _duration_pb2.Duration:
+        """Time that nodes stay on it before the next hop."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        bake_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake_duration", b"bake_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake_duration", b"bake_duration", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Barrier: _TypeAlias = Barrier  # noqa: Y015
+
+@_typing.final
+class Channel(_message.Message):
+    """Channel is a moving pointer to a release."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, for example "stable"."""
+    version: _builtins.str
+    """Version that it points to."""
+    actor: _builtins.str
+    """Who moved it."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last moved."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "change_time", b"change_time", "name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Channel: _TypeAlias = Channel  # noqa: Y015
+
+@_typing.final
+class VersionGraph(_message.Message):
+    """VersionGraph is what is declared of the ways between the releases of a component."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    BARRIERS_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    component: _builtins.str
+    """Name of the component."""
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edge]:
+        """The edges; a version that none of them leads to is reached from every lower one."""
+
+    @_builtins.property
+    def barriers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Barrier]:
+        """The barriers."""
+
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Channel]:
+        """The channels."""
+
+    def __init__(
+        self,
+        *,
+        component: _builtins.str = ...,
+        edges: _abc.Iterable[Global___Edge] | None = ...,
+        barriers: _abc.Iterable[Global___Barrier] | None = ...,
+        channels: _abc.Iterable[Global___Channel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barriers", b"barriers", "channels", b"channels", "component", b"component", "edges", b"edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionGraph: _TypeAlias = VersionGraph  # noqa: Y015

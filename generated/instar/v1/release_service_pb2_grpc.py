@@ -50,6 +50,26 @@ class ReleaseServiceStub:
                 request_serializer=instar_dot_v1_dot_release__service__pb2.ListReleasesRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_release__service__pb2.ListReleasesResponse.FromString,
                 _registered_method=True)
+        self.GetGraph = channel.unary_unary(
+                '/instar.v1.ReleaseService/GetGraph',
+                request_serializer=instar_dot_v1_dot_release__service__pb2.GetGraphRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_release__service__pb2.GetGraphResponse.FromString,
+                _registered_method=True)
+        self.PutGraph = channel.unary_unary(
+                '/instar.v1.ReleaseService/PutGraph',
+                request_serializer=instar_dot_v1_dot_release__service__pb2.PutGraphRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_release__service__pb2.PutGraphResponse.FromString,
+                _registered_method=True)
+        self.BlockRelease = channel.unary_unary(
+                '/instar.v1.ReleaseService/BlockRelease',
+                request_serializer=instar_dot_v1_dot_release__service__pb2.BlockReleaseRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_release__service__pb2.BlockReleaseResponse.FromString,
+                _registered_method=True)
+        self.PromoteRelease = channel.unary_unary(
+                '/instar.v1.ReleaseService/PromoteRelease',
+                request_serializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseResponse.FromString,
+                _registered_method=True)
 
 
 class ReleaseServiceServicer:
@@ -77,6 +97,34 @@ class ReleaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGraph(self, request, context):
+        """GetGraph shows what is declared of the ways between the releases of a component.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutGraph(self, request, context):
+        """PutGraph declares the edges and barriers of a component, in the place of those before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BlockRelease(self, request, context):
+        """BlockRelease closes every way to a version, or opens it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteRelease(self, request, context):
+        """PromoteRelease moves a channel to a release.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReleaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +142,26 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.ListReleases,
                     request_deserializer=instar_dot_v1_dot_release__service__pb2.ListReleasesRequest.FromString,
                     response_serializer=instar_dot_v1_dot_release__service__pb2.ListReleasesResponse.SerializeToString,
+            ),
+            'GetGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGraph,
+                    request_deserializer=instar_dot_v1_dot_release__service__pb2.GetGraphRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_release__service__pb2.GetGraphResponse.SerializeToString,
+            ),
+            'PutGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutGraph,
+                    request_deserializer=instar_dot_v1_dot_release__service__pb2.PutGraphRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_release__service__pb2.PutGraphResponse.SerializeToString,
+            ),
+            'BlockRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.BlockRelease,
+                    request_deserializer=instar_dot_v1_dot_release__service__pb2.BlockReleaseRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_release__service__pb2.BlockReleaseResponse.SerializeToString,
+            ),
+            'PromoteRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteRelease,
+                    request_deserializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +246,114 @@ class ReleaseService:
             '/instar.v1.ReleaseService/ListReleases',
             instar_dot_v1_dot_release__service__pb2.ListReleasesRequest.SerializeToString,
             instar_dot_v1_dot_release__service__pb2.ListReleasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.ReleaseService/GetGraph',
+            instar_dot_v1_dot_release__service__pb2.GetGraphRequest.SerializeToString,
+            instar_dot_v1_dot_release__service__pb2.GetGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.ReleaseService/PutGraph',
+            instar_dot_v1_dot_release__service__pb2.PutGraphRequest.SerializeToString,
+            instar_dot_v1_dot_release__service__pb2.PutGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BlockRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.ReleaseService/BlockRelease',
+            instar_dot_v1_dot_release__service__pb2.BlockReleaseRequest.SerializeToString,
+            instar_dot_v1_dot_release__service__pb2.BlockReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.ReleaseService/PromoteRelease',
+            instar_dot_v1_dot_release__service__pb2.PromoteReleaseRequest.SerializeToString,
+            instar_dot_v1_dot_release__service__pb2.PromoteReleaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,14 @@ class ReleaseServiceStub:
     """GetRelease finds one release."""
     ListReleases: _aio.UnaryUnaryMultiCallable[_release_service_pb2.ListReleasesRequest, _release_service_pb2.ListReleasesResponse]
     """ListReleases lists the releases, newest version first."""
+    GetGraph: _aio.UnaryUnaryMultiCallable[_release_service_pb2.GetGraphRequest, _release_service_pb2.GetGraphResponse]
+    """GetGraph shows what is declared of the ways between the releases of a component."""
+    PutGraph: _aio.UnaryUnaryMultiCallable[_release_service_pb2.PutGraphRequest, _release_service_pb2.PutGraphResponse]
+    """PutGraph declares the edges and barriers of a component, in the place of those before."""
+    BlockRelease: _aio.UnaryUnaryMultiCallable[_release_service_pb2.BlockReleaseRequest, _release_service_pb2.BlockReleaseResponse]
+    """BlockRelease closes every way to a version, or opens it again."""
+    PromoteRelease: _aio.UnaryUnaryMultiCallable[_release_service_pb2.PromoteReleaseRequest, _release_service_pb2.PromoteReleaseResponse]
+    """PromoteRelease moves a channel to a release."""
 
 class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
     """ReleaseService keeps the releases."""
@@ -49,5 +57,37 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_release_service_pb2.ListReleasesRequest, _abc.Awaitable[_release_service_pb2.ListReleasesResponse]],
     ) -> _abc.Awaitable[_release_service_pb2.ListReleasesResponse]:
         """ListReleases lists the releases, newest version first."""
+
+    @_abc_1.abstractmethod
+    def GetGraph(
+        self,
+        request: _release_service_pb2.GetGraphRequest,
+        context: _aio.ServicerContext[_release_service_pb2.GetGraphRequest, _abc.Awaitable[_release_service_pb2.GetGraphResponse]],
+    ) -> _abc.Awaitable[_release_service_pb2.GetGraphResponse]:
+        """GetGraph shows what is declared of the ways between the releases of a component."""
+
+    @_abc_1.abstractmethod
+    def PutGraph(
+        self,
+        request: _release_service_pb2.PutGraphRequest,
+        context: _aio.ServicerContext[_release_service_pb2.PutGraphRequest, _abc.Awaitable[_release_service_pb2.PutGraphResponse]],
+    ) -> _abc.Awaitable[_release_service_pb2.PutGraphResponse]:
+        """PutGraph declares the edges and barriers of a component, in the place of those before."""
+
+    @_abc_1.abstractmethod
+    def BlockRelease(
+        self,
+        request: _release_service_pb2.BlockReleaseRequest,
+        context: _aio.ServicerContext[_release_service_pb2.BlockReleaseRequest, _abc.Awaitable[_release_service_pb2.BlockReleaseResponse]],
+    ) -> _abc.Awaitable[_release_service_pb2.BlockReleaseResponse]:
+        """BlockRelease closes every way to a version, or opens it again."""
+
+    @_abc_1.abstractmethod
+    def PromoteRelease(
+        self,
+        request: _release_service_pb2.PromoteReleaseRequest,
+        context: _aio.ServicerContext[_release_service_pb2.PromoteReleaseRequest, _abc.Awaitable[_release_service_pb2.PromoteReleaseResponse]],
+    ) -> _abc.Awaitable[_release_service_pb2.PromoteReleaseResponse]:
+        """PromoteRelease moves a channel to a release."""
 
 def add_ReleaseServiceServicer_to_server(servicer: ReleaseServiceServicer, server: _aio.Server) -> None: ...

@@ -27,31 +27,65 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from instar.v1 import operation_pb2 as instar_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17instar/v1/rollout.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19instar/v1/operation.proto\"\x8b\x03\n\x06Policy\x12\x14\n\x0cmax_parallel\x18\x01 \x01(\r\x12\x37\n\x14min_healthy_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10healthy_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11progress_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10unknown_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_failures\x18\x06 \x01(\r\x12\x30\n\rsoak_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11soak_requests_min\x18\x08 \x01(\x04\x12\x17\n\x0frestart_allowed\x18\t \x01(\x08\x12\x16\n\x0e\x64iscard_writes\x18\n \x01(\x08\"!\n\x10\x43\x61naryParameters\x12\r\n\x05nodes\x18\x01 \x01(\r\"\x98\x02\n\x0eUpgradeRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x16\n\x0etarget_version\x18\x02 \x01(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\x12%\n\x08strategy\x18\x04 \x01(\x0e\x32\x13.instar.v1.Strategy\x12-\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x1b.instar.v1.CanaryParametersH\x00\x12!\n\x06policy\x18\x06 \x01(\x0b\x32\x11.instar.v1.Policy\x12\x0f\n\x07install\x18\x07 \x01(\x08\x12\x0c\n\x04name\x18\x08 \x01(\t\x12#\n\x04kind\x18\t \x01(\x0e\x32\x15.instar.v1.ChangeKindB\x0c\n\nparameters\"\xdb\x01\n\x06\x43hange\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.instar.v1.ChangeKind\x12!\n\x06method\x18\x04 \x01(\x0e\x32\x11.instar.v1.Method\x12\x14\n\x0c\x66rom_version\x18\x05 \x01(\t\x12\x13\n\x0b\x66rom_digest\x18\x06 \x01(\t\x12\x12\n\nto_version\x18\x07 \x01(\t\x12\x11\n\tto_digest\x18\x08 \x01(\t\x12\x13\n\x0bno_way_back\x18\t \x01(\t\"I\n\x04Wave\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06\x63\x61nary\x18\x02 \x01(\x08\x12\"\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x11.instar.v1.Change\"T\n\x04Plan\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x1e\n\x05waves\x18\x02 \x03(\x0b\x32\x0f.instar.v1.Wave\x12\x17\n\x0funchanged_nodes\x18\x03 \x03(\t\"\xe5\x01\n\x0e\x43hangeProgress\x12!\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x11.instar.v1.Change\x12\x0c\n\x04wave\x18\x02 \x01(\r\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.instar.v1.OperationState\x12\x1d\n\x04step\x18\x04 \x01(\x0e\x32\x0f.instar.v1.Step\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x11\n\treverting\x18\x06 \x01(\x08\x12\x14\n\x0coperation_id\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\"\x8b\x03\n\x07Rollout\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x07request\x18\x03 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\x12\x1d\n\x04plan\x18\x04 \x01(\x0b\x32\x0f.instar.v1.Plan\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.instar.v1.RolloutState\x12\x0c\n\x04wave\x18\x06 \x01(\r\x12*\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x19.instar.v1.ChangeProgress\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x0c \x01(\t\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x10\n\x08revision\x18\x0e \x01(\x04*Q\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x16\n\x12STRATEGY_IMMEDIATE\x10\x01\x12\x13\n\x0fSTRATEGY_CANARY\x10\x02*\xa3\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_PENDING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x02\x12\x18\n\x14ROLLOUT_STATE_PAUSED\x10\x03\x12\x1b\n\x17ROLLOUT_STATE_REVERTING\x10\x04\x12\x1b\n\x17ROLLOUT_STATE_SUCCEEDED\x10\x05\x12\x18\n\x14ROLLOUT_STATE_FAILED\x10\x06\x12\x1b\n\x17ROLLOUT_STATE_CANCELLED\x10\x07\x12\x1a\n\x16ROLLOUT_STATE_REVERTED\x10\x08\x12\x17\n\x13ROLLOUT_STATE_STUCK\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17instar/v1/rollout.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19instar/v1/operation.proto\"\x80\x01\n\x06Window\x12\x0c\n\x04\x64\x61ys\x18\x01 \x03(\r\x12(\n\x05opens\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttime_zone\x18\x04 \x01(\t\"\xde\x06\n\x06Policy\x12\x14\n\x0cmax_parallel\x18\x01 \x01(\r\x12\x37\n\x14min_healthy_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10healthy_deadline\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11progress_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10unknown_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_failures\x18\x06 \x01(\r\x12\x30\n\rsoak_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11soak_requests_min\x18\x08 \x01(\x04\x12\x17\n\x0frestart_allowed\x18\t \x01(\x08\x12\x16\n\x0e\x64iscard_writes\x18\n \x01(\x08\x12(\n\x1bmax_infrastructure_failures\x18\x0b \x01(\rH\x00\x88\x01\x01\x12\x15\n\rfloor_percent\x18\x0c \x01(\r\x12\x14\n\x0c\x64omain_label\x18\r \x01(\t\x12\x1b\n\x13\x64omain_max_parallel\x18\x0e \x01(\r\x12\x30\n\rbake_duration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10promoted_by_hand\x18\x10 \x01(\x08\x12\"\n\x07windows\x18\x11 \x03(\x0b\x32\x11.instar.v1.Window\x12)\n\x07offline\x18\x12 \x01(\x0e\x32\x18.instar.v1.OfflinePolicy\x12\x33\n\x10offline_deadline\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x04join\x18\x14 \x01(\x0e\x32\x15.instar.v1.JoinPolicy\x12\x1b\n\x13revert_max_parallel\x18\x15 \x01(\r\x12+\n\x08\x64\x65\x61\x64line\x18\x16 \x01(\x0b\x32\x19.google.protobuf.DurationB\x1e\n\x1c_max_infrastructure_failures\"(\n\x11RollingParameters\x12\x13\n\x0b\x62\x61tch_nodes\x18\x01 \x01(\r\"%\n\x11GradualParameters\x12\x10\n\x08percents\x18\x01 \x03(\r\"!\n\x10\x43\x61naryParameters\x12\r\n\x05nodes\x18\x01 \x01(\r\"I\n\x13\x42lueGreenParameters\x12\x32\n\x0fverify_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x06Target\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xec\x04\n\x0eUpgradeRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x16\n\x0etarget_version\x18\x02 \x01(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\x12%\n\x08strategy\x18\x04 \x01(\x0e\x32\x13.instar.v1.Strategy\x12-\n\x06\x63\x61nary\x18\x05 \x01(\x0b\x32\x1b.instar.v1.CanaryParametersH\x00\x12/\n\x07rolling\x18\n \x01(\x0b\x32\x1c.instar.v1.RollingParametersH\x00\x12/\n\x07gradual\x18\x0b \x01(\x0b\x32\x1c.instar.v1.GradualParametersH\x00\x12\x34\n\nblue_green\x18\x0c \x01(\x0b\x32\x1e.instar.v1.BlueGreenParametersH\x00\x12!\n\x06policy\x18\x06 \x01(\x0b\x32\x11.instar.v1.Policy\x12\x0f\n\x07install\x18\x07 \x01(\x08\x12\x0c\n\x04name\x18\x08 \x01(\t\x12#\n\x04kind\x18\t \x01(\x0e\x32\x15.instar.v1.ChangeKind\x12\x1f\n\x04\x61lso\x18\r \x03(\x0b\x32\x11.instar.v1.Target\x12)\n\x05level\x18\x0e \x01(\x0e\x32\x1a.instar.v1.ValidationLevel\x12+\n\x08\x63onflict\x18\x0f \x01(\x0e\x32\x19.instar.v1.ConflictPolicy\x12\x10\n\x08priority\x18\x10 \x01(\x05\x12\x14\n\x0cnever_revert\x18\x11 \x01(\x08\x12\x19\n\x11\x64owngrade_allowed\x18\x12 \x01(\x08\x42\x0c\n\nparameters\"\x82\x02\n\x06\x43hange\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.instar.v1.ChangeKind\x12!\n\x06method\x18\x04 \x01(\x0e\x32\x11.instar.v1.Method\x12\x14\n\x0c\x66rom_version\x18\x05 \x01(\t\x12\x13\n\x0b\x66rom_digest\x18\x06 \x01(\t\x12\x12\n\nto_version\x18\x07 \x01(\t\x12\x11\n\tto_digest\x18\x08 \x01(\t\x12\x13\n\x0bno_way_back\x18\t \x01(\t\x12\x15\n\rmethod_reason\x18\n \x01(\t\x12\x0e\n\x06\x64omain\x18\x0b \x01(\t\"\x8c\x01\n\x04Wave\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06\x63\x61nary\x18\x02 \x01(\x08\x12\"\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x11.instar.v1.Change\x12\x30\n\rbake_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07purpose\x18\x05 \x01(\t\";\n\tExclusion\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\",\n\x0bPlanWarning\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"m\n\rCapacityPoint\x12\x0c\n\x04wave\x18\x01 \x01(\r\x12(\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\ravailable_min\x18\x03 \x01(\r\x12\r\n\x05total\x18\x04 \x01(\r\"m\n\x08\x45stimate\x12)\n\x06median\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x03 \x01(\t\",\n\x0b\x44omainCount\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\r\n\x05nodes\x18\x02 \x01(\r\"k\n\x0b\x42lastRadius\x12\r\n\x05nodes\x18\x01 \x01(\r\x12\x10\n\x08of_nodes\x18\x02 \x01(\r\x12\x12\n\nfirst_wave\x18\x03 \x01(\r\x12\'\n\x07\x64omains\x18\x04 \x03(\x0b\x32\x16.instar.v1.DomainCount\"\x80\x03\n\x04Plan\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x1e\n\x05waves\x18\x02 \x03(\x0b\x32\x0f.instar.v1.Wave\x12\x17\n\x0funchanged_nodes\x18\x03 \x03(\t\x12&\n\x08\x65xcluded\x18\x04 \x03(\x0b\x32\x14.instar.v1.Exclusion\x12(\n\x08warnings\x18\x05 \x03(\x0b\x32\x16.instar.v1.PlanWarning\x12,\n\x0c\x62last_radius\x18\x06 \x01(\x0b\x32\x16.instar.v1.BlastRadius\x12*\n\x08\x63\x61pacity\x18\x07 \x03(\x0b\x32\x18.instar.v1.CapacityPoint\x12%\n\x08\x65stimate\x18\x08 \x01(\x0b\x32\x13.instar.v1.Estimate\x12)\n\x05\x66\x61\x63ts\x18\t \x03(\x0b\x32\x1a.instar.v1.Plan.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe5\x01\n\x0e\x43hangeProgress\x12!\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x11.instar.v1.Change\x12\x0c\n\x04wave\x18\x02 \x01(\r\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.instar.v1.OperationState\x12\x1d\n\x04step\x18\x04 \x01(\x0e\x32\x0f.instar.v1.Step\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x11\n\treverting\x18\x06 \x01(\x08\x12\x14\n\x0coperation_id\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\"\xaf\x04\n\x07Rollout\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x07request\x18\x03 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\x12\x1d\n\x04plan\x18\x04 \x01(\x0b\x32\x0f.instar.v1.Plan\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.instar.v1.RolloutState\x12\x0c\n\x04wave\x18\x06 \x01(\r\x12*\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x19.instar.v1.ChangeProgress\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x0c \x01(\t\x12\x10\n\x08trace_id\x18\r \x01(\t\x12\x10\n\x08revision\x18\x0e \x01(\x04\x12.\n\npause_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0bstopped_for\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\tnext_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bwaiting_for\x18\x12 \x01(\t*\x96\x01\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x16\n\x12STRATEGY_IMMEDIATE\x10\x01\x12\x13\n\x0fSTRATEGY_CANARY\x10\x02\x12\x14\n\x10STRATEGY_ROLLING\x10\x03\x12\x14\n\x10STRATEGY_GRADUAL\x10\x04\x12\x17\n\x13STRATEGY_BLUE_GREEN\x10\x05*\x8e\x01\n\x0fValidationLevel\x12 \n\x1cVALIDATION_LEVEL_UNSPECIFIED\x10\x00\x12\x1b\n\x17VALIDATION_LEVEL_STRICT\x10\x01\x12\x1b\n\x17VALIDATION_LEVEL_NORMAL\x10\x02\x12\x1f\n\x1bVALIDATION_LEVEL_PERMISSIVE\x10\x03*|\n\rOfflinePolicy\x12\x1e\n\x1aOFFLINE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OFFLINE_POLICY_WAIT\x10\x01\x12\x17\n\x13OFFLINE_POLICY_SKIP\x10\x02\x12\x19\n\x15OFFLINE_POLICY_EXPIRE\x10\x03*Z\n\nJoinPolicy\x12\x1b\n\x17JOIN_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12JOIN_POLICY_IGNORE\x10\x01\x12\x17\n\x13JOIN_POLICY_INCLUDE\x10\x02*\x87\x01\n\x0e\x43onflictPolicy\x12\x1f\n\x1b\x43ONFLICT_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONFLICT_POLICY_REJECT\x10\x01\x12\x19\n\x15\x43ONFLICT_POLICY_QUEUE\x10\x02\x12\x1d\n\x19\x43ONFLICT_POLICY_SUPERSEDE\x10\x03*\xa3\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROLLOUT_STATE_PENDING\x10\x01\x12\x19\n\x15ROLLOUT_STATE_RUNNING\x10\x02\x12\x18\n\x14ROLLOUT_STATE_PAUSED\x10\x03\x12\x1b\n\x17ROLLOUT_STATE_REVERTING\x10\x04\x12\x1b\n\x17ROLLOUT_STATE_SUCCEEDED\x10\x05\x12\x18\n\x14ROLLOUT_STATE_FAILED\x10\x06\x12\x1b\n\x17ROLLOUT_STATE_CANCELLED\x10\x07\x12\x1a\n\x16ROLLOUT_STATE_REVERTED\x10\x08\x12\x17\n\x13ROLLOUT_STATE_STUCK\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'instar.v1.rollout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STRATEGY']._serialized_start=1859
-  _globals['_STRATEGY']._serialized_end=1940
-  _globals['_ROLLOUTSTATE']._serialized_start=1943
-  _globals['_ROLLOUTSTATE']._serialized_end=2234
-  _globals['_POLICY']._serialized_start=131
-  _globals['_POLICY']._serialized_end=526
-  _globals['_CANARYPARAMETERS']._serialized_start=528
-  _globals['_CANARYPARAMETERS']._serialized_end=561
-  _globals['_UPGRADEREQUEST']._serialized_start=564
-  _globals['_UPGRADEREQUEST']._serialized_end=844
-  _globals['_CHANGE']._serialized_start=847
-  _globals['_CHANGE']._serialized_end=1066
-  _globals['_WAVE']._serialized_start=1068
-  _globals['_WAVE']._serialized_end=1141
-  _globals['_PLAN']._serialized_start=1143
-  _globals['_PLAN']._serialized_end=1227
-  _globals['_CHANGEPROGRESS']._serialized_start=1230
-  _globals['_CHANGEPROGRESS']._serialized_end=1459
-  _globals['_ROLLOUT']._serialized_start=1462
-  _globals['_ROLLOUT']._serialized_end=1857
+  _globals['_PLAN_FACTSENTRY']._loaded_options = None
+  _globals['_PLAN_FACTSENTRY']._serialized_options = b'8\001'
+  _globals['_STRATEGY']._serialized_start=4056
+  _globals['_STRATEGY']._serialized_end=4206
+  _globals['_VALIDATIONLEVEL']._serialized_start=4209
+  _globals['_VALIDATIONLEVEL']._serialized_end=4351
+  _globals['_OFFLINEPOLICY']._serialized_start=4353
+  _globals['_OFFLINEPOLICY']._serialized_end=4477
+  _globals['_JOINPOLICY']._serialized_start=4479
+  _globals['_JOINPOLICY']._serialized_end=4569
+  _globals['_CONFLICTPOLICY']._serialized_start=4572
+  _globals['_CONFLICTPOLICY']._serialized_end=4707
+  _globals['_ROLLOUTSTATE']._serialized_start=4710
+  _globals['_ROLLOUTSTATE']._serialized_end=5001
+  _globals['_WINDOW']._serialized_start=131
+  _globals['_WINDOW']._serialized_end=259
+  _globals['_POLICY']._serialized_start=262
+  _globals['_POLICY']._serialized_end=1124
+  _globals['_ROLLINGPARAMETERS']._serialized_start=1126
+  _globals['_ROLLINGPARAMETERS']._serialized_end=1166
+  _globals['_GRADUALPARAMETERS']._serialized_start=1168
+  _globals['_GRADUALPARAMETERS']._serialized_end=1205
+  _globals['_CANARYPARAMETERS']._serialized_start=1207
+  _globals['_CANARYPARAMETERS']._serialized_end=1240
+  _globals['_BLUEGREENPARAMETERS']._serialized_start=1242
+  _globals['_BLUEGREENPARAMETERS']._serialized_end=1315
+  _globals['_TARGET']._serialized_start=1317
+  _globals['_TARGET']._serialized_end=1361
+  _globals['_UPGRADEREQUEST']._serialized_start=1364
+  _globals['_UPGRADEREQUEST']._serialized_end=1984
+  _globals['_CHANGE']._serialized_start=1987
+  _globals['_CHANGE']._serialized_end=2245
+  _globals['_WAVE']._serialized_start=2248
+  _globals['_WAVE']._serialized_end=2388
+  _globals['_EXCLUSION']._serialized_start=2390
+  _globals['_EXCLUSION']._serialized_end=2449
+  _globals['_PLANWARNING']._serialized_start=2451
+  _globals['_PLANWARNING']._serialized_end=2495
+  _globals['_CAPACITYPOINT']._serialized_start=2497
+  _globals['_CAPACITYPOINT']._serialized_end=2606
+  _globals['_ESTIMATE']._serialized_start=2608
+  _globals['_ESTIMATE']._serialized_end=2717
+  _globals['_DOMAINCOUNT']._serialized_start=2719
+  _globals['_DOMAINCOUNT']._serialized_end=2763
+  _globals['_BLASTRADIUS']._serialized_start=2765
+  _globals['_BLASTRADIUS']._serialized_end=2872
+  _globals['_PLAN']._serialized_start=2875
+  _globals['_PLAN']._serialized_end=3259
+  _globals['_PLAN_FACTSENTRY']._serialized_start=3215
+  _globals['_PLAN_FACTSENTRY']._serialized_end=3259
+  _globals['_CHANGEPROGRESS']._serialized_start=3262
+  _globals['_CHANGEPROGRESS']._serialized_end=3491
+  _globals['_ROLLOUT']._serialized_start=3494
+  _globals['_ROLLOUT']._serialized_end=4053
 # @@protoc_insertion_point(module_scope)

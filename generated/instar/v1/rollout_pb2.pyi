@@ -34,6 +34,12 @@ class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.Val
     """All nodes in one wave."""
     STRATEGY_CANARY: _Strategy.ValueType  # 2
     """A small first wave, then all others."""
+    STRATEGY_ROLLING: _Strategy.ValueType  # 3
+    """Batches of one size."""
+    STRATEGY_GRADUAL: _Strategy.ValueType  # 4
+    """Steps of growing percentages."""
+    STRATEGY_BLUE_GREEN: _Strategy.ValueType  # 5
+    """All prepared, switched together, the old version resumable until the new one has proved itself everywhere."""
 
 class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
     """Strategy is how the fleet changes."""
@@ -44,7 +50,121 @@ STRATEGY_IMMEDIATE: Strategy.ValueType  # 1
 """All nodes in one wave."""
 STRATEGY_CANARY: Strategy.ValueType  # 2
 """A small first wave, then all others."""
+STRATEGY_ROLLING: Strategy.ValueType  # 3
+"""Batches of one size."""
+STRATEGY_GRADUAL: Strategy.ValueType  # 4
+"""Steps of growing percentages."""
+STRATEGY_BLUE_GREEN: Strategy.ValueType  # 5
+"""All prepared, switched together, the old version resumable until the new one has proved itself everywhere."""
 Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
+
+class _ValidationLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ValidationLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValidationLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VALIDATION_LEVEL_UNSPECIFIED: _ValidationLevel.ValueType  # 0
+    """NORMAL."""
+    VALIDATION_LEVEL_STRICT: _ValidationLevel.ValueType  # 1
+    """Refuses also what is only a warning."""
+    VALIDATION_LEVEL_NORMAL: _ValidationLevel.ValueType  # 2
+    """Refuses where one node cannot be changed."""
+    VALIDATION_LEVEL_PERMISSIVE: _ValidationLevel.ValueType  # 3
+    """Leaves nodes out that cannot be changed; refuses where none is left."""
+
+class ValidationLevel(_ValidationLevel, metaclass=_ValidationLevelEnumTypeWrapper):
+    """ValidationLevel is how much of a request may be wrong."""
+
+VALIDATION_LEVEL_UNSPECIFIED: ValidationLevel.ValueType  # 0
+"""NORMAL."""
+VALIDATION_LEVEL_STRICT: ValidationLevel.ValueType  # 1
+"""Refuses also what is only a warning."""
+VALIDATION_LEVEL_NORMAL: ValidationLevel.ValueType  # 2
+"""Refuses where one node cannot be changed."""
+VALIDATION_LEVEL_PERMISSIVE: ValidationLevel.ValueType  # 3
+"""Leaves nodes out that cannot be changed; refuses where none is left."""
+Global___ValidationLevel: _TypeAlias = ValidationLevel  # noqa: Y015
+
+class _OfflinePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OfflinePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfflinePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OFFLINE_POLICY_UNSPECIFIED: _OfflinePolicy.ValueType  # 0
+    """WAIT."""
+    OFFLINE_POLICY_WAIT: _OfflinePolicy.ValueType  # 1
+    """They are waited for, as long as the progress deadline lasts."""
+    OFFLINE_POLICY_SKIP: _OfflinePolicy.ValueType  # 2
+    """They are left out of the plan."""
+    OFFLINE_POLICY_EXPIRE: _OfflinePolicy.ValueType  # 3
+    """They are waited for until offline_deadline, and then given up without a failure."""
+
+class OfflinePolicy(_OfflinePolicy, metaclass=_OfflinePolicyEnumTypeWrapper):
+    """OfflinePolicy is what becomes of nodes that are not connected."""
+
+OFFLINE_POLICY_UNSPECIFIED: OfflinePolicy.ValueType  # 0
+"""WAIT."""
+OFFLINE_POLICY_WAIT: OfflinePolicy.ValueType  # 1
+"""They are waited for, as long as the progress deadline lasts."""
+OFFLINE_POLICY_SKIP: OfflinePolicy.ValueType  # 2
+"""They are left out of the plan."""
+OFFLINE_POLICY_EXPIRE: OfflinePolicy.ValueType  # 3
+"""They are waited for until offline_deadline, and then given up without a failure."""
+Global___OfflinePolicy: _TypeAlias = OfflinePolicy  # noqa: Y015
+
+class _JoinPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JoinPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JoinPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOIN_POLICY_UNSPECIFIED: _JoinPolicy.ValueType  # 0
+    """IGNORE."""
+    JOIN_POLICY_IGNORE: _JoinPolicy.ValueType  # 1
+    """They keep what they have."""
+    JOIN_POLICY_INCLUDE: _JoinPolicy.ValueType  # 2
+    """They are changed in the last wave."""
+
+class JoinPolicy(_JoinPolicy, metaclass=_JoinPolicyEnumTypeWrapper):
+    """JoinPolicy is what a rollout does with nodes that appear while it is under way."""
+
+JOIN_POLICY_UNSPECIFIED: JoinPolicy.ValueType  # 0
+"""IGNORE."""
+JOIN_POLICY_IGNORE: JoinPolicy.ValueType  # 1
+"""They keep what they have."""
+JOIN_POLICY_INCLUDE: JoinPolicy.ValueType  # 2
+"""They are changed in the last wave."""
+Global___JoinPolicy: _TypeAlias = JoinPolicy  # noqa: Y015
+
+class _ConflictPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConflictPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConflictPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONFLICT_POLICY_UNSPECIFIED: _ConflictPolicy.ValueType  # 0
+    """REJECT."""
+    CONFLICT_POLICY_REJECT: _ConflictPolicy.ValueType  # 1
+    """It is refused."""
+    CONFLICT_POLICY_QUEUE: _ConflictPolicy.ValueType  # 2
+    """It waits until they are free."""
+    CONFLICT_POLICY_SUPERSEDE: _ConflictPolicy.ValueType  # 3
+    """The other rollout is cancelled, and this one begins when its nodes are free."""
+
+class ConflictPolicy(_ConflictPolicy, metaclass=_ConflictPolicyEnumTypeWrapper):
+    """ConflictPolicy is what a request does where its nodes belong to another rollout."""
+
+CONFLICT_POLICY_UNSPECIFIED: ConflictPolicy.ValueType  # 0
+"""REJECT."""
+CONFLICT_POLICY_REJECT: ConflictPolicy.ValueType  # 1
+"""It is refused."""
+CONFLICT_POLICY_QUEUE: ConflictPolicy.ValueType  # 2
+"""It waits until they are free."""
+CONFLICT_POLICY_SUPERSEDE: ConflictPolicy.ValueType  # 3
+"""The other rollout is cancelled, and this one begins when its nodes are free."""
+Global___ConflictPolicy: _TypeAlias = ConflictPolicy  # noqa: Y015
 
 class _RolloutState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -99,6 +219,46 @@ ROLLOUT_STATE_STUCK: RolloutState.ValueType  # 9
 Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
 
 @_typing.final
+class Window(_message.Message):
+    """Window is a time of the week in which operations may start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    OPENS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    time_zone: _builtins.str
+    """IANA name of the zone; UTC where it is left out."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """ISO numbers of the days on which it opens, 1 for Monday; empty for every day."""
+
+    @_builtins.property
+    def opens(self) -> _duration_pb2.Duration:
+        """Time of the day at which it opens, since midnight on the wall clock of the zone."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it stays open, at most a week."""
+
+    def __init__(
+        self,
+        *,
+        days: _abc.Iterable[_builtins.int] | None = ...,
+        opens: _duration_pb2.Duration | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "opens", b"opens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "duration", b"duration", "opens", b"opens", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Window: _TypeAlias = Window  # noqa: Y015
+
+@_typing.final
 class Policy(_message.Message):
     """Policy is the numbers of a strategy; what is left out has its default."""
 
@@ -114,16 +274,44 @@ class Policy(_message.Message):
     SOAK_REQUESTS_MIN_FIELD_NUMBER: _builtins.int
     RESTART_ALLOWED_FIELD_NUMBER: _builtins.int
     DISCARD_WRITES_FIELD_NUMBER: _builtins.int
+    MAX_INFRASTRUCTURE_FAILURES_FIELD_NUMBER: _builtins.int
+    FLOOR_PERCENT_FIELD_NUMBER: _builtins.int
+    DOMAIN_LABEL_FIELD_NUMBER: _builtins.int
+    DOMAIN_MAX_PARALLEL_FIELD_NUMBER: _builtins.int
+    BAKE_DURATION_FIELD_NUMBER: _builtins.int
+    PROMOTED_BY_HAND_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    OFFLINE_FIELD_NUMBER: _builtins.int
+    OFFLINE_DEADLINE_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    REVERT_MAX_PARALLEL_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     max_parallel: _builtins.int
     """Number of operations at the same time within a wave; 0 for as many as the wave has."""
     max_failures: _builtins.int
-    """Number of nodes that may fail before the rollout reverts; default 0."""
+    """Number of nodes that may fail by the version's fault before the rollout reverts; default 0."""
     soak_requests_min: _builtins.int
     """Requests that it must have answered in that time; default 0."""
     restart_allowed: _builtins.bool
     """True where a change that cannot be a hot swap may be a restart; else it is refused when it is planned."""
     discard_writes: _builtins.bool
     """True where going back to an older state schema may drop what was written since the rollback point was made."""
+    max_infrastructure_failures: _builtins.int
+    """Number of nodes that may fail otherwise before the rollout fails; as many as max_failures where it is left out."""
+    floor_percent: _builtins.int
+    """Share of the nodes with the component, rounded up, that must stay available; default 0."""
+    domain_label: _builtins.str
+    """Label that names the failure domain of a node; empty for none."""
+    domain_max_parallel: _builtins.int
+    """Nodes of one failure domain that may be unavailable at the same time; default 1."""
+    promoted_by_hand: _builtins.bool
+    """True where the first wave is followed by the next only once somebody promotes it."""
+    offline: Global___OfflinePolicy.ValueType
+    """What becomes of nodes that are not connected."""
+    join: Global___JoinPolicy.ValueType
+    """What becomes of nodes that appear later."""
+    revert_max_parallel: _builtins.int
+    """Number of operations at the same time where nodes go back; 0 for as many as there are."""
     @_builtins.property
     def min_healthy_duration(self) -> _duration_pb2.Duration:
         """Time that a changed node must be healthy without a break; default 10 s."""
@@ -144,6 +332,22 @@ class Policy(_message.Message):
     def soak_duration(self) -> _duration_pb2.Duration:
         """Time that a new instance soaks before COMMIT; default 5 s."""
 
+    @_builtins.property
+    def bake_duration(self) -> _duration_pb2.Duration:
+        """Time after the last node of a wave was done before the next wave begins; default 0."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Window]:
+        """Operations start in one of these only, and only if they are expected to end in it; empty for always."""
+
+    @_builtins.property
+    def offline_deadline(self) -> _duration_pb2.Duration:
+        """For EXPIRE: time after which such a node is given up; default 24 h."""
+
+    @_builtins.property
+    def deadline(self) -> _duration_pb2.Duration:
+        """Time after the start after which the rollout fails whatever its progress; none where it is left out."""
+
     def __init__(
         self,
         *,
@@ -157,14 +361,74 @@ class Policy(_message.Message):
         soak_requests_min: _builtins.int = ...,
         restart_allowed: _builtins.bool = ...,
         discard_writes: _builtins.bool = ...,
+        max_infrastructure_failures: _builtins.int | None = ...,
+        floor_percent: _builtins.int = ...,
+        domain_label: _builtins.str = ...,
+        domain_max_parallel: _builtins.int = ...,
+        bake_duration: _duration_pb2.Duration | None = ...,
+        promoted_by_hand: _builtins.bool = ...,
+        windows: _abc.Iterable[Global___Window] | None = ...,
+        offline: Global___OfflinePolicy.ValueType = ...,
+        offline_deadline: _duration_pb2.Duration | None = ...,
+        join: Global___JoinPolicy.ValueType = ...,
+        revert_max_parallel: _builtins.int = ...,
+        deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["healthy_deadline", b"healthy_deadline", "min_healthy_duration", b"min_healthy_duration", "progress_deadline", b"progress_deadline", "soak_duration", b"soak_duration", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "healthy_deadline", b"healthy_deadline", "max_infrastructure_failures", b"max_infrastructure_failures", "min_healthy_duration", b"min_healthy_duration", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "soak_duration", b"soak_duration", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["discard_writes", b"discard_writes", "healthy_deadline", b"healthy_deadline", "max_failures", b"max_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "progress_deadline", b"progress_deadline", "restart_allowed", b"restart_allowed", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "discard_writes", b"discard_writes", "domain_label", b"domain_label", "domain_max_parallel", b"domain_max_parallel", "floor_percent", b"floor_percent", "healthy_deadline", b"healthy_deadline", "join", b"join", "max_failures", b"max_failures", "max_infrastructure_failures", b"max_infrastructure_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "offline", b"offline", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "promoted_by_hand", b"promoted_by_hand", "restart_allowed", b"restart_allowed", "revert_max_parallel", b"revert_max_parallel", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline", "windows", b"windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_infrastructure_failures: _TypeAlias = _typing.Literal["max_infrastructure_failures"]  # noqa: Y015
+    _WhichOneofArgType__max_infrastructure_failures: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_infrastructure_failures) -> _WhichOneofReturnType__max_infrastructure_failures | None: ...
+
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class RollingParameters(_message.Message):
+    """RollingParameters are the parameters of ROLLING."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_NODES_FIELD_NUMBER: _builtins.int
+    batch_nodes: _builtins.int
+    """Number of nodes in a batch; default 1."""
+    def __init__(
+        self,
+        *,
+        batch_nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_nodes", b"batch_nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Policy: _TypeAlias = Policy  # noqa: Y015
+Global___RollingParameters: _TypeAlias = RollingParameters  # noqa: Y015
+
+@_typing.final
+class GradualParameters(_message.Message):
+    """GradualParameters are the parameters of GRADUAL."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERCENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def percents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Share of the nodes that has been changed after each wave, growing, at last 100; default 5, 25, 50, 100."""
+
+    def __init__(
+        self,
+        *,
+        percents: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percents", b"percents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GradualParameters: _TypeAlias = GradualParameters  # noqa: Y015
 
 @_typing.final
 class CanaryParameters(_message.Message):
@@ -189,6 +453,56 @@ class CanaryParameters(_message.Message):
 Global___CanaryParameters: _TypeAlias = CanaryParameters  # noqa: Y015
 
 @_typing.final
+class BlueGreenParameters(_message.Message):
+    """BlueGreenParameters are the parameters of BLUE_GREEN."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFY_DURATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def verify_duration(self) -> _duration_pb2.Duration:
+        """Time for which all new versions serve before the old ones are let go; default 10 s."""
+
+    def __init__(
+        self,
+        *,
+        verify_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verify_duration", b"verify_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["verify_duration", b"verify_duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlueGreenParameters: _TypeAlias = BlueGreenParameters  # noqa: Y015
+
+@_typing.final
+class Target(_message.Message):
+    """Target is another component that is changed by the same request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    component: _builtins.str
+    """Name of the component."""
+    version: _builtins.str
+    """Version that it shall have, or the name of a channel."""
+    def __init__(
+        self,
+        *,
+        component: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
 class UpgradeRequest(_message.Message):
     """UpgradeRequest is what somebody asks for."""
 
@@ -199,14 +513,23 @@ class UpgradeRequest(_message.Message):
     SELECTOR_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
+    ROLLING_FIELD_NUMBER: _builtins.int
+    GRADUAL_FIELD_NUMBER: _builtins.int
+    BLUE_GREEN_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     INSTALL_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    ALSO_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    CONFLICT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    NEVER_REVERT_FIELD_NUMBER: _builtins.int
+    DOWNGRADE_ALLOWED_FIELD_NUMBER: _builtins.int
     component: _builtins.str
     """Component to change."""
     target_version: _builtins.str
-    """Version that the nodes shall run."""
+    """Version that the nodes shall run, or the name of a channel."""
     selector: _builtins.str
     """Label selector in the form of Kubernetes, for example "zone=a,tier!=test"; empty for all nodes."""
     strategy: Global___Strategy.ValueType
@@ -217,13 +540,39 @@ class UpgradeRequest(_message.Message):
     """Name of the rollout for people; made from component and version where it is left out."""
     kind: _operation_pb2.ChangeKind.ValueType
     """What is asked instead of a version: REMOVE, START, STOP or RESTART of what is installed; unset for target_version."""
+    level: Global___ValidationLevel.ValueType
+    """How much may be wrong."""
+    conflict: Global___ConflictPolicy.ValueType
+    """What to do where another rollout has some of the nodes."""
+    priority: _builtins.int
+    """Among requests that wait for the same nodes the highest is first; default 0."""
+    never_revert: _builtins.bool
+    """True where a fault of the version stops the rollout instead of taking nodes back."""
+    downgrade_allowed: _builtins.bool
+    """True where the target may be lower than what runs, where a way down exists."""
     @_builtins.property
     def canary(self) -> Global___CanaryParameters:
         """Parameters of CANARY."""
 
     @_builtins.property
+    def rolling(self) -> Global___RollingParameters:
+        """Parameters of ROLLING."""
+
+    @_builtins.property
+    def gradual(self) -> Global___GradualParameters:
+        """Parameters of GRADUAL."""
+
+    @_builtins.property
+    def blue_green(self) -> Global___BlueGreenParameters:
+        """Parameters of BLUE_GREEN."""
+
+    @_builtins.property
     def policy(self) -> Global___Policy:
         """Numbers of the strategy."""
+
+    @_builtins.property
+    def also(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
+        """Components that change by the same rollout, before or after by what requires what."""
 
     def __init__(
         self,
@@ -233,16 +582,25 @@ class UpgradeRequest(_message.Message):
         selector: _builtins.str = ...,
         strategy: Global___Strategy.ValueType = ...,
         canary: Global___CanaryParameters | None = ...,
+        rolling: Global___RollingParameters | None = ...,
+        gradual: Global___GradualParameters | None = ...,
+        blue_green: Global___BlueGreenParameters | None = ...,
         policy: Global___Policy | None = ...,
         install: _builtins.bool = ...,
         name: _builtins.str = ...,
         kind: _operation_pb2.ChangeKind.ValueType = ...,
+        also: _abc.Iterable[Global___Target] | None = ...,
+        level: Global___ValidationLevel.ValueType = ...,
+        conflict: Global___ConflictPolicy.ValueType = ...,
+        priority: _builtins.int = ...,
+        never_revert: _builtins.bool = ...,
+        downgrade_allowed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "parameters", b"parameters", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blue_green", b"blue_green", "canary", b"canary", "gradual", b"gradual", "parameters", b"parameters", "policy", b"policy", "rolling", b"rolling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "component", b"component", "install", b"install", "kind", b"kind", "name", b"name", "parameters", b"parameters", "policy", b"policy", "selector", b"selector", "strategy", b"strategy", "target_version", b"target_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "blue_green", b"blue_green", "canary", b"canary", "component", b"component", "conflict", b"conflict", "downgrade_allowed", b"downgrade_allowed", "gradual", b"gradual", "install", b"install", "kind", b"kind", "level", b"level", "name", b"name", "never_revert", b"never_revert", "parameters", b"parameters", "policy", b"policy", "priority", b"priority", "rolling", b"rolling", "selector", b"selector", "strategy", b"strategy", "target_version", b"target_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["canary"]  # noqa: Y015
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["canary", "rolling", "gradual", "blue_green"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...
 
@@ -263,6 +621,8 @@ class Change(_message.Message):
     TO_VERSION_FIELD_NUMBER: _builtins.int
     TO_DIGEST_FIELD_NUMBER: _builtins.int
     NO_WAY_BACK_FIELD_NUMBER: _builtins.int
+    METHOD_REASON_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Node that changes."""
     component: _builtins.str
@@ -281,6 +641,10 @@ class Change(_message.Message):
     """Digest after; empty for REMOVE."""
     no_way_back: _builtins.str
     """Why it could not be undone once it is committed, in a sentence; empty where it can."""
+    method_reason: _builtins.str
+    """Why it is no hot swap, in a few words; empty where it is one."""
+    domain: _builtins.str
+    """Failure domain of the node; empty where the policy names none."""
     def __init__(
         self,
         *,
@@ -293,10 +657,12 @@ class Change(_message.Message):
         to_version: _builtins.str = ...,
         to_digest: _builtins.str = ...,
         no_way_back: _builtins.str = ...,
+        method_reason: _builtins.str = ...,
+        domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "from_digest", b"from_digest", "from_version", b"from_version", "kind", b"kind", "method", b"method", "no_way_back", b"no_way_back", "node_id", b"node_id", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "domain", b"domain", "from_digest", b"from_digest", "from_version", b"from_version", "kind", b"kind", "method", b"method", "method_reason", b"method_reason", "no_way_back", b"no_way_back", "node_id", b"node_id", "to_digest", b"to_digest", "to_version", b"to_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,13 +677,21 @@ class Wave(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    BAKE_DURATION_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Number of the wave, from 1."""
     canary: _builtins.bool
     """True when it is the canary."""
+    purpose: _builtins.str
+    """What it is one of, for people, for example "hop over 2.0.0"; often empty."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
         """Its changes, in plan order."""
+
+    @_builtins.property
+    def bake_duration(self) -> _duration_pb2.Duration:
+        """Time after its last node was done before the next wave begins."""
 
     def __init__(
         self,
@@ -325,14 +699,204 @@ class Wave(_message.Message):
         index: _builtins.int = ...,
         canary: _builtins.bool = ...,
         changes: _abc.Iterable[Global___Change] | None = ...,
+        bake_duration: _duration_pb2.Duration | None = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake_duration", b"bake_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "changes", b"changes", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake_duration", b"bake_duration", "canary", b"canary", "changes", b"changes", "index", b"index", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Wave: _TypeAlias = Wave  # noqa: Y015
+
+@_typing.final
+class Exclusion(_message.Message):
+    """Exclusion is why a node that the selector takes is not changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Identity of the node."""
+    code: _builtins.str
+    """Short code, for example "node_cordoned"."""
+    message: _builtins.str
+    """One sentence for people."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exclusion: _TypeAlias = Exclusion  # noqa: Y015
+
+@_typing.final
+class PlanWarning(_message.Message):
+    """PlanWarning is something about a plan that is allowed and worth knowing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Short code, for example "small_canary"."""
+    message: _builtins.str
+    """One sentence for people."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanWarning: _TypeAlias = PlanWarning  # noqa: Y015
+
+@_typing.final
+class CapacityPoint(_message.Message):
+    """CapacityPoint is how many nodes are available at the worst moment of a wave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAVE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MIN_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    wave: _builtins.int
+    """Number of the wave."""
+    available_min: _builtins.int
+    """Nodes that stay available while as many change as the policy lets."""
+    total: _builtins.int
+    """Nodes that have the component, or will."""
+    @_builtins.property
+    def after(self) -> _duration_pb2.Duration:
+        """Time since the start at which the wave is expected to begin."""
+
+    def __init__(
+        self,
+        *,
+        wave: _builtins.int = ...,
+        after: _duration_pb2.Duration | None = ...,
+        available_min: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "available_min", b"available_min", "total", b"total", "wave", b"wave"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapacityPoint: _TypeAlias = CapacityPoint  # noqa: Y015
+
+@_typing.final
+class Estimate(_message.Message):
+    """Estimate is how long a rollout is expected to take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIAN_FIELD_NUMBER: _builtins.int
+    P95_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """What it is made of."""
+    @_builtins.property
+    def median(self) -> _duration_pb2.Duration:
+        """Half of such rollouts would be done by then."""
+
+    @_builtins.property
+    def p95(self) -> _duration_pb2.Duration:
+        """Nineteen of twenty would."""
+
+    def __init__(
+        self,
+        *,
+        median: _duration_pb2.Duration | None = ...,
+        p95: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["median", b"median", "p95", b"p95"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["median", b"median", "p95", b"p95", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
+
+@_typing.final
+class DomainCount(_message.Message):
+    """DomainCount is how many nodes of a failure domain change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    domain: _builtins.str
+    """Name of the domain."""
+    nodes: _builtins.int
+    """Number of its nodes."""
+    def __init__(
+        self,
+        *,
+        domain: _builtins.str = ...,
+        nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DomainCount: _TypeAlias = DomainCount  # noqa: Y015
+
+@_typing.final
+class BlastRadius(_message.Message):
+    """BlastRadius is what is put at risk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    OF_NODES_FIELD_NUMBER: _builtins.int
+    FIRST_WAVE_FIELD_NUMBER: _builtins.int
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    nodes: _builtins.int
+    """Nodes that change."""
+    of_nodes: _builtins.int
+    """Nodes that have the component."""
+    first_wave: _builtins.int
+    """Nodes that change before the first gate."""
+    @_builtins.property
+    def domains(self) -> _containers.RepeatedCompositeFieldContainer[Global___DomainCount]:
+        """Nodes that change, by failure domain."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _builtins.int = ...,
+        of_nodes: _builtins.int = ...,
+        first_wave: _builtins.int = ...,
+        domains: _abc.Iterable[Global___DomainCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "first_wave", b"first_wave", "nodes", b"nodes", "of_nodes", b"of_nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlastRadius: _TypeAlias = BlastRadius  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
@@ -340,9 +904,35 @@ class Plan(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     WAVES_FIELD_NUMBER: _builtins.int
     UNCHANGED_NODES_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    BLAST_RADIUS_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.str
     """Hash over all that the plan depends on."""
     @_builtins.property
@@ -353,16 +943,46 @@ class Plan(_message.Message):
     def unchanged_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes that the selector takes and that need no change."""
 
+    @_builtins.property
+    def excluded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exclusion]:
+        """Nodes that the selector takes and that are left out."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanWarning]:
+        """What is allowed and worth knowing."""
+
+    @_builtins.property
+    def blast_radius(self) -> Global___BlastRadius:
+        """What is put at risk."""
+
+    @_builtins.property
+    def capacity(self) -> _containers.RepeatedCompositeFieldContainer[Global___CapacityPoint]:
+        """How many nodes stay available, over the waves."""
+
+    @_builtins.property
+    def estimate(self) -> Global___Estimate:
+        """How long it is expected to take."""
+
+    @_builtins.property
+    def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the fingerprint is over, by name: two plans that differ are told apart by it."""
+
     def __init__(
         self,
         *,
         fingerprint: _builtins.str = ...,
         waves: _abc.Iterable[Global___Wave] | None = ...,
         unchanged_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        excluded: _abc.Iterable[Global___Exclusion] | None = ...,
+        warnings: _abc.Iterable[Global___PlanWarning] | None = ...,
+        blast_radius: Global___BlastRadius | None = ...,
+        capacity: _abc.Iterable[Global___CapacityPoint] | None = ...,
+        estimate: Global___Estimate | None = ...,
+        facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "unchanged_nodes", b"unchanged_nodes", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "capacity", b"capacity", "estimate", b"estimate", "excluded", b"excluded", "facts", b"facts", "fingerprint", b"fingerprint", "unchanged_nodes", b"unchanged_nodes", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -444,6 +1064,10 @@ class Rollout(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PAUSE_TIME_FIELD_NUMBER: _builtins.int
+    STOPPED_FOR_FIELD_NUMBER: _builtins.int
+    NEXT_TIME_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """Identity of the rollout."""
     name: _builtins.str
@@ -462,6 +1086,8 @@ class Rollout(_message.Message):
     """Identity of its trace, 32 hexadecimal digits."""
     revision: _builtins.int
     """Number of stored states so far; watchers resume behind it."""
+    waiting_for: _builtins.str
+    """Why nothing more starts now, in a sentence; empty where nothing keeps it."""
     @_builtins.property
     def request(self) -> Global___UpgradeRequest:
         """What was asked."""
@@ -482,6 +1108,18 @@ class Rollout(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def pause_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it stands still by order; unset while it does not."""
+
+    @_builtins.property
+    def stopped_for(self) -> _duration_pb2.Duration:
+        """For how long its clock has stood still so far: by order, or for a window that is not open."""
+
+    @_builtins.property
+    def next_time(self) -> _timestamp_pb2.Timestamp:
+        """When something happens by itself at the latest: a bake that ends, a window that opens, a deadline."""
+
     def __init__(
         self,
         *,
@@ -499,10 +1137,14 @@ class Rollout(_message.Message):
         actor: _builtins.str = ...,
         trace_id: _builtins.str = ...,
         revision: _builtins.int = ...,
+        pause_time: _timestamp_pb2.Timestamp | None = ...,
+        stopped_for: _duration_pb2.Duration | None = ...,
+        next_time: _timestamp_pb2.Timestamp | None = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "plan", b"plan", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "request", b"request", "stopped_for", b"stopped_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "message", b"message", "name", b"name", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "trace_id", b"trace_id", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "message", b"message", "name", b"name", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "stopped_for", b"stopped_for", "trace_id", b"trace_id", "waiting_for", b"waiting_for", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,41 @@ class RolloutServiceStub:
                 request_serializer=instar_dot_v1_dot_rollout__service__pb2.RevertRolloutRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_rollout__service__pb2.RevertRolloutResponse.FromString,
                 _registered_method=True)
+        self.PauseRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/PauseRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.PauseRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.PauseRolloutResponse.FromString,
+                _registered_method=True)
+        self.ResumeRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/ResumeRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.ResumeRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.ResumeRolloutResponse.FromString,
+                _registered_method=True)
+        self.PromoteRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/PromoteRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.PromoteRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.PromoteRolloutResponse.FromString,
+                _registered_method=True)
+        self.CancelRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/CancelRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.CancelRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.CancelRolloutResponse.FromString,
+                _registered_method=True)
+        self.RetryRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/RetryRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutResponse.FromString,
+                _registered_method=True)
+        self.ExplainRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/ExplainRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutResponse.FromString,
+                _registered_method=True)
+        self.RollBackEmergency = channel.unary_unary(
+                '/instar.v1.RolloutService/RollBackEmergency',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.RollBackEmergencyRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.RollBackEmergencyResponse.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
@@ -113,6 +148,55 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRollout(self, request, context):
+        """PauseRollout starts nothing more, and stops every clock.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRollout(self, request, context):
+        """ResumeRollout goes on where a pause began.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteRollout(self, request, context):
+        """PromoteRollout lets the next wave begin now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRollout(self, request, context):
+        """CancelRollout ends it where it stands: what can still be given up is, what is done stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryRollout(self, request, context):
+        """RetryRollout tries the changes that failed again, and no others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainRollout(self, request, context):
+        """ExplainRollout says why it stands as it does, and why a node does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackEmergency(self, request, context):
+        """RollBackEmergency stops everything that is under way and takes the nodes back, in parallel and within a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RolloutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +229,41 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.RevertRollout,
                     request_deserializer=instar_dot_v1_dot_rollout__service__pb2.RevertRolloutRequest.FromString,
                     response_serializer=instar_dot_v1_dot_rollout__service__pb2.RevertRolloutResponse.SerializeToString,
+            ),
+            'PauseRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.PauseRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.PauseRolloutResponse.SerializeToString,
+            ),
+            'ResumeRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.ResumeRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.ResumeRolloutResponse.SerializeToString,
+            ),
+            'PromoteRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.PromoteRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.PromoteRolloutResponse.SerializeToString,
+            ),
+            'CancelRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.CancelRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.CancelRolloutResponse.SerializeToString,
+            ),
+            'RetryRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutResponse.SerializeToString,
+            ),
+            'ExplainRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutResponse.SerializeToString,
+            ),
+            'RollBackEmergency': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackEmergency,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.RollBackEmergencyRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.RollBackEmergencyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +429,195 @@ class RolloutService:
             '/instar.v1.RolloutService/RevertRollout',
             instar_dot_v1_dot_rollout__service__pb2.RevertRolloutRequest.SerializeToString,
             instar_dot_v1_dot_rollout__service__pb2.RevertRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/PauseRollout',
+            instar_dot_v1_dot_rollout__service__pb2.PauseRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.PauseRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/ResumeRollout',
+            instar_dot_v1_dot_rollout__service__pb2.ResumeRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.ResumeRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/PromoteRollout',
+            instar_dot_v1_dot_rollout__service__pb2.PromoteRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.PromoteRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/CancelRollout',
+            instar_dot_v1_dot_rollout__service__pb2.CancelRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.CancelRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/RetryRollout',
+            instar_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.RetryRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/ExplainRollout',
+            instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackEmergency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/RollBackEmergency',
+            instar_dot_v1_dot_rollout__service__pb2.RollBackEmergencyRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.RollBackEmergencyResponse.FromString,
             options,
             channel_credentials,
             insecure,

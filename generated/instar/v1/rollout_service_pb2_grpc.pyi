@@ -28,6 +28,20 @@ class RolloutServiceStub:
     """WatchRollout sends the rollout now and after each change, and ends with its terminal state."""
     RevertRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RevertRolloutRequest, _rollout_service_pb2.RevertRolloutResponse]
     """RevertRollout takes every touched node back."""
+    PauseRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.PauseRolloutRequest, _rollout_service_pb2.PauseRolloutResponse]
+    """PauseRollout starts nothing more, and stops every clock."""
+    ResumeRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ResumeRolloutRequest, _rollout_service_pb2.ResumeRolloutResponse]
+    """ResumeRollout goes on where a pause began."""
+    PromoteRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.PromoteRolloutRequest, _rollout_service_pb2.PromoteRolloutResponse]
+    """PromoteRollout lets the next wave begin now."""
+    CancelRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.CancelRolloutRequest, _rollout_service_pb2.CancelRolloutResponse]
+    """CancelRollout ends it where it stands: what can still be given up is, what is done stays."""
+    RetryRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RetryRolloutRequest, _rollout_service_pb2.RetryRolloutResponse]
+    """RetryRollout tries the changes that failed again, and no others."""
+    ExplainRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ExplainRolloutRequest, _rollout_service_pb2.ExplainRolloutResponse]
+    """ExplainRollout says why it stands as it does, and why a node does."""
+    RollBackEmergency: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RollBackEmergencyRequest, _rollout_service_pb2.RollBackEmergencyResponse]
+    """RollBackEmergency stops everything that is under way and takes the nodes back, in parallel and within a time."""
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     """RolloutService plans upgrades and carries them out."""
@@ -79,5 +93,61 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_rollout_service_pb2.RevertRolloutRequest, _abc.Awaitable[_rollout_service_pb2.RevertRolloutResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.RevertRolloutResponse]:
         """RevertRollout takes every touched node back."""
+
+    @_abc_1.abstractmethod
+    def PauseRollout(
+        self,
+        request: _rollout_service_pb2.PauseRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.PauseRolloutRequest, _abc.Awaitable[_rollout_service_pb2.PauseRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.PauseRolloutResponse]:
+        """PauseRollout starts nothing more, and stops every clock."""
+
+    @_abc_1.abstractmethod
+    def ResumeRollout(
+        self,
+        request: _rollout_service_pb2.ResumeRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.ResumeRolloutRequest, _abc.Awaitable[_rollout_service_pb2.ResumeRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.ResumeRolloutResponse]:
+        """ResumeRollout goes on where a pause began."""
+
+    @_abc_1.abstractmethod
+    def PromoteRollout(
+        self,
+        request: _rollout_service_pb2.PromoteRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.PromoteRolloutRequest, _abc.Awaitable[_rollout_service_pb2.PromoteRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.PromoteRolloutResponse]:
+        """PromoteRollout lets the next wave begin now."""
+
+    @_abc_1.abstractmethod
+    def CancelRollout(
+        self,
+        request: _rollout_service_pb2.CancelRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.CancelRolloutRequest, _abc.Awaitable[_rollout_service_pb2.CancelRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.CancelRolloutResponse]:
+        """CancelRollout ends it where it stands: what can still be given up is, what is done stays."""
+
+    @_abc_1.abstractmethod
+    def RetryRollout(
+        self,
+        request: _rollout_service_pb2.RetryRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.RetryRolloutRequest, _abc.Awaitable[_rollout_service_pb2.RetryRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.RetryRolloutResponse]:
+        """RetryRollout tries the changes that failed again, and no others."""
+
+    @_abc_1.abstractmethod
+    def ExplainRollout(
+        self,
+        request: _rollout_service_pb2.ExplainRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.ExplainRolloutRequest, _abc.Awaitable[_rollout_service_pb2.ExplainRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.ExplainRolloutResponse]:
+        """ExplainRollout says why it stands as it does, and why a node does."""
+
+    @_abc_1.abstractmethod
+    def RollBackEmergency(
+        self,
+        request: _rollout_service_pb2.RollBackEmergencyRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.RollBackEmergencyRequest, _abc.Awaitable[_rollout_service_pb2.RollBackEmergencyResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.RollBackEmergencyResponse]:
+        """RollBackEmergency stops everything that is under way and takes the nodes back, in parallel and within a time."""
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _aio.Server) -> None: ...

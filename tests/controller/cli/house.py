@@ -169,6 +169,20 @@ def work_on(_node_id: str, assign: agent_service_pb2.Assign) -> agent_service_pb
     return agent_service_pb2.Report(operations=[status(assign, "RUNNING")])
 
 
+def given_up(cancel: agent_service_pb2.Cancel) -> agent_service_pb2.Report:
+    """Go back because somebody wants it so."""
+    told = operation_pb2.OperationStatus(
+        operation_id=cancel.operation_id,
+        fence=cancel.fence,
+        component="web",
+        state=operation_pb2.OPERATION_STATE_ABORTED,
+        fault=operation_pb2.FAULT_COMMAND,
+        reason="cancelled",
+    )
+    told.change_time.GetCurrentTime()
+    return agent_service_pb2.Report(operations=[told])
+
+
 def status(assign: agent_service_pb2.Assign, state: str) -> operation_pb2.OperationStatus:
     told = operation_pb2.OperationStatus(
         operation_id=assign.operation_id,
@@ -205,6 +219,8 @@ async def _agent(channel: aio.Channel, script: _Script, ready: Callable[[], None
                 ready()
             case "assign":
                 outgoing.put_nowait(script.answer(script.node_id, response.assign))
+            case "cancel":
+                outgoing.put_nowait(given_up(response.cancel))
             case "read_log":
                 outgoing.put_nowait(_log(response.read_log))
             case _:

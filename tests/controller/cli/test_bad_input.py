@@ -49,6 +49,8 @@ class Standing:
     nodes: list[str]
     blobs: list[str]
     principals: str
+    freezes: str
+    graph: str
 
 
 async def standing(home: house.House) -> Standing:
@@ -63,12 +65,23 @@ async def standing(home: house.House) -> Standing:
         fleet = await fleet_service_pb2_grpc.FleetServiceStub(channel).ListNodes(
             fleet_service_pb2.ListNodesRequest(), metadata=metadata
         )
+        freezes = await fleet_service_pb2_grpc.FleetServiceStub(channel).ListFreezes(
+            fleet_service_pb2.ListFreezesRequest(), metadata=metadata
+        )
+        graph = await release_service_pb2_grpc.ReleaseServiceStub(channel).GetGraph(
+            release_service_pb2.GetGraphRequest(component="web"), metadata=metadata
+        )
     return Standing(
         releases=str(kept),
         rollouts=str(going),
-        nodes=[f"{one.node_id} {one.fence} {one.operation_id} {one.components}" for one in fleet.nodes],
+        nodes=[
+            f"{one.node_id} {one.fence} {one.operation_id} {one.components} {one.labels} {one.cordon_reason}"
+            for one in fleet.nodes
+        ],
         blobs=sorted(path.name for path in (home.state_dir / "releases" / "sha256").iterdir()),
         principals=(home.state_dir / "tokens" / "principals").read_text(),
+        freezes=str(freezes),
+        graph=str(graph),
     )
 
 
@@ -144,6 +157,9 @@ async def test_a_version_that_exists_keeps_its_bytes(home: house.House) -> None:
         ("component", ("web", "1.0.0")),
         ("parameters", ("web", "1.0.0", "--install", "--strategy", "immediate", "--canary-nodes", "1")),
         ("policy.healthy_deadline", ("web", "1.0.0", "--install", "--healthy-deadline", "1s")),
+        ("parameters", ("web", "1.0.0", "--install", "--strategy", "rolling", "--percents", "5,100")),
+        ("parameters", ("web", "1.0.0", "--install", "--strategy", "gradual", "--percents", "50,20")),
+        ("policy.windows", ("web", "1.0.0", "--install", "--window", "22:00+4h Nowhere/Else")),
     ],
 )
 async def test_an_upgrade_that_cannot_be_is_refused_by_the_controller(
@@ -175,11 +191,68 @@ async def test_an_unknown_node_is_not_shown(home: house.House) -> None:
     await refused(home, 8, "node", "node", "show", "n-99")
 
 
-@pytest.mark.parametrize("verb", [("show",), ("watch",), ("revert", "--reason", "because")])
-async def test_an_unknown_rollout_is_neither_shown_nor_watched_nor_reverted(
-    home: house.House, verb: tuple[str, ...]
+@pytest.mark.parametrize("verb", ["show", "watch", "explain"])
+async def test_an_unknown_rollout_is_neither_shown_nor_watched_nor_explained(home: house.House, verb: str) -> None:
+    await refused(home, 8, "rollout", "rollout", verb, "r-none")
+
+
+@pytest.mark.parametrize("verb", ["revert", "pause", "resume", "promote", "cancel", "retry"])
+async def test_an_unknown_rollout_is_not_led(home: house.House, verb: str) -> None:
+    await refused(home, 8, "rollout", "rollout", verb, "r-none", "--reason", "because")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("label", "n-99", "zone=b"),
+        ("cordon", "n-99", "--reason", "because"),
+        ("uncordon", "n-99"),
+        ("quarantine", "n-99", "--reason", "because"),
+        ("remove", "n-99", "--reason", "because"),
+        ("explain", "n-99"),
+    ],
+)
+async def test_nothing_is_decided_of_an_unknown_node(home: house.House, arguments: tuple[str, ...]) -> None:
+    await refused(home, 8, "node", "node", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"),
+    [
+        ("labels", ("node", "label", "n-1", "zone=a b")),
+        ("reason", ("node", "cordon", "n-1", "--reason", "x" * 1025)),
+        ("freeze.reason", ("freeze", "add", "--reason", "")),
+        ("selector", ("freeze", "add", "--selector", "zone=(", "--reason", "because")),
+        ("freeze.end_time", ("freeze", "add", "--until", "2020-01-01T00:00Z", "--reason", "because")),
+        ("freeze", ("freeze", "remove", "f-none", "--reason", "because")),
+        ("version", ("release", "block", "web", "9.9.9", "--reason", "because")),
+        ("version", ("release", "promote", "web", "9.9.9", "stable")),
+        ("channel", ("release", "promote", "web", "1.0.0", "1.0.0")),
+        ("selector", ("rollback", "emergency", "--selector", "zone=(", "--reason", "because")),
+        ("time_limit", ("rollback", "emergency", "--within", "0s", "--reason", "because")),
+    ],
+)
+async def test_a_decision_that_cannot_be_is_refused_by_the_controller(
+    home: house.House, field: str, arguments: tuple[str, ...]
 ) -> None:
-    await refused(home, 8, "rollout", "rollout", verb[0], "r-none", *verb[1:])
+    await refused(home, 8, field, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("field", "graph"),
+    [
+        ("condition", '{"component": "web", "edges": [{"to_version": "1.0.0", "condition": "node.("}]}'),
+        ("version", '{"component": "web", "edges": [{"to_version": "9.9.9"}]}'),
+        ("from_versions", '{"component": "web", "edges": [{"to_version": "1.0.0", "from_versions": "~1"}]}'),
+        ("version", '{"component": "web", "barriers": [{"version": "9.9.9"}]}'),
+    ],
+)
+async def test_a_graph_that_cannot_be_is_not_declared(
+    home: house.House, tmp_path: Path, field: str, graph: str
+) -> None:
+    file = tmp_path / "graph.json"
+    file.write_text(graph)
+    await refused(home, 8, field, "release", "graph", "set", file)
 
 
 async def test_a_wrong_token_opens_nothing(home: house.House, tmp_path: Path) -> None:

@@ -94,8 +94,9 @@ async def test_a_node_that_cannot_make_anything_durable_is_shown_and_is_given_no
         await home.instar("upgrade", "start", "web", "1.0.0", "--install", "--name", "first", *QUICK)
         waited = await home.instar("rollout", "watch", "first", "--timeout", "2s")
         assert (waited.code, asked) == (6, [])
-        assert "ASSIGNED (journal_failed)" in waited.out
-        assert "the node is given no operation: the disk said EIO" in waited.out
+        assert "nothing more starts: n-1 is waited for" in waited.out
+        assert "the disk said EIO" in waited.out
+        assert "its clock has stood still for" in waited.out
     async with home.nodes("n-1", answer=note):
         done = await home.instar("rollout", "watch", "first")
         assert (done.code, asked) == (0, ["n-1"])

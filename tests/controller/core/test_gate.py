@@ -21,7 +21,7 @@ tallies = st.builds(
     infrastructure_failed=counts,
     wave_done=counts,
 )
-policies = st.builds(model.Policy, max_failures=counts)
+policies = st.builds(model.Policy, max_failures=counts, max_infrastructure_failures=st.none() | counts)
 
 
 @given(tallies, counts, policies)
@@ -46,6 +46,23 @@ def test_one_failure_too_many_reverts_however_many_nodes_are_done(
     verdict = gate.decide(replace(tally, version_failed=policy.max_failures + 1), unassigned, policy)
     assert verdict.gate is model.Gate.REVERT
     assert verdict.reason == "version_failed"
+
+
+@given(tallies, policies)
+def test_each_kind_of_failure_has_a_budget_of_its_own(tally: model.Tally, policy: model.Policy) -> None:
+    within = replace(tally, version_failed=min(tally.version_failed, policy.max_failures))
+    bound = policy.infrastructure_failures_max
+    late = gate.decide(replace(within, infrastructure_failed=bound + 1), 1, policy)
+    early = gate.decide(replace(within, infrastructure_failed=bound), 1, policy)
+    assert (late.gate, early.gate) == (model.Gate.FAIL, model.Gate.HOLD)
+
+
+@given(policies)
+def test_a_wave_of_which_all_was_dropped_is_passed_only_where_others_have_shown_enough(policy: model.Policy) -> None:
+    dropped = model.Tally(skipped=2, wave_skipped=2)
+    assert gate.decide(dropped, 0, policy, may_be_empty=True).gate is model.Gate.PROMOTE
+    verdict = gate.decide(dropped, 0, policy)
+    assert (verdict.gate, verdict.reason) == (model.Gate.FAIL, "nothing_done")
 
 
 @given(tallies, counts, policies)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import datadriven
-from tests.controller.core import scenario
+from tests.controller.core import planning, rolling
 
 pytestmark = pytest.mark.core
 
@@ -18,9 +18,9 @@ def files(folder: str) -> list[Path]:
 
 @pytest.mark.parametrize("path", files("plan"), ids=lambda path: path.stem)
 def test_the_planner_does_what_the_scenario_says(path: Path, *, is_rewriting: bool) -> None:
-    datadriven.run(path, scenario.Planning().handle, is_rewriting=is_rewriting)
+    datadriven.run(path, planning.Planning().handle, is_rewriting=is_rewriting)
 
 
 @pytest.mark.parametrize("path", files("rollout"), ids=lambda path: path.stem)
 def test_the_rollout_does_what_the_scenario_says(path: Path, *, is_rewriting: bool) -> None:
-    datadriven.run(path, scenario.Rolling().handle, is_rewriting=is_rewriting)
+    datadriven.run(path, rolling.Rolling().handle, is_rewriting=is_rewriting)

@@ -1,23 +1,27 @@
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core import model, planner
+from controller.core import errors, model, planner, versions
 from tests.controller.core import scenario
 
 pytestmark = pytest.mark.core
 
 FLEET = [scenario.node(f"n{number}", zone="ab"[number % 2]) for number in range(12)]
 RELEASES = [scenario.release("1.0.0"), scenario.release("1.1.0")]
+WEB, DB = model.ComponentName("web"), model.ComponentName("db")
 
 
 def request(nodes: int = 2, selector: str = "") -> model.UpgradeRequest:
     return model.UpgradeRequest(
-        component=model.ComponentName("web"),
+        component=WEB,
         target_version="1.1.0",
         strategy=model.Strategy.CANARY,
         selector=selector,
@@ -26,17 +30,26 @@ def request(nodes: int = 2, selector: str = "") -> model.UpgradeRequest:
     )
 
 
+def plan(
+    asked: model.UpgradeRequest,
+    nodes: Iterable[model.Node],
+    releases: Iterable[model.Release] = RELEASES,
+    graph: model.VersionGraph = model.VersionGraph(),  # noqa: B008 it is frozen
+) -> model.Plan:
+    return planner.plan(asked, planner.Fleet(nodes, releases, graph, at=scenario.START))
+
+
 @given(st.permutations(FLEET), st.permutations(RELEASES))
 def test_the_plan_does_not_depend_on_the_order_in_which_the_fleet_is_told(
     nodes: list[model.Node], releases: list[model.Release]
 ) -> None:
-    assert planner.plan(request(), nodes, releases) == planner.plan(request(), FLEET, RELEASES)
+    assert plan(request(), nodes, releases) == plan(request(), FLEET, RELEASES)
 
 
 @given(st.sets(st.integers(0, 11)), st.integers(1, 11))
 def test_each_selected_node_is_in_exactly_one_wave_or_unchanged(upgraded: set[int], canary: int) -> None:
     nodes = [scenario.node(f"n{number}", "1.1.0" if number in upgraded else "1.0.0") for number in range(12)]
-    made = planner.plan(request(canary), nodes, RELEASES)
+    made = plan(request(canary), nodes)
     planned = [change.node_id for wave in made.waves for change in wave.changes]
     assert sorted((*planned, *made.unchanged)) == sorted(node.id for node in nodes)
     assert all(len(wave.changes) <= canary for wave in made.waves if wave.is_canary)
@@ -47,7 +60,7 @@ def test_each_selected_node_is_in_exactly_one_wave_or_unchanged(upgraded: set[in
 def test_the_fingerprint_follows_every_fact_that_counts_and_no_other(number: int) -> None:
     def fingerprint(node: model.Node) -> str:
         nodes = [*FLEET[:number], node, *FLEET[number + 1 :]]
-        return planner.plan(request(selector="zone"), nodes, RELEASES).fingerprint
+        return plan(request(selector="zone"), nodes).fingerprint
 
     node = FLEET[number]
     known = fingerprint(node)
@@ -58,5 +71,120 @@ def test_the_fingerprint_follows_every_fact_that_counts_and_no_other(number: int
         replace(node, capabilities=node.capabilities | {"driver.module"}),
         replace(node, bad_digests={scenario.digest("web 6.6.6"): "crashed"}),
         replace(node, components=scenario.node("x", "1.0.1").components),
+        replace(node, cordoned_because="maintenance"),
+        replace(node, quarantined_because="cloned"),
     ):
         assert fingerprint(other) != known
+
+
+def test_the_fingerprint_follows_every_field_of_the_policy_and_of_the_request() -> None:
+    known = plan(request(), FLEET).fingerprint
+    others = [
+        replace(request(), policy=model.Policy(soak_duration=timedelta(seconds=6))),
+        replace(request(), policy=model.Policy(windows=(model.Window(timedelta(), timedelta(hours=1)),))),
+        replace(request(), parameters=model.CanaryParameters(3)),
+        replace(request(), is_revertible=False),
+    ]
+    found = {plan(each, FLEET).fingerprint for each in others}
+    assert len(found | {known}) == len(others) + 1
+    assert plan(replace(request(), name="autumn"), FLEET).fingerprint == known
+
+
+# Two components over some versions, each of which may require the other in some versions.
+ranges = st.sampled_from(["", ">=1.1.0", ">=1.2.0", "<1.2.0", "=1.0.0"])
+requirements = st.one_of(st.none(), st.none(), ranges)
+
+
+@st.composite
+def published(draw: st.DrawFn) -> list[model.Release]:
+    found = []
+    for component, other in (("web", "db"), ("db", "web")):
+        for version in ("1.0.0", "1.1.0", "1.2.0"):
+            wanted = draw(requirements)
+            words = {} if wanted is None else {"requires": f"{other}:{wanted}"}
+            found.append(scenario.release(version, component=component, **words))
+    return found
+
+
+installed_versions = st.sampled_from(["1.0.0", "1.1.0", "1.2.0"])
+
+
+@given(published(), st.lists(st.tuples(installed_versions, installed_versions), min_size=1, max_size=4), st.data())
+def test_at_no_moment_of_a_plan_a_component_lacks_what_it_had_and_requires(
+    releases: list[model.Release], pairs: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    nodes = [_both(f"n{number}", *pair) for number, pair in enumerate(pairs)]
+    barrier = data.draw(st.sampled_from([(), (model.Barrier(DB, "1.1.0", timedelta(hours=1)),)]))
+    asked = model.UpgradeRequest(
+        component=WEB,
+        target_version=data.draw(installed_versions),
+        strategy=model.Strategy.IMMEDIATE,
+        also=(model.Target(DB, data.draw(installed_versions)),),
+        level=model.ValidationLevel.PERMISSIVE,
+        downgrade_allowed=True,
+    )
+    try:
+        made = plan(asked, nodes, releases, model.VersionGraph(barriers=barrier))
+    except errors.RefusedError as error:
+        assert error.code in {"dependency_cycle", "no_node_left"}  # noqa: PT017 either is right
+        return
+    running = {node.id: {name: each.version for name, each in node.components.items()} for node in nodes}
+    known = {(each.component, each.version): each for each in releases}
+    for wave in made.waves:
+        for change in wave.changes:
+            here = running[change.node_id]
+            assert here[change.component] == change.from_version
+            lacked = _lacks(here, known)
+            here[change.component] = change.to_version
+            own = known[change.component, change.to_version]
+            assert _lacks(here, known) <= lacked - {change.component} or not own.requirements
+            assert change.component not in _lacks(here, known)
+
+
+def _both(name: str, web: str, db: str) -> model.Node:
+    node = scenario.node(name, web)
+    other = scenario.installed(db, timedelta(hours=1), component="db")
+    return replace(node, components={**node.components, other.name: other})
+
+
+def _lacks(
+    running: dict[model.ComponentName, str], known: dict[tuple[model.ComponentName, str], model.Release]
+) -> set[model.ComponentName]:
+    return {
+        name
+        for name, version in running.items()
+        for each in known[name, version].requirements
+        if not versions.matches(running[each.component], each.versions)
+    }
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_planning_leaves_the_collector_as_it_was(*, is_enabled: bool) -> None:
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        plan(request(), FLEET)
+        with pytest.raises(errors.NotFoundError):
+            plan(replace(request(), target_version="9.9.9"), FLEET)
+        assert gc.isenabled() is is_enabled
+    finally:
+        gc.enable()
+
+
+def test_so_many_waves_that_nobody_could_read_them_are_refused() -> None:
+    many = [scenario.node(f"n{number}") for number in range(10_001)]
+    asked = replace(request(), strategy=model.Strategy.ROLLING, parameters=None)
+    with pytest.raises(errors.RefusedError, match="10001 waves"):
+        plan(asked, many)
+
+
+def test_a_canary_of_less_than_a_hundredth_is_warned_of() -> None:
+    many = [scenario.node(f"n{number:03}") for number in range(101)]
+    assert [each.code for each in plan(request(1), many).warnings] == ["small_canary"]
+    assert not plan(request(1), many[:100]).warnings
+
+
+def test_by_default_no_condition_is_known_to_hold_and_nothing_of_the_past() -> None:
+    edge = model.Edge(WEB, "", "1.1.0", condition="node.connected")
+    with pytest.raises(errors.RefusedError, match="unknown"):
+        plan(request(), FLEET, graph=model.VersionGraph((edge,)))
+    assert plan(request(), FLEET).estimate.why == "the times of the policy"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from controller.core import model, progress, rollout
+from controller.core import events, model, progress, transitions
 from tests import documents
 
 pytestmark = pytest.mark.core
@@ -15,7 +18,7 @@ pytestmark = pytest.mark.core
 def rollout_diagram() -> Iterator[str]:
     yield "stateDiagram-v2"
     yield f"    [*] --> {model.RolloutState.PENDING.value}"
-    for state, row in rollout.TRANSITIONS.items():
+    for state, row in transitions.TRANSITIONS.items():
         for cause, target in row.items():
             if target is not state:
                 yield f"    {state.value} --> {target.value}: {cause.value}"
@@ -24,11 +27,11 @@ def rollout_diagram() -> Iterator[str]:
 
 
 def rollout_table() -> Iterator[str]:
-    states = list(rollout.TRANSITIONS)
+    states = list(transitions.TRANSITIONS)
     yield "| | " + " | ".join(state.value for state in states) + " |"
     yield "|---" * (len(states) + 1) + "|"
-    for cause in rollout.Cause:
-        targets = (rollout.TRANSITIONS[state].get(cause) for state in states)
+    for cause in transitions.Cause:
+        targets = (transitions.TRANSITIONS[state].get(cause) for state in states)
         yield f"| {cause.value} | " + " | ".join(target.value if target else "" for target in targets) + " |"
 
 
@@ -61,9 +64,9 @@ def test_the_document_shows_the_machines_as_they_are(*, is_rewriting: bool) -> N
 
 def test_every_row_of_the_table_is_a_state_that_can_be_reached() -> None:
     reached = {model.RolloutState.PENDING}
-    for _ in rollout.TRANSITIONS:
-        reached |= {target for state in reached for target in rollout.TRANSITIONS[state].values()}
-    assert reached == set(rollout.TRANSITIONS)
+    for _ in transitions.TRANSITIONS:
+        reached |= {target for state in reached for target in transitions.TRANSITIONS[state].values()}
+    assert reached == set(transitions.TRANSITIONS)
 
 
 def test_what_undoes_a_change_is_undone_by_it() -> None:
@@ -71,5 +74,14 @@ def test_what_undoes_a_change_is_undone_by_it() -> None:
 
 
 def test_what_happens_is_taken_in_every_state() -> None:
-    facts = (rollout.Cause.NODE_REPORTED, rollout.Cause.TICKED, rollout.Cause.CONTROLLER_ABSENT)
-    assert all(row[fact] is state for state, row in rollout.TRANSITIONS.items() for fact in facts)
+    facts = transitions.FACTS
+    assert all(row[fact] is state for state, row in transitions.TRANSITIONS.items() for fact in facts)
+
+
+def test_every_event_is_a_cause_of_its_own() -> None:
+    kinds = typing.get_args(events.Event)
+    order: dict[str, Any] = {"at": datetime(2026, 1, 1, tzinfo=UTC), "actor": "ann", "reason": "order"}
+    emergency = transitions.cause_of(events.RevertRequested(**order, is_emergency=True))
+    causes = {transitions.cause_of(object.__new__(kind)) for kind in kinds if kind is not events.RevertRequested}
+    assert transitions.cause_of(events.RevertRequested(**order)) is not emergency
+    assert len(causes) == len(kinds) - 1

@@ -11,15 +11,19 @@ from typing import Any, TypeVar
 
 from controller import engine
 from controller.core import model
+from controller.core import rollout as rollouts
 from controller.engine import commands
-from controller.store import database, executor
+from controller.store import database, executor, rows
 from tests.simulation import loop as loops
 
 Result = TypeVar("Result")
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 WEB = model.ComponentName("web")
-DIGESTS = {version: model.Digest("sha256:" + character * 64) for version, character in (("1.0.0", "a"), ("1.1.0", "b"))}
+VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
+DIGESTS = {
+    version: model.Digest("sha256:" + character * 64) for version, character in zip(VERSIONS, "abc", strict=True)
+}
 
 
 class LoopClock:
@@ -45,6 +49,9 @@ class CountedIds:
 
     def rollout_id(self, now: datetime) -> model.RolloutId:
         return model.RolloutId(self._next(f"r-{now:%H%M%S}"))
+
+    def freeze_id(self, now: datetime) -> model.FreezeId:
+        return model.FreezeId(self._next(f"f-{now:%H%M%S}"))
 
     def session_id(self) -> model.SessionId:
         return model.SessionId(self._next("s"))
@@ -123,8 +130,9 @@ def request(**changes: object) -> model.UpgradeRequest:
 class Agent:
     """An agent that keeps what it was told, and counts how often it carried each operation out."""
 
-    def __init__(self, node_id: str, version: str = "1.0.0") -> None:
+    def __init__(self, node_id: str, version: str = "1.0.0", **labels: str) -> None:
         self.node_id = model.NodeId(node_id)
+        self.labels = {"zone": "a", **labels}
         self.version = version
         self.fence = 0
         self.session_id = model.SessionId("")
@@ -139,12 +147,15 @@ class Agent:
             agent_version="0.1.0",
             capabilities=frozenset({"driver.handover"}),
             highest_fence=self.fence,
-            labels={"zone": "a"},
+            labels=self.labels,
             report=self.full_report(),
         )
         grant = await machine.open_session(hello)
         self.session_id = grant.session_id
         return grant
+
+    async def disconnect(self, machine: engine.Engine) -> None:
+        await machine.close_session(self.node_id, self.session_id)
 
     def full_report(self) -> model.NodeReport:
         return model.NodeReport(
@@ -177,6 +188,16 @@ class Agent:
             self.fence = max(self.fence, command.fence)
             await self.tell_status(machine, command, model.OperationState.RUNNING, step=model.Step.FETCH)
             await self.finish(machine, command)
+
+    async def fail(
+        self, machine: engine.Engine, reason: str = "probe_failed", fault: model.Fault = model.Fault.VERSION
+    ) -> None:
+        """Let what is asked fail, by the version's own fault or another's, after which the old one serves on."""
+        for command in self.assigned(machine):
+            if command.operation_id not in self.statuses:
+                self.fence = max(self.fence, command.fence)
+                state = model.OperationState.ABORTED
+                await self.tell_status(machine, command, state, fault=fault, reason=reason)
 
     async def finish(self, machine: engine.Engine, command: commands.AssignCommand) -> None:
         self.version = command.to_version
@@ -218,9 +239,31 @@ def steps(command: commands.AssignCommand, *wanted: model.Step) -> tuple[model.S
 async def upgraded_fleet(controller: Controller, nodes: int = 3) -> list[Agent]:
     """Start, publish both releases, and connect agents that run the first."""
     machine = await controller.start()
-    for version in DIGESTS:
+    for version in VERSIONS:
         await machine.publish(release(version))
     agents = [Agent(f"n{number}") for number in range(1, nodes + 1)]
     for agent in agents:
         await agent.connect(machine)
     return agents
+
+
+def replayed(rollout: model.Rollout, journal: tuple[rows.Occurrence, ...]) -> model.Rollout:
+    """Step a rollout anew from its first plan through all that happened to it."""
+    again = rollouts.create(rollout.id, rollout.request, rollout.plan, actor=rollout.actor, at=rollout.created_at)
+    for each in journal:
+        again = replace(rollouts.step(again, each.event).rollout, revision=each.revision)
+    return again
+
+
+Tale = Callable[[Controller, list[Agent]], Coroutine[Any, Any, None]]
+
+
+def told(path: Path, tale: Tale, nodes: int = 3) -> None:
+    """Tell a tale of a fleet that runs the first version."""
+
+    async def story() -> None:
+        controller = Controller(path / "store")
+        await tale(controller, await upgraded_fleet(controller, nodes))
+        await controller.stop()
+
+    in_virtual_time(story)

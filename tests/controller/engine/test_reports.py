@@ -204,7 +204,8 @@ def test_a_node_that_cannot_make_anything_durable_is_asked_for_nothing_until_it_
         assert [len(agent.assigned(machine)) for agent in agents] == [0, 1]
         await agents[0].tell(machine, model.NodeReport())
         waits = next(each for each in machine.rollout("up").changes.values() if each.change.node_id == node_id)
-        assert (waits.state, waits.reason) == (model.OperationState.ASSIGNED, "journal_failed")
+        assert waits.state is None
+        assert machine.rollout("up").standings[node_id].down == "journal_failed: the disk said EIO"
         machine = await controller.restart()
         assert machine.node(node_id).conditions == (failed_journal(),)
         assert agents[0].assigned(machine) == []
@@ -276,16 +277,20 @@ def test_an_order_that_could_take_no_node_back_is_refused_and_kept(tmp_path: Pat
         machine = controller.engine
         component = model.ComponentName("db")
         schemas = (model.StateSchema(1), model.StateSchema(2, migrations=(model.Migration(1, 2),)))
-        for version, schema in zip(fleet.DIGESTS, schemas, strict=True):
-            await machine.publish(replace(fleet.release(version), component=component, state=schema))
-        installed = replace(fleet.installed("1.0.0"), name=component)
+        digests = (model.Digest("sha256:" + "d" * 64), model.Digest("sha256:" + "e" * 64))
+        for version, digest, schema in zip(fleet.VERSIONS, digests, schemas, strict=False):
+            published = replace(fleet.release(version), component=component, digest=digest, state=schema)
+            await machine.publish(published)
+        installed, runs = (
+            replace(fleet.installed(version), name=component, digest=digest, permanent_digest=digest)
+            for version, digest in zip(fleet.VERSIONS, digests, strict=False)
+        )
         await agents[0].tell(machine, model.NodeReport(components=(installed,)))
         wanted = fleet.request(component=component, policy=model.Policy(restart_allowed=True))
         await machine.start_upgrade(wanted, request_id="one", actor="ann")
         command = agents[0].assigned(machine)[0]
         assert command.method is model.Method.RESTART
         done = fleet.status(command, model.OperationState.PERMANENT)
-        runs = replace(fleet.installed("1.1.0"), name=component)
         await agents[0].tell(machine, model.NodeReport(components=(runs,), operations=(done,)))
         with pytest.raises(errors.RefusedError) as refused:
             await machine.revert(machine.rollout("up").id, reason="slow", actor="ann")

@@ -13,8 +13,8 @@ import pytest
 import rpds
 from hypothesis import strategies as st
 
-from controller.core import effects, events, model
-from controller.store import codec, rows, writing
+from controller.core import effects, events, model, statistics
+from controller.store import codec, forms, rows
 
 _INSTANTS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 the zone is the next argument's
 _SPANS = st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=1000))
@@ -31,7 +31,14 @@ _STORED: tuple[Any, ...] = (
     model.Progress,
     model.StepRecord,
     model.OperationStatus,
+    model.Edge,
+    model.Barrier,
+    model.Channel,
+    model.Freeze,
+    model.Outcome,
     rows.Assignment,
+    rows.Block,
+    statistics.Totals,
     events.Event,
     effects.Effect,
 )
@@ -66,8 +73,8 @@ def test_a_rollout_comes_back_from_its_parts() -> None:
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         changes=rpds.HashTrieMap({progress.key: progress}),
     )
-    text = codec.encode(rollout, model.Rollout, without=writing.ELSEWHERE)
-    parts = {"changes": rollout.changes, "plan": rollout.plan, "request": rollout.request}
+    text = codec.encode(rollout, model.Rollout, without=forms.ELSEWHERE)
+    parts = {each: getattr(rollout, each) for each in forms.ELSEWHERE}
     assert codec.decode(text, model.Rollout, **parts) == rollout
     assert codec.decode(codec.encode(rollout, model.Rollout), model.Rollout) == rollout
 

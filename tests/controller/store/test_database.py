@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,24 +51,6 @@ async def test_a_store_survives_its_closing_and_keeps_what_was_written(tmp_path:
     store = database.Store(tmp_path / "store", executor.WriterThread())
     assert store.read(reading.snapshot).nodes == (_node(1),)
     assert store.read(reading.alive_at) == _NOW
-    store.close()
-
-
-async def test_nodes_that_were_stored_before_there_were_conditions_are_read_and_have_none(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
-    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(1), is_new=True),)))
-
-    def go_back(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("ALTER TABLE nodes DROP COLUMN conditions")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
-
-    await store.write(go_back)
-    store.close()
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
-    assert store.read(reading.snapshot).nodes == (_node(1),)
-    drifted = replace(_node(1), conditions=(model.Condition("drift", "web", "its files were changed", _NOW),))
-    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(drifted, is_new=False),)))
-    assert store.read(reading.snapshot).nodes == (drifted,)
     store.close()
 
 

@@ -1,0 +1,92 @@
+"""What a plan would do, for people: node by node, what it puts at risk, how long it takes, and what is left out.
+
+Rules kept here: whatever the plan says is shown, and nothing where it says nothing. Left out: JSON (`document`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import rich.table
+import typer
+
+from controller.cli import document, spans, tables
+from instar.v1 import operation_pb2, rollout_pb2
+
+
+def show(told: rollout_pb2.Plan) -> None:
+    """Print a plan on stdout."""
+    tables.show(changes(told))
+    if told.capacity:
+        tables.show(capacity(told))
+    if told.excluded:
+        tables.show(excluded(told))
+    for line in remarks(told):
+        typer.echo(line)
+
+
+def changes(told: rollout_pb2.Plan) -> rich.table.Table:
+    """The changes of a plan, wave by wave."""
+    rows = [
+        (
+            tables.wave_name(wave),
+            one.node_id,
+            tables.kind(one),
+            tables.what(one),
+            _method(one),
+            one.no_way_back or "yes",
+            one.domain or "-",
+        )
+        for wave in told.waves
+        for one in wave.changes
+    ]
+    return tables.table(("WAVE", "NODE", "KIND", "CHANGE", "METHOD", "WAY BACK", "DOMAIN"), rows)
+
+
+def _method(change: rollout_pb2.Change) -> str:
+    method = document.enum_name(change.method, operation_pb2.Method.DESCRIPTOR) or "-"
+    return f"{method}: {change.method_reason}" if change.method_reason else method
+
+
+def capacity(told: rollout_pb2.Plan) -> rich.table.Table:
+    """How many nodes stay available, over the waves."""
+    bakes = {wave.index: wave.bake_duration.ToTimedelta() for wave in told.waves}
+    rows = [
+        (
+            str(one.wave),
+            spans.shown(one.after.ToTimedelta()),
+            f"{one.available_min} of {one.total}",
+            spans.shown(bakes[one.wave]) if bakes.get(one.wave) else "-",
+        )
+        for one in told.capacity
+    ]
+    return tables.table(("WAVE", "BEGINS AFTER", "AVAILABLE AT LEAST", "THEN BAKES"), rows)
+
+
+def excluded(told: rollout_pb2.Plan) -> rich.table.Table:
+    """Nodes that are left out."""
+    rows = [(one.node_id, one.code, one.message) for one in told.excluded]
+    return tables.table(("LEFT OUT", "CODE", "WHY"), rows)
+
+
+def remarks(told: rollout_pb2.Plan) -> Iterator[str]:
+    """What else there is to say, line by line."""
+    if told.HasField("blast_radius") and told.waves:
+        yield _risk(told.blast_radius)
+    if told.HasField("estimate") and told.waves:
+        yield _expected(told.estimate)
+    if told.unchanged_nodes:
+        yield f"unchanged: {', '.join(told.unchanged_nodes)}"
+    for one in told.warnings:
+        yield f"warning: {one.message} ({one.code})"
+
+
+def _risk(told: rollout_pb2.BlastRadius) -> str:
+    domains = ", ".join(f"{one.domain or '(none)'} {one.nodes}" for one in told.domains)
+    line = f"at risk: {told.nodes} of {told.of_nodes} nodes, {told.first_wave} of them before the first gate"
+    return f"{line}; by domain: {domains}" if domains else line
+
+
+def _expected(told: rollout_pb2.Estimate) -> str:
+    median, p95 = spans.shown(told.median.ToTimedelta()), spans.shown(told.p95.ToTimedelta())
+    return f"expected to take {median}, at most {p95} in nineteen of twenty cases: {told.reason}"

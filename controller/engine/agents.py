@@ -1,0 +1,112 @@
+"""What agents do with the engine: they open sessions, report, and are told what is asked of them.
+
+Rules kept: only a node's latest session speaks for it; a node that was removed is known again once it says Hello, as a
+new one: its cordon, its labels by hand and what it left for cause are forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from controller.core import errors, model
+from controller.engine import admission, commands, office, ordering, presence, reporting, standing
+from controller.engine import draft as drafts
+from controller.store import rows
+
+HEARTBEAT_PERIOD = timedelta(seconds=10)
+# Heartbeats that a node may be cut off for before it counts as away: a reconnect is no outage.
+GRACE_PERIODS = 2
+
+
+class Agents(office.Office):
+    """The agents' side of the engine."""
+
+    _heartbeat_period = HEARTBEAT_PERIOD
+
+    async def open_session(self, hello: model.NodeHello) -> commands.SessionGrant:
+        """Make a session known; its full report is durable on return, and an earlier session is stale."""
+        session_id = self._ids.session_id()
+
+        def work(draft: drafts.Draft) -> rows.Session:
+            session = admission.open_session(draft, hello, session_id)
+            self._take(draft, hello.node_id, hello.report)
+            return session
+
+        try:
+            session = await self._desk.submit(work)
+        except asyncio.CancelledError:
+            # It may have been stored all the same: then nobody else would see that it does not live.
+            self._miss(hello.node_id)
+            raise
+        if self._desk.world.sessions[hello.node_id].session_id == session_id:
+            fresh = presence.Presence(session_id, session.opened_at)
+            self._present[hello.node_id] = presence.heard(fresh, hello.report, session.opened_at)
+        return commands.SessionGrant(session_id, session.generation, self._heartbeat_period, self._clock.now())
+
+    async def close_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
+        """Forget a session, unless a later one has taken its place; when it was last heard of is kept."""
+        present = self._present.get(node_id)
+        if present is None or present.session_id != session_id:
+            return
+        del self._present[node_id]
+        self._miss(node_id)
+
+        def work(draft: drafts.Draft) -> None:
+            node = draft.world.nodes.get(node_id)
+            if node is not None and draft.world.sessions[node_id].session_id == session_id:
+                draft.put_node(replace(node, is_connected=False, last_seen_at=present.last_seen_at))
+
+        await self._desk.submit(work)
+
+    async def report(self, node_id: model.NodeId, session_id: model.SessionId, report: model.NodeReport) -> None:
+        """Take a report; what is durable of it is stored on return.
+
+        Raises:
+            RefusedError: A later session has taken this one's place, or the node was removed.
+        """
+        self._check_session(node_id, session_id)
+
+        def work(draft: drafts.Draft) -> None:
+            self._node(draft, node_id)
+            self._take(draft, node_id, report)
+
+        await self._desk.submit(work)
+        present = self._check_session(node_id, session_id)
+        self._present[node_id] = presence.heard(present, report, self._clock.now())
+
+    def commands(self, node_id: model.NodeId) -> tuple[commands.Command, ...]:
+        """Return what is asked of a node now."""
+        return ordering.outstanding(self._desk.world, node_id)
+
+    def subscribe(self, node_id: model.NodeId, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` when ``commands`` may have changed; return what ends that."""
+        return self._node_bell.subscribe(node_id, wake)
+
+    def _miss(self, node_id: model.NodeId) -> None:
+        now = self._clock.now()
+        self._lookout.cut_off(node_id, now, now + GRACE_PERIODS * self._heartbeat_period)
+
+    def _take(self, draft: drafts.Draft, node_id: model.NodeId, report: model.NodeReport) -> None:
+        reporting.take(
+            draft,
+            node_id,
+            report,
+            lambda operation_id: self._find_assignment(draft, operation_id),
+            lambda rollout_id: self._find_rollout(draft, rollout_id),
+        )
+        standing.refresh(draft, (node_id,))
+
+    def _check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> presence.Presence:
+        present = self._present.get(node_id)
+        if present is None or present.session_id != session_id:
+            raise errors.RefusedError(
+                f"cannot take a report of node {node_id}: its session {session_id} is no longer the latest",
+                code="session_stale",
+                field="session_id",
+                value=session_id,
+                rule="a node speaks through its latest session",
+            )
+        return present

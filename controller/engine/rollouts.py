@@ -1,0 +1,375 @@
+"""What people do with rollouts: plan, start, follow and lead them.
+
+Rules kept: a request that is asked twice under one identity is done once; a saved plan is applied exactly, or not at
+all; whatever a rollout cannot take in its state is refused, and changes nothing; one that is taken up again after its
+end is told first how its nodes stand by now. Left out: what a verb does (`controller.core.rollout`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from controller.core import errors, events, explain, model, planner
+from controller.engine import admission, emergency, office, planning, standing, stepping
+from controller.engine import draft as drafts
+from controller.engine import world as worlds
+from controller.store import reading, rows
+
+# Times that a large plan is made beside the loop; if the world has gone on each time, it is made on the loop.
+PLAN_TRIES = 3
+# Differences of a stale plan that its refusal names.
+_DIFFERENCES_SHOWN = 5
+
+Ordered = Callable[[datetime], events.Event]
+
+
+class _WorldMovedError(Exception):
+    """What a plan depends on has changed since it was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A rollout that somebody wants.
+
+    Args:
+        saved: The plan that is to be applied; None for whatever plan the fleet gives.
+    """
+
+    wanted: model.UpgradeRequest
+    request_id: str
+    saved: model.Plan | None
+    by: admission.By
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A plan, and the world that it was made from."""
+
+    before: worlds.World
+    plan: model.Plan
+
+
+class Rollouts(office.Office):
+    """The rollouts, as people see them."""
+
+    async def plan(self, request: model.UpgradeRequest, *, actor: str = "") -> model.Plan:
+        """Say what a request would do.
+
+        Raises:
+            InstarError: The planner's; or UnavailableError, code ``plan_late``.
+        """
+        wanted = admission.named(request)
+        try:
+            return await self._plans.plan(self._desk.world, wanted, self._clock.now())
+        except errors.InstarError as error:
+            await self._keep_refusal(actor, "plan", request, error)
+            raise
+
+    async def start_upgrade(
+        self, request: model.UpgradeRequest, *, request_id: str, actor: str, saved: model.Plan | None = None
+    ) -> model.Rollout:
+        """Plan a request and begin its rollout; the same request identity again returns the same rollout.
+
+        Args:
+            request: What is wanted.
+            request_id: Chosen by the caller; empty for none.
+            actor: Who wants it.
+            saved: The plan that is to be applied; None for whatever plan the fleet gives.
+
+        Raises:
+            InstarError: The planner's; or RefusedError, code ``rollout_conflict``, ``request_id_reused`` or
+                ``plan_stale``.
+        """
+        by = admission.By(actor, self._owner, self._ids, self._clock.now())
+        order = _Order(admission.named(request), request_id, saved, by)
+        for _ in range(PLAN_TRIES if self._plans.is_large(self._desk.world) else 0):
+            made = await self._made(order)
+            if made is None:
+                break
+            try:
+                started = await self._asked(
+                    actor, "start_upgrade", request, functools.partial(self._start, order=order, made=made)
+                )
+            except _WorldMovedError:
+                continue
+            return self.rollout(started)
+        work = functools.partial(self._start, order=order, made=None)
+        return self.rollout(await self._asked(actor, "start_upgrade", request, work))
+
+    async def _made(self, order: _Order) -> _Made | None:
+        """Plan beside the loop; None where the planner refuses, which is left to the work itself.
+
+        It is refused there, unless it was granted before under the same identity.
+        """
+        before = self._desk.world
+        try:
+            return _Made(before, await self._plans.plan(before, order.wanted, self._clock.now()))
+        except errors.InstarError as error:
+            if error.blame is errors.Blame.CALLER:
+                return None
+            raise
+
+    def _start(self, draft: drafts.Draft, order: _Order, made: _Made | None) -> model.RolloutId:
+        known = self._requested(draft, order.request_id)
+        if known is not None:
+            return self._repeated(draft, known, order)
+        if made is not None and not planning.is_same(made.before, draft.world):
+            raise _WorldMovedError
+        plan = self._plans.now(draft.world, order.wanted, draft.at) if made is None else made.plan
+        if order.saved is not None:
+            _check_fresh(order.saved, plan)
+        begun = admission.start(draft, order.wanted, plan, order.by)
+        if order.request_id:
+            draft.requests[order.request_id] = begun.id
+        return begun.id
+
+    def rollout(self, name_or_id: str) -> model.Rollout:
+        """Find a rollout by its identity, or the newest that has the name.
+
+        Raises:
+            NotFoundError: Code ``rollout_not_found``.
+        """
+        running = self._desk.world.rollouts.get(model.RolloutId(name_or_id))
+        known = None if running is not None else self._recent.find(name_or_id)
+        if known is not None:
+            return known.rollout
+        found = running or self._store.read(lambda connection: reading.rollout(connection, name_or_id))
+        if found is None:
+            raise office.not_found("rollout", "rollout", name_or_id)
+        return self._desk.world.rollouts.get(found.id, found)
+
+    def rollouts(self, limit: int) -> tuple[model.Rollout, ...]:
+        """Return the newest rollouts, newest first."""
+        newest = self._store.read(lambda connection: reading.rollout_ids(connection, limit))
+        return tuple(self.rollout(rollout_id) for rollout_id in newest)
+
+    async def watch(self, rollout_id: model.RolloutId) -> AsyncIterator[model.Rollout]:
+        """Yield a rollout now and after each commit, ending with its end; who is slow sees the latest state only."""
+        changed = asyncio.Event()
+        unsubscribe = self._rollout_bell.subscribe(rollout_id, changed.set)
+        try:
+            seen = -1
+            while True:
+                changed.clear()
+                found = self.rollout(rollout_id)
+                if found.revision != seen:
+                    yield found
+                    seen = found.revision
+                if found.state.is_terminal:
+                    return
+                await changed.wait()
+        finally:
+            unsubscribe()
+
+    def explain_rollout(self, name_or_id: str, node_id: str = "") -> tuple[model.Reason, ...]:
+        """Say why a rollout stands as it does, or why a node does in it.
+
+        Raises:
+            NotFoundError: There is no such rollout, or no such node in it or in the fleet.
+        """
+        found, now = self.rollout(name_or_id), self._clock.now()
+        if not node_id:
+            return explain.rollout(found, now)
+        named = model.NodeId(node_id)
+        node = self._desk.world.nodes.get(named)
+        if node is None and named not in worlds.population(found):
+            raise office.not_found("node", "node_id", node_id)
+        stands = standing.NOTHING if node is None else standing.of(self._desk.world, found, node, now)
+        return explain.node_in(found, named, stands, now)
+
+    # The verbs.
+
+    async def pause(self, rollout_id: model.RolloutId, *, reason: str, actor: str) -> model.Rollout:
+        """Let nothing more start, and stop every clock.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: It cannot be paused in its state.
+        """
+        return await self._order("pause", rollout_id, lambda at: events.Paused(at, actor, reason), actor, reason)
+
+    async def resume(self, rollout_id: model.RolloutId, *, reason: str, actor: str) -> model.Rollout:
+        """Go on where a pause began.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: It is not paused.
+        """
+        return await self._order("resume", rollout_id, lambda at: events.Resumed(at, actor, reason), actor, reason)
+
+    async def promote(self, rollout_id: model.RolloutId, *, reason: str, actor: str) -> model.Rollout:
+        """Let the next wave begin now.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: Nothing waits for it.
+        """
+        return await self._order("promote", rollout_id, lambda at: events.Promoted(at, actor, reason), actor, reason)
+
+    async def cancel(self, rollout_id: model.RolloutId, *, reason: str, actor: str) -> model.Rollout:
+        """End a rollout where it stands.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: It is too late for that.
+        """
+        return await self._order(
+            "cancel", rollout_id, lambda at: events.CancelRequested(at, actor, reason), actor, reason
+        )
+
+    async def retry(self, rollout_id: model.RolloutId, *, reason: str, actor: str) -> model.Rollout:
+        """Try the changes that failed again, and no others.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: Nothing is to be tried again; or another rollout has its nodes now.
+        """
+        return await self._order(
+            "retry", rollout_id, lambda at: events.RetryRequested(at, actor, reason), actor, reason
+        )
+
+    async def revert(self, rollout_id: model.RolloutId, *, reason: str, actor: str) -> model.Rollout:
+        """Take every node back that a rollout has touched.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: It is going back, or has gone back, already; or another rollout has its nodes now.
+        """
+        return await self._order(
+            "revert", rollout_id, lambda at: events.RevertRequested(at, actor, reason), actor, reason
+        )
+
+    async def roll_back_emergency(
+        self,
+        component: model.ComponentName,
+        selector_text: str,
+        time_limit: timedelta,
+        *,
+        reason: str,
+        actor: str,
+    ) -> tuple[tuple[model.Rollout, ...], model.FreezeId]:
+        """Take back what is under way or was done last, all at once, and let nothing else start until that is lifted.
+
+        Args:
+            component: The one that is meant; empty for every one.
+            selector_text: Label selector of the nodes; empty for all. A rollout that has one of them goes back whole.
+            time_limit: Time within which the nodes must be back.
+            reason: Why.
+            actor: Who wants it.
+
+        Returns:
+            The rollouts that go back, and the freeze that holds everything else.
+
+        Raises:
+            InvalidRequestError: The selector or the time cannot be.
+        """
+        wanted = emergency.Wanted(component, selector_text, time_limit, reason, actor)
+        freeze_id = self._ids.freeze_id(self._clock.now())
+
+        def work(draft: drafts.Draft) -> tuple[model.RolloutId, ...]:
+            take_up = functools.partial(self._take_up, goes_back=True)
+            return emergency.roll_back(draft, wanted, freeze_id, self._ended, take_up)
+
+        begun = await self._asked(actor, "roll_back_emergency", wanted, work)
+        await self._lookout.tell(sorted(self._desk.world.concerned))
+        return tuple(self.rollout(each) for each in begun), freeze_id
+
+    async def _order(
+        self, verb: str, rollout_id: model.RolloutId, ordered: Ordered, actor: str, reason: str
+    ) -> model.Rollout:
+        wanted = self.rollout(rollout_id).id
+
+        def work(draft: drafts.Draft) -> None:
+            found = self._find_rollout(draft, wanted)
+            if found is None:
+                raise _not_ours(wanted)
+            rollout, lease = found
+            event = ordered(draft.at)
+            try:
+                goes_back = isinstance(event, events.RevertRequested)
+                taken = self._take_up(draft, rollout, lease, goes_back=goes_back)
+                stepping.feed(draft, taken, lease, event, actor=actor)
+            except errors.IllegalEventError as error:
+                raise errors.RefusedError(
+                    str(error), code=error.code, field=error.field, value=error.value, rule=error.rule
+                ) from error
+            draft.put_audit(actor, f"rollout.{verb}", wanted, reason)
+
+        await self._asked(actor, verb, wanted, work)
+        return self.rollout(wanted)
+
+    def _take_up(
+        self, draft: drafts.Draft, rollout: model.Rollout, lease: rows.Lease, *, goes_back: bool
+    ) -> model.Rollout:
+        """Make a rollout that has ended ready to go on: nobody else has its nodes, and it knows how they stand.
+
+        Raises:
+            RefusedError: Another rollout has its nodes now.
+        """
+        if not rollout.state.is_terminal:
+            return rollout
+        admission.check_claims(draft.world, rollout)
+        nodes = worlds.population(rollout)
+        for node_id in nodes:
+            if node_id not in draft.world.nodes:
+                rollout = stepping.feed(draft, rollout, lease, events.NodeRemoved(draft.at, node_id))
+        return standing.tell(draft, rollout, lease, nodes, goes_back=goes_back)
+
+    def _ended(self, draft: drafts.Draft, component: model.ComponentName) -> Iterator[emergency.Stepped]:
+        """Find the rollouts of a component that have ended so that they can go back, newest first."""
+        newest = self._store.read(
+            lambda connection: reading.ended_rollout_ids(
+                connection, component, emergency.CAN_GO_BACK, emergency.ENDED_MAX
+            )
+        )
+        found = (self._find_rollout(draft, each) for each in newest)
+        return (each for each in found if each is not None)
+
+    def _requested(self, draft: drafts.Draft, request_id: str) -> model.RolloutId | None:
+        if not request_id:
+            return None
+        return draft.requested(request_id) or self._store.read(
+            lambda connection: reading.requested_rollout(connection, request_id)
+        )
+
+    def _repeated(self, draft: drafts.Draft, known: model.RolloutId, order: _Order) -> model.RolloutId:
+        found = self._find_rollout(draft, known)
+        if found is not None and found[0].request != order.wanted:
+            raise errors.RefusedError(
+                f"cannot start an upgrade under request_id {order.request_id}: "
+                f"it made rollout {known} from another request",
+                code="request_id_reused",
+                field="request_id",
+                value=order.request_id,
+                rule="a request identity stands for one request",
+            )
+        return known
+
+
+def _check_fresh(saved: model.Plan, now: model.Plan) -> None:
+    if saved.fingerprint == now.fingerprint:
+        return
+    found = planner.differences(saved, now)
+    shown = "; ".join(found[:_DIFFERENCES_SHOWN])
+    more = f"; and {len(found) - _DIFFERENCES_SHOWN} more" if len(found) > _DIFFERENCES_SHOWN else ""
+    raise errors.RefusedError(
+        f"cannot apply the saved plan: {shown or 'the fleet gives another one by now'}{more}",
+        code="plan_stale",
+        field="plan.fingerprint",
+        value=saved.fingerprint,
+        rule="a saved plan is applied exactly, or not at all",
+    )
+
+
+def _not_ours(rollout_id: model.RolloutId) -> errors.UnavailableError:
+    return errors.UnavailableError(
+        f"cannot step rollout {rollout_id}: another controller has its lease",
+        code="rollout_elsewhere",
+        field="rollout",
+        value=rollout_id,
+        rule="one controller steps a rollout",
+    )

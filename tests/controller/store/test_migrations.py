@@ -1,0 +1,84 @@
+"""Stores that an earlier program wrote: they open, and lack nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+
+from controller.core import model
+from controller.store import codec, database, executor, migration, reading, rows
+
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_NODE: dict[str, Any] = {
+    "node_id": "n1",
+    "fence": 3,
+    "agent_version": "0.1.0",
+    "labels": codec.encode({"zone": "a"}, dict[str, str]),
+    "capabilities": codec.encode(frozenset(), frozenset[str]),
+    "components": codec.encode({}, dict[model.ComponentName, model.InstalledComponent]),
+    "bad_digests": codec.encode({}, dict[model.Digest, str]),
+}
+_REQUEST = model.UpgradeRequest(model.ComponentName("web"), "1.1.0", model.Strategy.IMMEDIATE, name="up")
+
+
+def _write_at(path: Path, revision: str, table: str, row: dict[str, Any]) -> None:
+    """Make a store as the program of a revision had it, with one row in it."""
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = alembic.config.Config()
+        config.set_main_option("script_location", str(migration._SCRIPTS))
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, revision)
+        names = ", ".join(row)
+        values = ", ".join(f":{name}" for name in row)
+        connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)  # noqa: S608 a test's own words
+    engine.dispose()
+
+
+async def test_nodes_that_were_stored_before_there_were_conditions_are_read_and_have_none(tmp_path: Path) -> None:
+    _write_at(tmp_path / "store", "0001", "nodes", _NODE)
+    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+    [found] = store.read(reading.snapshot).nodes
+    assert found.conditions == ()
+    drifted = replace(found, conditions=(model.Condition("drift", "web", "its files were changed", _NOW),))
+    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(drifted, is_new=False),)))
+    assert store.read(reading.snapshot).nodes == (drifted,)
+    store.close()
+
+
+def test_nodes_of_an_earlier_program_have_the_labels_that_they_had_as_their_own(tmp_path: Path) -> None:
+    _write_at(tmp_path / "store", "0002", "nodes", _NODE)
+    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+    [found] = store.read(reading.snapshot).nodes
+    assert (found.labels, found.own_labels, found.set_labels) == ({"zone": "a"}, {"zone": "a"}, {})
+    assert (found.cordoned_because, found.quarantined_because, found.offline_since) == ("", "", None)
+    store.close()
+
+
+def test_rollouts_of_an_earlier_program_are_found_by_their_component(tmp_path: Path) -> None:
+    row = {
+        "rollout_id": "r-1",
+        "name": "up",
+        "state": "SUCCEEDED",
+        "is_terminal": True,
+        "revision": 7,
+        "request": codec.encode(_REQUEST, model.UpgradeRequest),
+        "plan": "",
+        "head": "",
+    }
+    _write_at(tmp_path / "store", "0002", "rollouts", row)
+    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+
+    def found(component: str, state: model.RolloutState) -> tuple[model.RolloutId, ...]:
+        return store.read(lambda connection: reading.ended_rollout_ids(connection, component, {state}, 10))
+
+    assert found("web", model.RolloutState.SUCCEEDED) == ("r-1",)
+    assert found("we", model.RolloutState.SUCCEEDED) == ()
+    assert found("web", model.RolloutState.FAILED) == ()
+    store.close()
