@@ -54,8 +54,6 @@ core: $(READY)  ## the pure cores' tests, with branch coverage
 	@pytest -q tests/controller/core tests/agent/core --cov --cov-report=
 	@coverage report --include='controller/core/*'
 	@coverage report --include='agent/core/*'
-explore: $(READY)  ## 5,000 lives of rollouts for the properties of the core
-	@INSTAR_EXAMPLES=5000 pytest -q tests/controller/core/test_properties.py
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
 
 test: $(READY)  ## every test, several files at a time: most of a live test is waiting

@@ -12,7 +12,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 _Set = Callable[[object, object], None]
@@ -22,7 +22,7 @@ _consume = collections.deque[None](maxlen=0).extend
 
 def replace(value: Value, /, **changes: object) -> Value:
     """Copy a value of two fields or more, with other values for the fields that are named."""
-    read, setters, setter = _slots(cast("Any", type(value)))
+    read, setters, setter = _slots(type(value))  # type: ignore[arg-type] # every class is hashable
     copy = object.__new__(type(value))
     _consume(map(operator.call, setters, itertools.repeat(copy), read(value)))
     for name, changed in changes.items():
@@ -34,7 +34,7 @@ def amend(value: Value, original: Value, /, **changes: object) -> Value:
     """Change a copy that nobody else has yet; what is still the original is copied first."""
     if value is original:
         return replace(value, **changes)
-    _, _, setter = _slots(cast("Any", type(value)))
+    _, _, setter = _slots(type(value))  # type: ignore[arg-type] # every class is hashable
     for name, changed in changes.items():
         setter[name](value, changed)
     return value
