@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
+
+# Some tests fork; what gRPC does in a child then is to poll descriptors that the child has closed.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # Tests share noisy machines: how long an example takes says nothing.
 hypothesis.settings.register_profile("instar", deadline=None)

@@ -7,6 +7,7 @@ version is not offered again where it was left for cause (G9). Left out: in whic
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from rpds import HashTrieMap
@@ -134,7 +135,7 @@ def _retry_forward(draft: drafts.Draft, at: datetime) -> None:
     is_back = draft.rollout.state is S.REVERTED
     chosen = [each for each in draft.all() if (is_back or _came_to_nothing(each)) and not _is_gone(each)]
     fresh = {each.key: each for each in chosen if not each.is_bad}
-    if draft.rollout.is_version_at_fault or (chosen and not fresh):
+    if draft.rollout.is_version_at_fault or (chosen and not fresh) or (fresh and _has_barren_wave(draft, fresh)):
         rule = "a version is not offered again to a node that left it for cause"
         raise _refused(draft, "retry", "the version was at fault", "left_for_cause", rule)
     if not fresh:
@@ -153,6 +154,18 @@ def _retry_forward(draft: drafts.Draft, at: datetime) -> None:
     turning.enter_wave(draft, min(unfinished), at)
     if draft.policy.offline is model.OfflinePolicy.SKIP:
         facts.give_down_up(draft, at)
+
+
+def _has_barren_wave(draft: drafts.Draft, fresh: Collection[model.ChangeKey]) -> bool:
+    """Tell whether all of a wave before the first that is tried again has failed for good: none is passed so."""
+    first = min(key.wave for key in fresh)
+    before: dict[int, list[model.Progress]] = {}
+    for each in draft.all():
+        if each.wave < first:
+            before.setdefault(each.wave, []).append(each)
+    return any(
+        not any(map(progress.is_done, wave)) and not all(each.is_skipped for each in wave) for wave in before.values()
+    )
 
 
 def _is_gone(each: model.Progress) -> bool:

@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_trace_in_another_process_and_another_seed_
 
 
 def test_a_gate_that_promotes_whatever_happens_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hasty(*_arguments: object) -> gate.Verdict:
+    def hasty(*_arguments: object, **_options: object) -> gate.Verdict:
         return gate.Verdict(model.Gate.PROMOTE)
 
     outcomes = _planted(monkeypatch, "controller.core.gate.decide", hasty)
