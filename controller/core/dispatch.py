@@ -176,9 +176,10 @@ def _pass(draft: drafts.Draft, domain: str, number: int) -> None:
     position = bisect.bisect_left(ready, number)
     if position < len(ready) and ready[position] == number:
         rest = ready[:position] + ready[position + 1 :]
-        draft.ready = draft.ready.insert(domain, rest) if rest else draft.ready.remove(domain)
+        others = {name: numbers for name, numbers in draft.ready.items() if name != domain}
+        draft.ready = {**others, domain: rest} if rest else others
     else:
-        draft.cursors = draft.cursors.insert(domain, draft.cursors.get(domain, 0) + 1)
+        draft.cursors = {**draft.cursors, domain: draft.cursors.get(domain, 0) + 1}
 
 
 def _hindrance(draft: drafts.Draft, number: int) -> Hindrance | None:
@@ -267,7 +268,7 @@ def make_ready(draft: drafts.Draft, number: int) -> None:
         draft.unwell = _inserted(draft.unwell, number)
     else:
         domain = each.change.domain
-        draft.ready = draft.ready.insert(domain, _inserted(draft.ready.get(domain, ()), number))
+        draft.ready = {**draft.ready, domain: _inserted(draft.ready.get(domain, ()), number)}
     draft.has_moved = True
 
 

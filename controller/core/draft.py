@@ -7,7 +7,7 @@ tally, and who is unavailable, in agreement with the changes; `invariants` count
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -46,9 +46,9 @@ class Draft:
     order: model.Order
     changes: HashTrieMap[model.ChangeKey, model.Progress]
     standings: HashTrieMap[model.NodeId, model.Standing]
-    domains: HashTrieMap[str, int]
-    cursors: HashTrieMap[str, int]
-    ready: HashTrieMap[str, tuple[int, ...]]
+    domains: Mapping[str, int]
+    cursors: Mapping[str, int]
+    ready: Mapping[str, tuple[int, ...]]
     unwell: tuple[int, ...]
     known_tally: model.Tally
     is_going_back: bool
@@ -275,7 +275,7 @@ class Draft:
         self.has_moved = True
         domain = self.domain_of(node_id)
         if domain:
-            self.domains = self.domains.insert(domain, self.domains.get(domain, 0) + step)
+            self.domains = {**self.domains, domain: self.domains.get(domain, 0) + step}
 
     def domain_of(self, node_id: model.NodeId) -> str:
         """Give the failure domain of a node that changes; empty for none."""

@@ -9,9 +9,8 @@ stand. Left out: what the rollout makes of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 from controller.core import copying, events, model, progress
 
@@ -21,9 +20,8 @@ K = model.ChangeKind
 _ENDING = frozenset({K.REMOVE, K.STOP})  # leave nothing that runs: there is no health to wait for, or to blame
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a node's word is taken by.
+class Rules(NamedTuple):
+    """What a node's word is taken by; a tuple, for each word needs one, and of values tuples are made soonest.
 
     Args:
         before: The change as it stood; a copy of it is this word's own.
@@ -212,11 +210,13 @@ def _dated(
         is_bad = judged.is_bad or not judged.is_reverting
         return copying.amend(judged, rules.before, ended_at=at, deadline_at=None, is_bad=is_bad)
     is_live = state in progress.COMMITS or (state in progress.HOLDS and state is not S.ASSIGNED)
-    patience = rules.policy.unknown_deadline
+    if not is_live or judged.deadline_at is None:
+        return judged
     # Put off in halves: a heartbeat that changes nothing is then seldom worth a write.
-    if is_live and judged.deadline_at is not None and judged.deadline_at - rules.clock <= patience / 2:
-        return copying.amend(judged, rules.before, deadline_at=rules.clock + patience)
-    return judged
+    patience, left = rules.policy.unknown_deadline, judged.deadline_at - rules.clock
+    if left + left > patience:
+        return judged
+    return copying.amend(judged, rules.before, deadline_at=rules.clock + patience)
 
 
 def _judged(told: model.Progress, component: model.InstalledComponent | None, rules: Rules) -> model.Progress:

@@ -44,7 +44,7 @@ def changes_of(plan: model.Plan) -> HashTrieMap[model.ChangeKey, model.Progress]
 
 def _recount_domains(draft: drafts.Draft) -> None:
     standings = draft.standings
-    draft.standings, draft.domains, draft.known_tally = HashTrieMap(), HashTrieMap(), model.Tally()
+    draft.standings, draft.domains, draft.known_tally = HashTrieMap(), {}, model.Tally()
     for node_id in sorted(standings):
         draft.set_standing(node_id, standings[node_id])
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from rpds import HashTrieMap
-
 from controller.core import asking, copying, dispatch, effects, model, pausing, progress, together
 from controller.core import draft as drafts
 from controller.core.transitions import TRANSITIONS, Cause, Why
@@ -50,7 +48,7 @@ def enter_wave(draft: drafts.Draft, wave: int, at: datetime) -> None:
         proceeded=None,
         is_promoted=draft.rollout.is_promoted and not draft.is_together,
     )
-    draft.cursors, draft.ready = HashTrieMap(), HashTrieMap()
+    draft.cursors, draft.ready = {}, {}
     draft.recount_wave()
     if wave == draft.last_wave:
         planned = len(draft.order.keys)
@@ -118,7 +116,7 @@ def prepare_return(draft: drafts.Draft, each: model.Progress, at: datetime) -> N
 
 def queue_back(draft: drafts.Draft) -> None:
     """Put all changes into the lanes that lead back; nodes that are unavailable already go first."""
-    draft.cursors, draft.ready, draft.unwell = HashTrieMap(), HashTrieMap(), ()
+    draft.cursors, draft.ready, draft.unwell = {}, {}, ()
     draft.recount()
     planned = len(draft.order.keys)
     for number in range(planned + len(draft.rollout.joined)):

@@ -94,7 +94,7 @@ def form(hint: object) -> Form:
 
 
 def _plain_form(hint: type) -> Form:
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or hasattr(hint, "_fields"):
         return _fields_form(hint, frozenset())
     if issubclass(hint, Enum):
         return Form(lambda value: value.value, _checked(hint, hint))
@@ -198,7 +198,7 @@ def _tagged_form(members: tuple[Any, ...]) -> Form:
     return Form(dump, load)
 
 
-def _fields_form(hint: Any, without: frozenset[str], elsewhere: tuple[tuple[str, object], ...] = ()) -> Form:  # noqa: ANN401 any dataclass
+def _fields_form(hint: Any, without: frozenset[str], elsewhere: tuple[tuple[str, object], ...] = ()) -> Form:  # noqa: ANN401 any class of named fields
     forms = {name: each for name, each in _field_forms(hint).items() if name not in without}
 
     def dump(value: object) -> dict[str, Any]:
@@ -218,7 +218,13 @@ def _fields_form(hint: Any, without: frozenset[str], elsewhere: tuple[tuple[str,
 
 
 @functools.cache
-def _field_forms(hint: Any) -> dict[str, Form]:  # noqa: ANN401 any dataclass
+def _field_forms(hint: Any) -> dict[str, Form]:  # noqa: ANN401 any class of named fields
     hints = typing.get_type_hints(hint, localns={rpds.HashTrieMap.__name__: PersistentMap})
-    # What is no argument of a value is derived from it.
-    return {each.name: form(hints[each.name]) for each in dataclasses.fields(hint) if each.init}
+    return {name: form(hints[name]) for name in _field_names(hint)}
+
+
+def _field_names(hint: Any) -> tuple[str, ...]:  # noqa: ANN401 any class of named fields
+    """Name the arguments of a value; what else a dataclass has is derived from them."""
+    if dataclasses.is_dataclass(hint):
+        return tuple(each.name for each in dataclasses.fields(hint) if each.init)
+    return tuple(hint._fields)

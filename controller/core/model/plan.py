@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import cast
+from typing import NamedTuple, cast
 
 from controller.core.model.words import (
     ChangeKind,
@@ -221,9 +221,11 @@ class Change:
     domain: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeKey:
-    """What tells the changes of one rollout apart: hops put one component on one node into several waves."""
+class ChangeKey(NamedTuple):
+    """What tells the changes of one rollout apart: hops put one component on one node into several waves.
+
+    A tuple, for every step looks some of them up, and tuples are hashed and compared without running Python code.
+    """
 
     wave: int
     node_id: NodeId

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -188,8 +189,9 @@ class Rollout:
     deadline_at: datetime | None = None
     offline_until: datetime | None = None
     standings: HashTrieMap[NodeId, Standing] = field(default_factory=HashTrieMap)
-    domains: HashTrieMap[str, int] = field(default_factory=HashTrieMap)
-    cursors: HashTrieMap[str, int] = field(default_factory=HashTrieMap)
-    ready: HashTrieMap[str, tuple[int, ...]] = field(default_factory=HashTrieMap)
+    # By failure domain: few, and a step may have to look at all of them, so a dict is better than a persistent map.
+    domains: Mapping[str, int] = field(default_factory=dict)
+    cursors: Mapping[str, int] = field(default_factory=dict)
+    ready: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     unwell: tuple[int, ...] = ()
     joined: tuple[Change, ...] = ()

@@ -137,9 +137,7 @@ BROKEN: dict[str, Callable[[], model.Rollout]] = {
     "the tally agrees with the changes": lambda: replace(done(), tally=model.Tally(done=2)),
     "the tally agrees with the wave": lambda: replace(running(), tally=replace(running().tally, wave_done=1)),
     "who is unavailable is known: 1 are": lambda: replace(running(), tally=replace(running().tally, unavailable=2)),
-    "who is unavailable is known: {'south': 1} by domain": lambda: zoned(
-        replace(running(), domains=HashTrieMap({"south": 2}))
-    ),
+    "who is unavailable is known: {'south': 1} by domain": lambda: zoned(replace(running(), domains={"south": 2})),
     "no deadline is missed": lambda: replace(running(), due_at=None),
     "whatever goes on has an end": lambda: replace(running(), progress_by=None),
 }
