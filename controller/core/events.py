@@ -55,11 +55,14 @@ class ControllerAbsent:
     Args:
         judge_from: Instant from which a silent node may be judged all the same: the reconnect window plus
             ``unknown_deadline`` after ``at``.
+        standings: Nodes of which it is news what stands against them, as in ``StandingChanged``: what fell due in the
+            absence is decided in the knowledge of all of them.
     """
 
     since: datetime
     at: datetime
     judge_from: datetime
+    standings: tuple[tuple[model.NodeId, model.Standing], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,11 +104,13 @@ def _fall_due(draft: drafts.Draft, due: model.Progress, at: datetime) -> None:
 
 
 def excuse(draft: drafts.Draft, absence: events.ControllerAbsent) -> None:
-    """Give every node that is out the time to report before it is judged (G8)."""
+    """Give every node that is out the time to report before it is judged (G8), and learn how all of them stand."""
     if draft.rollout.state not in _LIVE:
         return
     judge_from = draft.clock(absence.at) + (absence.judge_from - absence.at)
     draft.set(judge_from=judge_from, due_at=None)
+    for node_id, standing in absence.standings:
+        change_standing(draft, events.StandingChanged(absence.at, node_id, standing))
     for each in draft.begun():
         is_out = progress.place(each, is_going_back=draft.is_going_back) in _OUT
         if is_out and each.is_judgeable:

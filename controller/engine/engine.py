@@ -9,11 +9,12 @@ here uses threads, the machine's time or chance. The rooms: `agents`, `rollouts`
 from __future__ import annotations
 
 import functools
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from controller import clock as clocks
 from controller.core import events, model, statistics
-from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
+from controller.engine import agents, catalogue, fleet, rollouts, standing, tasks, timing
+from controller.engine import draft as drafts
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
@@ -50,15 +51,20 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         self._desk.read_again()
         self._guard.start(self._desk.run(), "engine desk")
         for rollout_id in sorted(self._desk.world.rollouts):
-            policy = self._desk.world.rollouts[rollout_id].request.policy
-            now = self._clock.now()
-            judge_from = now + self._reconnect_window + policy.unknown_deadline
-            event = events.ControllerAbsent(since=alive_at or now, at=now, judge_from=judge_from)
-            await self._desk.submit(functools.partial(timing.feed_running, rollout_id=rollout_id, event=event))
+            await self._desk.submit(functools.partial(self._take_over, rollout_id=rollout_id, since=alive_at))
         started_at = self._clock.now()
         await self._lookout.start(started_at, started_at + self._reconnect_window)
         self._guard.start(self._ticker.run(), "engine ticker")
         self._guard.start(self._queue.run(), "engine queue")
+
+    def _take_over(self, draft: drafts.Draft, rollout_id: model.RolloutId, since: datetime | None) -> None:
+        """Tell a rollout all that it has missed at once: it may decide on what is due as soon as it hears of it."""
+        rollout, at = draft.world.rollouts[rollout_id], draft.at
+        judge_from = at + self._reconnect_window + rollout.request.policy.unknown_deadline
+        is_begun = rollout.state is not model.RolloutState.PENDING
+        news = tuple(standing.news(draft.world, rollout, at)) if is_begun else ()
+        event = events.ControllerAbsent(since=since or at, at=at, judge_from=judge_from, standings=news)
+        timing.feed_running(draft, rollout_id, event)
 
     async def stop(self) -> None:
         """End the background work; what was acknowledged is stored, what was not is refused."""

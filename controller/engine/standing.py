@@ -12,7 +12,7 @@ up again.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from datetime import datetime
 
 from controller.core import events, model
@@ -58,6 +58,15 @@ def refresh(draft: drafts.Draft, node_ids: Iterable[model.NodeId]) -> None:
             rollout = draft.world.rollouts.get(rollout_id)
             if rollout is not None and rollout.state is not model.RolloutState.PENDING:
                 tell(draft, rollout, draft.world.leases[rollout_id], (node_id,))
+
+
+def news(world: worlds.World, rollout: model.Rollout, at: datetime) -> Iterator[tuple[model.NodeId, model.Standing]]:
+    """Find what a rollout that is under way was not told of the nodes that it counts."""
+    for node_id in worlds.population(rollout):
+        node = world.nodes.get(node_id)
+        now = NOTHING if node is None else of(world, rollout, node, at)
+        if now != rollout.standings.get(node_id, NOTHING):
+            yield node_id, now
 
 
 def tell(

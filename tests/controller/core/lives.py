@@ -163,7 +163,8 @@ class Script:
     def happening(self, kind: str) -> events.Event:
         if kind == "absent":
             since, self.at = self.at, self.at + timedelta(minutes=self.draw(st.integers(0, 9)))
-            return events.ControllerAbsent(since, self.at, self.at + timedelta(minutes=1))
+            standings = tuple((node_id, self.standing()) for node_id in self.some_nodes())
+            return events.ControllerAbsent(since, self.at, self.at + timedelta(minutes=1), standings)
         if kind == "join":
             name, zone = self.draw(st.sampled_from(JOINING)), self.draw(st.sampled_from(ZONES))
             kind_of = self.state.request.kind or K.UPGRADE
@@ -172,7 +173,14 @@ class Script:
         node_id = model.NodeId(self.draw(st.sampled_from([*self.names(), *OTHERS])))
         if kind == "remove":
             return events.NodeRemoved(self.at, node_id)
-        return events.StandingChanged(self.at, node_id, self.draw(st.sampled_from([DOWN, FROZEN, FREE, FREE])))
+        return events.StandingChanged(self.at, node_id, self.standing())
+
+    def standing(self) -> model.Standing:
+        return self.draw(st.sampled_from([DOWN, FROZEN, FREE, FREE]))
+
+    def some_nodes(self) -> list[model.NodeId]:
+        names = st.sampled_from([*self.names(), *OTHERS])
+        return [model.NodeId(name) for name in self.draw(st.lists(names, max_size=3, unique=True))]
 
     def names(self) -> list[str]:
         return sorted({key.node_id for key in self.state.changes})

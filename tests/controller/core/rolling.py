@@ -68,7 +68,7 @@ class Rolling:
                 return events.Ticked(at)
             case "absent":
                 times = [START + scenario.duration(arguments[each]) for each in ("since", "judge_from")]
-                return events.ControllerAbsent(times[0], at, times[1])
+                return events.ControllerAbsent(times[0], at, times[1], _standings(arguments))
             case "standing":
                 standing = model.Standing(arguments.get("down", ""), arguments.get("frozen", ""))
                 return events.StandingChanged(at, node_id, standing)
@@ -281,6 +281,17 @@ def _named(plan: model.Plan, change: model.Change, wave: int) -> str:
     if len(numbers) <= 1:
         return change.node_id
     return f"{change.node_id} {change.component} to {change.to_version or 'nothing'} ({wave})"
+
+
+def _standings(arguments: dict[str, str]) -> tuple[tuple[model.NodeId, model.Standing], ...]:
+    """Read ``frozen=`` and ``down=``, each the nodes that are so, and ``free=`` those that are so no more."""
+    kinds = {
+        "frozen": model.Standing(frozen="frozen"),
+        "down": model.Standing(down="not connected"),
+        "free": model.Standing(),
+    }
+    named = ((name, kinds[word]) for word in kinds for name in arguments.get(word, "").split("+") if name)
+    return tuple((model.NodeId(name), standing) for name, standing in named)
 
 
 def _standing(state: model.Rollout) -> str:

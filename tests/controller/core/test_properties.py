@@ -256,7 +256,7 @@ def test_a_pause_stops_every_clock(data: st.DataObject, state: model.Rollout, be
 
 def later(event: events.Event, length: timedelta) -> events.Event:
     if isinstance(event, events.ControllerAbsent):
-        return events.ControllerAbsent(event.since + length, event.at + length, event.judge_from + length)
+        return replace(event, since=event.since + length, at=event.at + length, judge_from=event.judge_from + length)
     return replace(event, at=event.at + length)
 
 

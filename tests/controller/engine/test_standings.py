@@ -324,3 +324,30 @@ def test_a_node_that_lacks_the_component_counts_for_nothing(tmp_path: Path) -> N
         assert standings(machine) == {}
 
     fleet.told(tmp_path, tale)
+
+
+def test_what_fell_due_while_no_controller_was_up_starts_on_no_node_that_was_frozen_or_cordoned_since(
+    tmp_path: Path,
+) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine = controller.engine
+        policy = model.Policy(bake_duration=timedelta(seconds=60))
+        canary = fleet.request(strategy=model.Strategy.CANARY, policy=policy)
+        await start(machine, canary)
+        [first] = busy(machine, agents)
+        await first.obey(machine)
+        since = fleet.LoopClock().now() + timedelta(seconds=30)
+        await machine.add_freeze("", since, None, reason="a holiday", actor="bob")
+        await controller.crash()
+        await asyncio.sleep(120)
+        machine = await controller.start()
+        for agent in agents:
+            await agent.connect(machine)
+        assert [each.frozen for each in standings(machine).values()] == ["frozen by bob: a holiday"] * 3
+        assert machine.rollout("up").wave == 2
+        assert busy(machine, agents) == []
+        [freeze] = machine.freezes()
+        await machine.remove_freeze(freeze.id, reason="back", actor="bob")
+        assert [each.attempt for agent in agents for each in agent.assigned(machine)] == [1, 1]
+
+    fleet.told(tmp_path, tale)
