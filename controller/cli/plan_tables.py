@@ -19,6 +19,10 @@ def show(told: rollout_pb2.Plan) -> None:
     tables.show(changes(told))
     if told.capacity:
         tables.show(capacity(told))
+    if told.advice:
+        tables.show(advice(told))
+        for line in advice_reasons(told):
+            typer.echo(line)
     if told.excluded:
         tables.show(excluded(told))
     for line in remarks(told):
@@ -63,6 +67,42 @@ def capacity(told: rollout_pb2.Plan) -> rich.table.Table:
     return tables.table(("WAVE", "BEGINS AFTER", "AVAILABLE AT LEAST", "THEN BAKES"), rows)
 
 
+def advice(told: rollout_pb2.Plan) -> rich.table.Table:
+    """What past operations teach of the plan's kinds of change, in numbers."""
+    rows = [
+        (
+            str(number),
+            f"{one.component} {one.from_version or '-'} > {one.to_version}",
+            document.enum_name(one.method, operation_pb2.Method.DESCRIPTOR) or "-",
+            one.node_class or "-",
+            str(one.changes),
+            f"{one.chance:.1%}, at least {one.chance_low:.1%}",
+            str(one.wave_nodes),
+            _span(one.estimate) if one.HasField("estimate") else "-",
+            document.enum_name(one.better_method, operation_pb2.Method.DESCRIPTOR) or "neither",
+        )
+        for number, one in enumerate(told.advice, start=1)
+    ]
+    columns = ("ADVICE", "ON", "METHOD", "CLASS", "NODES", "SUCCEED", "WAVE UP TO", "ONE TAKES", "BETTER METHOD")
+    return tables.table(columns, rows)
+
+
+def _span(told: rollout_pb2.Estimate) -> str:
+    return f"{spans.shown(told.median.ToTimedelta())}, at most {spans.shown(told.p95.ToTimedelta())}"
+
+
+def advice_reasons(told: rollout_pb2.Plan) -> Iterator[str]:
+    """Why the advice is as it is, line by line."""
+    for number, one in enumerate(told.advice, start=1):
+        yield f"advice {number}: {one.reason}"
+        yield f"  wave: {one.wave_reason}"
+        if one.HasField("estimate"):
+            yield f"  time: {one.estimate.reason}"
+        yield f"  better method: {one.better_method_reason}"
+    if told.advice_left_out:
+        yield f"no advice on {told.advice_left_out} more kinds of change, which fewer nodes make"
+
+
 def excluded(told: rollout_pb2.Plan) -> rich.table.Table:
     """Nodes that are left out."""
     rows = [(one.node_id, one.code, one.message) for one in told.excluded]
@@ -88,5 +128,4 @@ def _risk(told: rollout_pb2.BlastRadius) -> str:
 
 
 def _expected(told: rollout_pb2.Estimate) -> str:
-    median, p95 = spans.shown(told.median.ToTimedelta()), spans.shown(told.p95.ToTimedelta())
-    return f"expected to take {median}, at most {p95} in nineteen of twenty cases: {told.reason}"
+    return f"expected to take {_span(told)} in nineteen of twenty cases: {told.reason}"

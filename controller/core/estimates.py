@@ -9,35 +9,14 @@ starting. Left out: closed windows, freezes, nodes that are away, and attempts t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
-from controller.core import alike, model, waves
+from controller.core import alike, feedback, model, waves
 
 OVERHEAD_MEDIAN = timedelta(seconds=5)  # to fetch, verify, stage, prepare and switch, where no outcome is known
 OVERHEAD_P95 = timedelta(seconds=60)  # the same, on a bad day
-
-
-class Expectation(Protocol):
-    """How long an operation takes until its node is done, as past ones tell."""
-
-    @property
-    def median(self) -> timedelta:
-        """Half of them were quicker."""
-
-    @property
-    def p95(self) -> timedelta:
-        """Nineteen of twenty were quicker."""
-
-    @property
-    def count(self) -> int:
-        """Operations that this is taken from."""
-
-
-# By component, version before, version after, method and class of node; None where nothing is known.
-Expected = Callable[[model.ComponentName, str, str, model.Method, str], Expectation | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +48,14 @@ class Course:
     operation_p95: timedelta
 
 
-def pace(phase: waves.Phase, kinds: Sequence[alike.Kind], policy: model.Policy, expected: Expected) -> Pace:
+def pace(phase: waves.Phase, kinds: Sequence[alike.Kind], policy: model.Policy, memory: feedback.Memory) -> Pace:
     """Ask what is known of the operations of a phase, and take the slowest of them."""
     asked = {
         (move.component, move.from_version, move.to_version, move.method, kind.name): move
         for move, kind in zip(phase.moves, kinds, strict=True)
         if move is not None
     }
-    known = [(key, expected(*key)) for key in asked]
+    known = [(key, feedback.expectation(memory, *key)) for key in asked]
     least = policy.soak_duration + policy.min_healthy_duration
     return Pace(
         median=max(least + OVERHEAD_MEDIAN if each is None else each.median for _, each in known),

@@ -45,7 +45,7 @@ class Kind:
     def __str__(self) -> str:
         """Name it for people."""
         way = f"to {self.to_version} " if self.to_version is not None else ""
-        whence = f"from {self.from_version} " if self.from_version is not None else ""
+        whence = f"from {self.from_version or 'nothing'} " if self.from_version is not None else ""
         nodes = f" on nodes of class {self.node_class}" if self.node_class else ""
         nodes = " on nodes without a class" if self.node_class == "" else nodes
         return f"{self.component} {whence}{way}by {self.method.value}{nodes}"

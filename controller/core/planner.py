@@ -5,7 +5,8 @@ A request names a target version or a channel, or a kind: REMOVE, START, STOP or
 is what names something unknown or would do something that nobody asked for; each refusal names the field, the value and
 the rule, and nothing is planned. What one node stands against refuses the request, unless it is PERMISSIVE: then the
 node is left out. Warnings refuse where it is STRICT. Whether a node is reachable decides only whether it is skipped,
-where the policy says so, and what is warned of. Left out: other rollouts that have the nodes.
+where the policy says so, and what is warned of. What past operations teach is told beside the plan, and counts only for
+how long it is expected to take. Left out: other rollouts that have the nodes.
 
 Decisions on the canary: it must be smaller than the selection, unless one node is selected; where at most as many
 nodes as it has remain to be changed, these are the canary and no second wave follows. Decisions on kinds: nodes that
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from controller.core import (
+    advising,
     capacity,
     cautions,
     errors,
@@ -74,6 +76,7 @@ def _planned(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
     _check_freezes(survey)
     warnings = _warnings(survey, selection, loads, course, fleet)
     names = survey.facts(fleet.graph)
+    advised = advising.advise(fleet.memory, phases, survey.kinds, selection.kinds)
     return model.Plan(
         fingerprint=fingerprints.fingerprint(names),
         waves=tuple(each.wave for each in made),
@@ -85,6 +88,8 @@ def _planned(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
         estimate=course.estimate,
         operation_p95=course.operation_p95,
         facts=names,
+        advice=advised.advice,
+        advice_left_out=advised.left_out,
     )
 
 
@@ -143,7 +148,7 @@ def _course(
 ) -> estimates.Course:
     policy = survey.request.policy
     phases = {id(each.phase): each.phase for each in made}
-    paces = {key: estimates.pace(phase, survey.kinds, policy, fleet.expected) for key, phase in phases.items()}
+    paces = {key: estimates.pace(phase, survey.kinds, policy, fleet.memory) for key, phase in phases.items()}
     return estimates.course(
         bakes=[each.wave.bake_duration for each in made],
         rounds=[capacity.rounds(each, policy, selection.population) for each in loads],

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controller.core import aims, alike, dependencies, estimates, fingerprints, model, moves, routes, selector
+from controller.core import aims, alike, dependencies, feedback, fingerprints, model, moves, routes, selector
 
 NOTHING_DECLARED = model.VersionGraph()
+NOTHING_TAUGHT = feedback.Memory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Fleet:
         nodes: The whole fleet, in any order.
         releases: All that is published.
         holds: Evaluates a condition of an edge over a node; None where that is unknown.
-        expected: What past operations tell, by component, version before, version after, method and class of node.
+        memory: What past operations teach.
         at: Now.
     """
 
@@ -32,7 +33,7 @@ class Fleet:
     graph: model.VersionGraph = NOTHING_DECLARED
     freezes: tuple[model.Freeze, ...] = ()
     holds: alike.Holds = lambda _condition, _node: None
-    expected: estimates.Expected = lambda *_: None
+    memory: feedback.Memory = NOTHING_TAUGHT
     at: datetime = field(kw_only=True)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controller import conditions
-from controller.core import errors, feedback, model, planner
+from controller.core import errors, model, planner
 from controller.engine import world as worlds
 
 # Nodes that are planned without leaving the loop: some ten milliseconds.
@@ -93,18 +93,13 @@ class Planning:
         def holds(condition: str, node: model.Node) -> bool | None:
             return conditions.holds(condition, node, self._metrics(node.id))
 
-        def expected(
-            component: model.ComponentName, from_version: str, to_version: str, method: model.Method, node_class: str
-        ) -> feedback.Expectation | None:
-            return feedback.expectation(world.memory, component, from_version, to_version, method, node_class)
-
         return planner.Fleet(
             nodes=_Nodes(world, is_abandoned or threading.Event()),
             releases=world.releases.values(),
             graph=world.graph,
             freezes=tuple(sorted(world.freezes.values(), key=lambda each: (each.since, each.id))),
             holds=holds,
-            expected=expected,
+            memory=world.memory,
             at=at,
         )
 

@@ -29,12 +29,10 @@ def plan(value: model.Plan, *, with_facts: bool = True) -> rollout_pb2.Plan:
         warnings=[rollout_pb2.PlanWarning(code=one.code, message=one.message) for one in value.warnings],
         blast_radius=_blast_radius(value.blast_radius),
         capacity=map(_capacity, value.capacity),
-        estimate=rollout_pb2.Estimate(
-            median=convert.duration(value.estimate.median),
-            p95=convert.duration(value.estimate.p95),
-            reason=value.estimate.why,
-        ),
+        estimate=_estimate(value.estimate),
         facts=dict(value.facts) if with_facts else {},
+        advice=map(_advice, value.advice),
+        advice_left_out=value.advice_left_out,
     )
 
 
@@ -63,6 +61,36 @@ def _capacity(value: model.CapacityPoint) -> rollout_pb2.CapacityPoint:
         after=convert.duration(value.after),
         available_min=value.available_min,
         total=value.total,
+    )
+
+
+def _estimate(value: model.Estimate) -> rollout_pb2.Estimate:
+    return rollout_pb2.Estimate(
+        median=convert.duration(value.median),
+        p95=convert.duration(value.p95),
+        reason=value.why,
+    )
+
+
+def _advice(value: model.Advice) -> rollout_pb2.Advice:
+    return rollout_pb2.Advice(
+        component=value.component,
+        from_version=value.from_version,
+        to_version=value.to_version,
+        method=convert.number(operation_pb2.Method.Value, "METHOD_", value.method),
+        node_class=value.node_class,
+        changes=value.changes,
+        chance=value.chance,
+        chance_low=value.chance_low,
+        successes=value.successes,
+        version_failures=value.version_failures,
+        other_failures=value.other_failures,
+        reason=value.why,
+        wave_nodes=value.wave_nodes,
+        wave_reason=value.why_wave,
+        estimate=None if value.estimate is None else _estimate(value.estimate),
+        better_method=convert.number(operation_pb2.Method.Value, "METHOD_", value.better_method),
+        better_method_reason=value.why_better,
     )
 
 

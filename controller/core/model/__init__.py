@@ -5,6 +5,7 @@ Left out: how any of this changes (`rollout`), how it is stored (`controller.sto
 (`controller.rpc`). Readers say ``from controller.core import model`` and ``model.Node``.
 """
 
+from controller.core.model.advice import Advice, Estimate
 from controller.core.model.fleet import (
     DRIFT,
     JOURNAL_FAILED,
@@ -34,7 +35,6 @@ from controller.core.model.plan import (
     CapacityPoint,
     Change,
     ChangeKey,
-    Estimate,
     Exclusion,
     Freeze,
     GradualParameters,
@@ -80,6 +80,7 @@ __all__ = [
     "DRIFT",
     "JOURNAL_FAILED",
     "TERMINAL_ROLLOUT_STATES",
+    "Advice",
     "Barrier",
     "BlastRadius",
     "BlueGreenParameters",

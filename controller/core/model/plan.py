@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
+from controller.core.model.advice import NOTHING_TO_DO, Advice, Estimate
 from controller.core.model.words import (
     ChangeKind,
     ComponentName,
@@ -289,21 +290,6 @@ class CapacityPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """How long a rollout is expected to take.
-
-    Args:
-        median: Half of such rollouts would be done by then.
-        p95: Nineteen of twenty would.
-        why: What it is made of: past outcomes, with their number, or the policy's own times.
-    """
-
-    median: timedelta
-    p95: timedelta
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class BlastRadius:
     """What is put at risk.
 
@@ -371,6 +357,8 @@ class Plan:
         excluded: Nodes that the selector takes and that are left out, each with its reason.
         facts: What the fingerprint is over, by name; two plans that differ are told apart by it.
         operation_p95: Time after which an operation is expected to have left the node; bounds the last start.
+        advice: What past operations teach of its kinds of change, in the order of the plan; nothing follows from it.
+        advice_left_out: Kinds of change on which there is none, for there are too many.
     """
 
     fingerprint: str
@@ -380,9 +368,11 @@ class Plan:
     warnings: tuple[PlanWarning, ...] = ()
     blast_radius: BlastRadius = BlastRadius(0, 0, 0)
     capacity: tuple[CapacityPoint, ...] = ()
-    estimate: Estimate = Estimate(timedelta(), timedelta(), "")
+    estimate: Estimate = NOTHING_TO_DO
     operation_p95: timedelta = timedelta()
     facts: tuple[tuple[str, str], ...] = ()
+    advice: tuple[Advice, ...] = ()
+    advice_left_out: int = 0
     _order: Order | None = field(default=None, init=False, repr=False, compare=False)
 
     @property

@@ -804,7 +804,7 @@ Global___CapacityPoint: _TypeAlias = CapacityPoint  # noqa: Y015
 
 @_typing.final
 class Estimate(_message.Message):
-    """Estimate is how long a rollout is expected to take."""
+    """Estimate is how long something is expected to take."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -815,7 +815,7 @@ class Estimate(_message.Message):
     """What it is made of."""
     @_builtins.property
     def median(self) -> _duration_pb2.Duration:
-        """Half of such rollouts would be done by then."""
+        """Half of the like would be done by then."""
 
     @_builtins.property
     def p95(self) -> _duration_pb2.Duration:
@@ -835,6 +835,94 @@ class Estimate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
+
+@_typing.final
+class Advice(_message.Message):
+    """Advice is what past operations teach of one kind of change that a plan has; it decides nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    NODE_CLASS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CHANCE_FIELD_NUMBER: _builtins.int
+    CHANCE_LOW_FIELD_NUMBER: _builtins.int
+    SUCCESSES_FIELD_NUMBER: _builtins.int
+    VERSION_FAILURES_FIELD_NUMBER: _builtins.int
+    OTHER_FAILURES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    WAVE_NODES_FIELD_NUMBER: _builtins.int
+    WAVE_REASON_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    BETTER_METHOD_FIELD_NUMBER: _builtins.int
+    BETTER_METHOD_REASON_FIELD_NUMBER: _builtins.int
+    component: _builtins.str
+    """Component that changes."""
+    from_version: _builtins.str
+    """Version before; empty for INSTALL."""
+    to_version: _builtins.str
+    """Version after."""
+    method: _operation_pb2.Method.ValueType
+    """How the nodes change by the plan; all but better_method is about this one."""
+    node_class: _builtins.str
+    """Value of the label "class" of the nodes; empty for those without."""
+    changes: _builtins.int
+    """Number of changes of the plan that are of this kind."""
+    chance: _builtins.float
+    """Expected share of operations that succeed, from 0 to 1."""
+    chance_low: _builtins.float
+    """The share is larger than this with 95 %."""
+    successes: _builtins.int
+    """Number of operations that succeeded, of those that this is taken from."""
+    version_failures: _builtins.int
+    """Number of those that failed by the version's own fault."""
+    other_failures: _builtins.int
+    """Number of those that failed otherwise; they count for nothing."""
+    reason: _builtins.str
+    """Which operations these are, and why not closer ones."""
+    wave_nodes: _builtins.int
+    """The most nodes of a wave in which less than one failure is to be expected at chance_low."""
+    wave_reason: _builtins.str
+    """How that follows, in a sentence."""
+    better_method: _operation_pb2.Method.ValueType
+    """Method that did better; unset where neither clearly did."""
+    better_method_reason: _builtins.str
+    """What came of both methods, or that too little is known."""
+    @_builtins.property
+    def estimate(self) -> Global___Estimate:
+        """How long one operation takes; unset where too little is known."""
+
+    def __init__(
+        self,
+        *,
+        component: _builtins.str = ...,
+        from_version: _builtins.str = ...,
+        to_version: _builtins.str = ...,
+        method: _operation_pb2.Method.ValueType = ...,
+        node_class: _builtins.str = ...,
+        changes: _builtins.int = ...,
+        chance: _builtins.float = ...,
+        chance_low: _builtins.float = ...,
+        successes: _builtins.int = ...,
+        version_failures: _builtins.int = ...,
+        other_failures: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        wave_nodes: _builtins.int = ...,
+        wave_reason: _builtins.str = ...,
+        estimate: Global___Estimate | None = ...,
+        better_method: _operation_pb2.Method.ValueType = ...,
+        better_method_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["better_method", b"better_method", "better_method_reason", b"better_method_reason", "chance", b"chance", "chance_low", b"chance_low", "changes", b"changes", "component", b"component", "estimate", b"estimate", "from_version", b"from_version", "method", b"method", "node_class", b"node_class", "other_failures", b"other_failures", "reason", b"reason", "successes", b"successes", "to_version", b"to_version", "version_failures", b"version_failures", "wave_nodes", b"wave_nodes", "wave_reason", b"wave_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Advice: _TypeAlias = Advice  # noqa: Y015
 
 @_typing.final
 class DomainCount(_message.Message):
@@ -933,8 +1021,12 @@ class Plan(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    ADVICE_LEFT_OUT_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.str
     """Hash over all that the plan depends on."""
+    advice_left_out: _builtins.int
+    """Number of kinds of change on which there is none, for there are too many."""
     @_builtins.property
     def waves(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wave]:
         """The waves, in order."""
@@ -967,6 +1059,10 @@ class Plan(_message.Message):
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the fingerprint is over, by name: two plans that differ are told apart by it."""
 
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedCompositeFieldContainer[Global___Advice]:
+        """What past operations teach of its kinds of change, in the order of the plan; nothing follows from it."""
+
     def __init__(
         self,
         *,
@@ -979,10 +1075,12 @@ class Plan(_message.Message):
         capacity: _abc.Iterable[Global___CapacityPoint] | None = ...,
         estimate: Global___Estimate | None = ...,
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        advice: _abc.Iterable[Global___Advice] | None = ...,
+        advice_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "capacity", b"capacity", "estimate", b"estimate", "excluded", b"excluded", "facts", b"facts", "fingerprint", b"fingerprint", "unchanged_nodes", b"unchanged_nodes", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "advice_left_out", b"advice_left_out", "blast_radius", b"blast_radius", "capacity", b"capacity", "estimate", b"estimate", "excluded", b"excluded", "facts", b"facts", "fingerprint", b"fingerprint", "unchanged_nodes", b"unchanged_nodes", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
-from controller.core import errors, model, planner, requests
+from controller.core import errors, feedback, model, planner, requests
 from tests import datadriven
 from tests.controller.core import scenario
 
@@ -33,15 +34,6 @@ _FLAGS = ("restart_allowed", "discard_writes", "is_promoted_by_hand")
 _DAYS = {name: number for number, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), start=1)}
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What past operations tell."""
-
-    median: timedelta
-    p95: timedelta
-    count: int
-
-
 class Planning:
     """The commands of ``testdata/plan``; an underscore stands for a blank where a value is a sentence."""
 
@@ -50,7 +42,7 @@ class Planning:
         self.releases: list[model.Release] = []
         self.graph = model.VersionGraph()
         self.freezes: tuple[model.Freeze, ...] = ()
-        self.past: dict[tuple[str, ...], Past] = {}
+        self.memory = feedback.Memory()
         self.saved: model.Plan | None = None
         self.asked: model.UpgradeRequest | None = None
 
@@ -77,7 +69,7 @@ class Planning:
             case "freezes":
                 self.freezes = tuple(_freeze(words) for words in lines)
             case "past":
-                self.past = dict(_past(words) for words in lines)
+                self.memory = functools.reduce(feedback.record, _past(lines), feedback.Memory())
             case _:
                 raise AssertionError(f"{case.position}: no command {case.command}")
         return f"{len(lines)} {_NOUNS.get(case.command, case.command)}"
@@ -89,7 +81,7 @@ class Planning:
             graph=self.graph,
             freezes=self.freezes,
             holds=_holds,
-            expected=lambda *key: self.past.get((*key[:3], key[3].value, key[4] or "-")),
+            memory=self.memory,
             at=scenario.START,
         )
 
@@ -243,9 +235,29 @@ def _freeze(words: list[str]) -> model.Freeze:
     )
 
 
-def _past(words: list[str]) -> tuple[tuple[str, ...], Past]:
-    said = _pairs(words[5:])
-    return tuple(words[:5]), Past(scenario.duration(said["median"]), scenario.duration(said["p95"]), int(said["count"]))
+def _past(lines: Iterable[list[str]]) -> Iterator[model.Outcome]:
+    """Read ``web 1.0.0 1.1.0 HOT_SWAP small successes=9 median=10s p95=90s faults=1 others=2``: of one kind."""
+    for component, from_version, to_version, method, node_class, *rest in lines:
+        said = _pairs(rest)
+        made = model.Outcome(
+            operation_id=model.OperationId("r1/1/n1/web/forward/1"),
+            node_id=model.NodeId("n1"),
+            component=model.ComponentName(component),
+            from_version="" if from_version == "-" else from_version,
+            to_version=to_version,
+            method=model.Method[method],
+            node_class="" if node_class == "-" else node_class,
+            is_success=True,
+            is_version_fault=False,
+            duration=scenario.duration(said.get("median", "10s")),
+            at=scenario.START,
+        )
+        slow = replace(made, duration=scenario.duration(said.get("p95", said.get("median", "10s"))))
+        count = int(said.get("successes", "0"))
+        yield from [made] * (count - count // 2)
+        yield from [slow] * (count // 2)
+        yield from [replace(made, is_success=False, is_version_fault=True)] * int(said.get("faults", "0"))
+        yield from [replace(made, is_success=False)] * int(said.get("others", "0"))
 
 
 def _node(words: list[str]) -> model.Node:
@@ -302,6 +314,10 @@ def _describe(made: model.Plan, shown: set[str]) -> Iterable[str]:
     if "warnings" in shown:
         yield from (f"warning {each.code}: {each.message}" for each in made.warnings)
     yield from _describe_figures(made, shown)
+    if "advice" in shown:
+        yield from (line for each in made.advice for line in _describe_advice(each))
+        if made.advice_left_out:
+            yield f"advice left out: {made.advice_left_out}"
     if "fingerprint" in shown:
         yield f"fingerprint {made.fingerprint[:12]}"
 
@@ -319,6 +335,20 @@ def _describe_figures(made: model.Plan, shown: set[str]) -> Iterable[str]:
         found = made.estimate
         yield f"takes {_seconds(found.median)}, {_seconds(found.p95)} on a bad day, by {found.why}"
         yield f"an operation takes up to {_seconds(made.operation_p95)}"
+
+
+def _describe_advice(each: model.Advice) -> Iterable[str]:
+    of = f" of class {each.node_class}" if each.node_class else ""
+    versions = f"{each.from_version or 'nothing'} -> {each.to_version}"
+    yield f"advice on {each.component} {versions} by {each.method.value} on {each.changes} nodes{of}"
+    counts = f"{each.successes}/{each.version_failures}/{each.other_failures}"
+    yield f"  succeeds {each.chance:.3f}, above {each.chance_low:.3f}, {counts}: {each.why}"
+    yield f"  waves of {each.wave_nodes}: {each.why_wave}"
+    if each.estimate is not None:
+        found = each.estimate
+        yield f"  takes {_seconds(found.median)}, {_seconds(found.p95)} on a bad day, by {found.why}"
+    better = "neither" if each.better_method is None else each.better_method.value
+    yield f"  better: {better}: {each.why_better}"
 
 
 def _describe_change(each: model.Change, *, is_named: bool) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core import errors, model, planner, versions
+from controller.core import advising, errors, feedback, model, planner, versions
 from tests.controller.core import scenario
 
 pytestmark = pytest.mark.core
@@ -88,6 +88,48 @@ def test_the_fingerprint_follows_every_field_of_the_policy_and_of_the_request() 
     found = {plan(each, FLEET).fingerprint for each in others}
     assert len(found | {known}) == len(others) + 1
     assert plan(replace(request(), name="autumn"), FLEET).fingerprint == known
+
+
+@st.composite
+def memories(draw: st.DrawFn) -> feedback.Memory:
+    found = feedback.Memory()
+    for _ in range(draw(st.integers(0, 30))):
+        made = model.Outcome(
+            operation_id=model.OperationId("r1/1/n1/web/forward/1"),
+            node_id=model.NodeId("n1"),
+            component=WEB,
+            from_version="1.0.0",
+            to_version="1.1.0",
+            method=draw(st.sampled_from(model.Method)),
+            node_class="",
+            is_success=draw(st.booleans()),
+            is_version_fault=draw(st.booleans()),
+            duration=timedelta(seconds=draw(st.integers(1, 100))),
+            at=scenario.START,
+        )
+        found = feedback.record(found, made)
+    return found
+
+
+@given(memories())
+def test_whatever_the_past_teaches_it_moves_no_wave_no_method_and_no_fingerprint(memory: feedback.Memory) -> None:
+    known = plan(request(), FLEET)
+    taught = planner.plan(request(), planner.Fleet(FLEET, RELEASES, memory=memory, at=scenario.START))
+    assert [(each.component, each.changes) for each in taught.advice] == [(WEB, len(FLEET))]
+    assert (taught.waves, taught.fingerprint, taught.facts) == (known.waves, known.fingerprint, known.facts)
+    assert (taught.unchanged, taught.excluded, taught.warnings) == (known.unchanged, known.excluded, known.warnings)
+
+
+def test_of_more_kinds_of_change_than_can_be_advised_on_those_of_most_nodes_are_told_and_the_others_counted() -> None:
+    kinds = advising.ADVICE_MAX + 3
+    nodes = [
+        scenario.node(f"n{kind:02}-{number}", **{"class": f"c{kind:02}"}) for kind in range(kinds) for number in (1, 2)
+    ]
+    few = {"c01", "c05", "c34"}
+    nodes = [each for each in nodes if each.labels["class"] not in few or each.id.endswith("1")]
+    made = plan(request(), nodes)
+    assert [each.node_class for each in made.advice] == sorted({node.labels["class"] for node in nodes} - few)
+    assert made.advice_left_out == len(few)
 
 
 # Two components over some versions, each of which may require the other in some versions.

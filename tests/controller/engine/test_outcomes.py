@@ -142,7 +142,7 @@ def test_an_operation_of_which_nobody_heard_in_time_is_counted_as_timed_out_once
     fleet.told(tmp_path, tale, nodes=1)
 
 
-def test_what_was_learnt_is_what_a_plan_expects(tmp_path: Path) -> None:
+def test_what_was_learnt_is_what_a_plan_expects_and_advises_also_after_a_restart(tmp_path: Path) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -153,5 +153,10 @@ def test_what_was_learnt_is_what_a_plan_expects(tmp_path: Path) -> None:
         await late.connect(machine)
         plan = await machine.plan(fleet.request())
         assert plan.operation_p95 == timedelta(seconds=77)
+        [advice] = plan.advice
+        assert (advice.changes, advice.successes, advice.version_failures) == (1, 6, 0)
+        assert advice.why == "6 of 6 succeeded of web from 1.0.0 to 1.1.0 by HOT_SWAP on nodes without a class"
+        begun = await machine.start_upgrade(fleet.request(), request_id="two", actor="ann")
+        assert (await controller.restart()).rollout(begun.id).plan.advice == plan.advice
 
     fleet.told(tmp_path, tale, nodes=6)

@@ -34,6 +34,25 @@ def change(node_id: str) -> model.Change:
     )
 
 
+ADVICE = model.Advice(
+    component=WEB,
+    from_version="1.0.0",
+    to_version="1.1.0",
+    method=model.Method.RESTART,
+    node_class="big",
+    changes=2,
+    chance=0.75,
+    chance_low=0.5,
+    successes=7,
+    version_failures=2,
+    other_failures=1,
+    why="7 of 9 succeeded",
+    wave_nodes=3,
+    why_wave="less than one of 3 fails",
+    estimate=model.Estimate(timedelta(seconds=30), timedelta(seconds=50), "the latest 7"),
+    better_method=model.Method.HOT_SWAP,
+    why_better="all of those succeeded",
+)
 PLAN = model.Plan(
     fingerprint="f",
     waves=(
@@ -47,6 +66,8 @@ PLAN = model.Plan(
     capacity=(model.CapacityPoint(1, timedelta(), 2, 3), model.CapacityPoint(2, timedelta(minutes=3), 2, 3)),
     estimate=model.Estimate(timedelta(minutes=4), timedelta(minutes=9), "the policy's own times"),
     facts=(("node n-1", "abc"), ("policy", "def")),
+    advice=(ADVICE, replace(ADVICE, estimate=None, better_method=None)),
+    advice_left_out=4,
 )
 
 
@@ -103,6 +124,31 @@ def test_every_part_of_a_plan_is_shown() -> None:
     assert shown["capacity"][1] == {"wave": 2, "after": "180s", "available_min": 2, "total": 3}
     assert shown["estimate"] == {"median": "240s", "p95": "540s", "reason": "the policy's own times"}
     assert shown["facts"] == {"node n-1": "abc", "policy": "def"}
+
+
+def test_the_advice_of_a_plan_is_shown_with_its_reasons_and_stays_with_the_rollout() -> None:
+    told = {
+        "component": "web",
+        "from_version": "1.0.0",
+        "to_version": "1.1.0",
+        "method": "RESTART",
+        "node_class": "big",
+        "changes": 2,
+        "chance": 0.75,
+        "chance_low": 0.5,
+        "successes": 7,
+        "version_failures": 2,
+        "other_failures": 1,
+        "reason": "7 of 9 succeeded",
+        "wave_nodes": 3,
+        "wave_reason": "less than one of 3 fails",
+        "estimate": {"median": "30s", "p95": "50s", "reason": "the latest 7"},
+        "better_method": "HOT_SWAP",
+        "better_method_reason": "all of those succeeded",
+    }
+    plan = document.of(rollout_convert.rollout(rollout(), "", NOW))["plan"]
+    assert plan["advice"] == [told, {**told, "estimate": None, "better_method": None}]
+    assert plan["advice_left_out"] == 4
 
 
 def test_of_a_plan_that_comes_back_what_tells_it_apart_is_read() -> None:
