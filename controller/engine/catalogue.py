@@ -30,7 +30,8 @@ class Catalogue(office.Office):
         Raises:
             RefusedError: Other bytes are published under the same version.
         """
-        return await self._asked(release.publisher, "publish", release, lambda draft: _publish(draft, release))
+        asked = office.Asked(release.publisher, "publish", release, release.component)
+        return await self._asked(asked, lambda draft: _publish(draft, release))
 
     def release(self, component: model.ComponentName, version: str) -> model.Release:
         """Find a release.
@@ -76,7 +77,7 @@ class Catalogue(office.Office):
             told = f"{len(declared)} edges, {len(barriers)} barriers"
             draft.put_audit(actor, "release.graph", component, told)
 
-        await self._asked(actor, "put_graph", (component, edges, barriers), work)
+        await self._asked(office.Asked(actor, "put_graph", (component, edges, barriers), component), work)
 
     async def block_release(self, component: model.ComponentName, version: str, *, reason: str, actor: str) -> None:
         """Close every way to a version; open all of them again where the reason is empty.
@@ -94,7 +95,7 @@ class Catalogue(office.Office):
                 _open(draft, component, version)
             draft.put_audit(actor, verb, f"{component} {version}", reason)
 
-        await self._asked(actor, "block_release", (component, version, reason), work)
+        await self._asked(office.Asked(actor, "block_release", (component, version, reason), component), work)
 
     async def promote_release(
         self, component: model.ComponentName, version: str, channel: str, *, actor: str
@@ -115,7 +116,7 @@ class Catalogue(office.Office):
             draft.put_audit(actor, "release.promote", f"{component} {version}", f"channel {channel}")
             return moved
 
-        return await self._asked(actor, "promote_release", (component, version, channel), work)
+        return await self._asked(office.Asked(actor, "promote_release", (component, version, channel), component), work)
 
 
 def _publish(draft: drafts.Draft, release: model.Release) -> bool:

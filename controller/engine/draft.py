@@ -152,10 +152,11 @@ class Draft:
         self.totals = totals
         self.world = copying.replace(self.world, totals=totals)
 
-    def count_refused(self) -> None:
-        """Count a request that is refused."""
+    def count_refused(self) -> int:
+        """Count a request that is refused; give its number."""
         self.refused = self.world.refused + 1
         self.world = copying.replace(self.world, refused=self.refused)
+        return self.refused
 
     def put_assignment(self, assignment: rows.Assignment) -> None:
         """Write an assignment; the node's other side of it, what holds it, follows."""

@@ -127,7 +127,7 @@ class Fleet(office.Office):
             draft.remove_node(node_id)
             draft.put_audit(actor, "node.remove", node_id, reason)
 
-        await self._asked(actor, "remove_node", node_id, work)
+        await self._asked(office.Asked(actor, "remove_node", node_id), work)
         self._present.pop(node_id, None)
         return shown
 
@@ -144,7 +144,7 @@ class Fleet(office.Office):
                 draft.appeared[node_id] = None
             standing.refresh(draft, (node_id,))
 
-        await self._asked(actor, f"{verb}_node", (node_id, reason), work)
+        await self._asked(office.Asked(actor, f"{verb}_node", (node_id, reason)), work)
         return self.node(node_id)
 
     # Freezes.
@@ -180,7 +180,7 @@ class Fleet(office.Office):
             standing.refresh(draft, self._few(draft))
             return freeze
 
-        freeze = await self._asked(actor, "add_freeze", (selector_text, since, until, reason), work)
+        freeze = await self._asked(office.Asked(actor, "add_freeze", (selector_text, since, until, reason)), work)
         await self._tell_all()
         return freeze
 
@@ -198,7 +198,7 @@ class Fleet(office.Office):
             draft.put_audit(actor, "freeze.remove", freeze_id, reason)
             standing.refresh(draft, self._few(draft))
 
-        await self._asked(actor, "remove_freeze", (freeze_id, reason), work)
+        await self._asked(office.Asked(actor, "remove_freeze", (freeze_id, reason)), work)
         await self._tell_all()
 
     def _few(self, draft: drafts.Draft) -> tuple[model.NodeId, ...]:

@@ -1,22 +1,53 @@
 """What the rooms of the engine share: the desk, the clock, who is present, and how an order is carried out.
 
-Rules kept: an order that is refused is stored with who gave it, and counted. Left out: what the orders are; each room
-has its own (`agents`, `catalogue`, `fleet`, `rollouts`).
+Rules kept: an order that is refused is stored with who gave it, counted and traced, all in one transaction. Left out:
+what the orders are; each room has its own (`agents`, `catalogue`, `fleet`, `rollouts`).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from controller import clock as clocks
 from controller.core import errors, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
-from controller.engine import following, lookout, planning, presence, queueing, recent, stepping, timing, watching
+from controller.engine import (
+    following,
+    lookout,
+    planning,
+    presence,
+    queueing,
+    recent,
+    stepping,
+    timing,
+    tracing,
+    watching,
+)
 from controller.store import database, reading, rows
+from controller.telemetry import refusals
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody asks for, as it is kept where it is refused.
+
+    Args:
+        actor: Who asks.
+        action: What for, in a word.
+        what: All of it.
+        component: The one that it is about; empty where it names none.
+    """
+
+    actor: str
+    action: str
+    what: object
+    component: str = ""
 
 
 class Office:
@@ -49,24 +80,17 @@ class Office:
         self._ticker = timing.Ticker(self._desk, clock, self._lookout)
         self._queue = queueing.Queue(self._desk, clock, self._plans)
 
-    async def _asked(self, actor: str, action: str, what: object, work: Callable[[drafts.Draft], Answer]) -> Answer:
+    async def _asked(self, asked: Asked, work: Callable[[drafts.Draft], Answer]) -> Answer:
         """Have work done for somebody; where it is refused, keep that it was."""
         try:
             return await self._desk.submit(work)
         except errors.InstarError as error:
-            await self._keep_refusal(actor, action, what, error)
+            await self._keep_refusal(asked, error)
             raise
 
-    async def _keep_refusal(self, actor: str, action: str, what: object, error: errors.InstarError) -> None:
-        if error.blame is not errors.Blame.CALLER:
-            return
-        body = repr(what)[: stepping.REFUSED_BODY_MAX]
-
-        def work(draft: drafts.Draft) -> None:
-            draft.put_refusal(actor, action, error, body)
-            draft.count_refused()
-
-        await self._desk.submit(work)
+    async def _keep_refusal(self, asked: Asked, error: errors.InstarError) -> None:
+        if error.blame is errors.Blame.CALLER:
+            await self._desk.submit(functools.partial(_put_refused, asked=asked, error=error))
 
     def _find_assignment(self, draft: drafts.Draft, operation_id: model.OperationId) -> rows.Assignment | None:
         found = draft.assignment(operation_id)
@@ -117,6 +141,13 @@ class Office:
             self._ticker.wake()
         if draft.turned or draft.removed:
             self._queue.wake()
+
+
+def _put_refused(draft: drafts.Draft, asked: Asked, error: errors.InstarError) -> None:
+    draft.put_refusal(asked.actor, asked.action, error, repr(asked.what)[: stepping.REFUSED_BODY_MAX])
+    number = draft.count_refused()
+    refused = refusals.Refused(number, draft.at, asked.actor, asked.action, asked.component, error)
+    tracing.request_refused(draft, refused)
 
 
 def not_found(noun: str, field: str, value: str) -> errors.NotFoundError:

@@ -66,7 +66,7 @@ class Rollouts(office.Office):
         try:
             return await self._plans.plan(self._desk.world, wanted, self._clock.now())
         except errors.InstarError as error:
-            await self._keep_refusal(actor, "plan", request, error)
+            await self._keep_refusal(office.Asked(actor, "plan", request, request.component), error)
             raise
 
     async def start_upgrade(
@@ -86,19 +86,18 @@ class Rollouts(office.Office):
         """
         by = admission.By(actor, self._owner, self._ids, self._clock.now())
         order = _Order(admission.named(request), request_id, saved, by)
+        asked = office.Asked(actor, "start_upgrade", request, request.component)
         for _ in range(PLAN_TRIES if self._plans.is_large(self._desk.world) else 0):
             made = await self._made(order)
             if made is None:
                 break
             try:
-                started = await self._asked(
-                    actor, "start_upgrade", request, functools.partial(self._start, order=order, made=made)
-                )
+                started = await self._asked(asked, functools.partial(self._start, order=order, made=made))
             except _WorldMovedError:
                 continue
             return self.rollout(started)
         work = functools.partial(self._start, order=order, made=None)
-        return self.rollout(await self._asked(actor, "start_upgrade", request, work))
+        return self.rollout(await self._asked(asked, work))
 
     async def _made(self, order: _Order) -> _Made | None:
         """Plan beside the loop; None where the planner refuses, which is left to the work itself.
@@ -274,14 +273,15 @@ class Rollouts(office.Office):
             take_up = functools.partial(self._take_up, goes_back=True)
             return emergency.roll_back(draft, wanted, freeze_id, self._ended, take_up)
 
-        begun = await self._asked(actor, "roll_back_emergency", wanted, work)
+        begun = await self._asked(office.Asked(actor, "roll_back_emergency", wanted, component), work)
         await self._lookout.tell(sorted(self._desk.world.concerned))
         return tuple(self.rollout(each) for each in begun), freeze_id
 
     async def _order(
         self, verb: str, rollout_id: model.RolloutId, ordered: Ordered, actor: str, reason: str
     ) -> model.Rollout:
-        wanted = self.rollout(rollout_id).id
+        known = self.rollout(rollout_id)
+        wanted = known.id
 
         def work(draft: drafts.Draft) -> None:
             found = self._find_rollout(draft, wanted)
@@ -299,7 +299,7 @@ class Rollouts(office.Office):
                 ) from error
             draft.put_audit(actor, f"rollout.{verb}", wanted, reason)
 
-        await self._asked(actor, verb, wanted, work)
+        await self._asked(office.Asked(actor, verb, wanted, known.request.component), work)
         return self.rollout(wanted)
 
     def _take_up(

@@ -11,7 +11,7 @@ from datetime import datetime
 from controller.core import model
 from controller.engine import draft as drafts
 from controller.store import rows
-from controller.telemetry import spans
+from controller.telemetry import refusals, spans
 
 
 def rollout_created(draft: drafts.Draft, rollout: model.Rollout, planning_began_at: datetime) -> None:
@@ -44,6 +44,11 @@ def told_late(draft: drafts.Draft, assignment: rows.Assignment, step: model.Step
     """Draft the span of a step that was told after its operation had ended, and those above it if they are missing."""
     for span in spans.operation(_told(draft, assignment), (step,)):
         draft.put_span(span)
+
+
+def request_refused(draft: drafts.Draft, refused: refusals.Refused) -> None:
+    """Draft the span of a request that is refused and counted."""
+    draft.put_span(refusals.refused(refused))
 
 
 def _put_wave(draft: drafts.Draft, rollout: model.Rollout, index: int) -> None:

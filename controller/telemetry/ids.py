@@ -7,6 +7,7 @@ operation's identity, so that no two attempts share a span.
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
 from controller.core import model
 
@@ -52,9 +53,28 @@ def step(rollout_id: model.RolloutId, operation_id: model.OperationId, index: in
     return span_id(rollout_id, "step", operation_id, str(index))
 
 
+def refusal_trace(number: int, at: datetime) -> str:
+    """Return the identity of the trace that tells of one refused request.
+
+    Args:
+        number: How-manieth refused request it is, since the store was made.
+        at: When it was refused, which tells the requests of several stores apart.
+    """
+    return _hash(_TRACE_BYTES, "refusal trace", str(number), _instant(at))
+
+
+def refusal(number: int, at: datetime) -> str:
+    """Return the identity of the only span of such a trace."""
+    return _hash(_SPAN_BYTES, "refusal", str(number), _instant(at))
+
+
 def traceparent(rollout_id: model.RolloutId, operation_id: model.OperationId) -> str:
     """Write the context of an operation as W3C Trace Context does, sampled."""
     return f"00-{trace_id(rollout_id)}-{operation(rollout_id, operation_id)}-01"
+
+
+def _instant(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _hash(size_bytes: int, *key: str) -> str:

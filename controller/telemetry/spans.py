@@ -124,7 +124,7 @@ def wave(rollout: model.Rollout, index: int, started_at: datetime, ended_at: dat
         kind=Kind.INTERNAL,
         started_at=started_at,
         ended_at=ended_at,
-        resource=_controller_resource(),
+        resource=controller_resource(),
         attributes={
             "deployment.id": rollout.id,
             "upgrade.wave.index": index,
@@ -164,7 +164,7 @@ def _root(rollout: model.Rollout, ended_at: datetime, epoch: int) -> Span:
         kind=Kind.SERVER,
         started_at=rollout.created_at,
         ended_at=ended_at,
-        resource=_controller_resource(),
+        resource=controller_resource(),
         attributes={**_rollout_attributes(rollout), **_counts(rollout), **failure, "controller.epoch": epoch},
         is_failed=not is_good,
         error=rollout.message if not is_good else "",
@@ -196,7 +196,7 @@ def _asked(told: Operation) -> Span:
         kind=Kind.PRODUCER,
         started_at=told.assigned_at,
         ended_at=told.ended_at,
-        resource=_controller_resource(),
+        resource=controller_resource(),
         attributes=_operation_attributes(told),
         is_failed=_is_failed(told.status),
         error=_error(told.status),
@@ -262,7 +262,7 @@ def _child(
         kind=Kind.INTERNAL,
         started_at=started_at,
         ended_at=ended_at,
-        resource=_controller_resource(),
+        resource=controller_resource(),
         attributes={"upgrade.span_type": key, **_rollout_attributes(rollout), **(attributes or {})},
     )
 
@@ -358,7 +358,8 @@ def _error(status: model.OperationStatus | None) -> str:
     return status.message if _is_failed(status) else ""
 
 
-def _controller_resource() -> dict[str, str]:
+def controller_resource() -> dict[str, str]:
+    """Name what speaks in the spans that are the controller's own."""
     return {"service.name": CONTROLLER_SERVICE, "service.namespace": NAMESPACE}
 
 

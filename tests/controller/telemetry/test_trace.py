@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from controller.core import model
 from controller.store import database, executor, reading
 from controller.telemetry import emit, ids
 from tests.controller.engine import fleet
+from tests.controller.telemetry import collectors
 
 S = model.OperationState
 
@@ -142,27 +140,6 @@ def test_the_traceparent_of_a_command_is_the_span_that_is_told_of_it_later(tmp_p
     fleet.in_virtual_time(story)
 
 
-class _Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """A real OTLP receiver that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.requests: list[trace_service_pb2.ExportTraceServiceRequest] = []
-        self._server = grpc.server(futures.ThreadPoolExecutor(1))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]  # generated
-        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
-
-    def Export(  # noqa: N802 gRPC names its methods
-        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.ServicerContext
-    ) -> trace_service_pb2.ExportTraceServiceResponse:
-        del context
-        self.requests.append(request)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-    def stop(self) -> None:
-        self._server.stop(None).wait()
-
-
 @pytest.fixture(name="finished")
 def _finished_rollout(tmp_path: Path) -> model.RolloutId:
     """A rollout on two nodes that has ended, in the file "store"."""
@@ -183,18 +160,12 @@ async def test_a_collector_gets_every_span_once_under_its_stored_identity_and_it
     tmp_path: Path, finished: model.RolloutId
 ) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
-    collector = _Collector()
+    collector = collectors.Collector()
     emitter = emit.Emitter(store, collector.endpoint)
     assert await emitter.drain()
     assert await emitter.drain()
     await emitter.close()
-    got = [
-        (resource.resource, span)
-        for request in collector.requests
-        for resource in request.resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
+    got = collector.spans()
     bodies = store.read(lambda connection: reading.trace(connection, ids.trace_id(finished)))
     stored = {json.loads(body)["span_id"]: json.loads(body) for body in bodies}
     assert sorted(span.span_id.hex() for _, span in got) == sorted(stored)
@@ -213,7 +184,7 @@ async def test_a_collector_gets_every_span_once_under_its_stored_identity_and_it
 @pytest.mark.usefixtures("finished")
 async def test_a_span_that_is_sent_again_is_the_same_byte_for_byte(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
-    collector = _Collector()
+    collector = collectors.Collector()
     for _ in range(2):
         emitter = emit.Emitter(store, collector.endpoint)
         assert await emitter.drain()
@@ -228,7 +199,7 @@ async def test_a_span_that_is_sent_again_is_the_same_byte_for_byte(tmp_path: Pat
 @pytest.mark.usefixtures("finished")
 async def test_spans_wait_while_the_collector_is_down(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
-    collector = _Collector()
+    collector = collectors.Collector()
     collector.stop()
     emitter = emit.Emitter(store, collector.endpoint)
     before = await store.pending_spans(1000)
