@@ -231,7 +231,9 @@ def stood_still(told: rollout_pb2.Rollout) -> str:
 
 def headline(told: rollout_pb2.Rollout) -> str:
     """One rollout in one line."""
-    return f"{told.name} ({told.rollout_id}) {state(told)}, {done(told)} of {len(told.changes)} done"
+    counts = {"skipped": sum(one.skipped for one in told.changes), "left": sum(one.left for one in told.changes)}
+    others = "".join(f", {count} {word}" for word, count in counts.items() if count)
+    return f"{told.name} ({told.rollout_id}) {state(told)}, {done(told)} of {len(told.changes)} done{others}"
 
 
 def state(told: rollout_pb2.Rollout) -> str:
@@ -246,10 +248,13 @@ def done(told: rollout_pb2.Rollout) -> int:
 
 def where(told: rollout_pb2.ChangeProgress) -> str:
     """How far one change is, in a few words."""
-    reached = document.enum_name(told.state, operation_pb2.OperationState.DESCRIPTOR) or "waiting"
+    nowhere = "" if told.skipped else "waiting"
+    reached = document.enum_name(told.state, operation_pb2.OperationState.DESCRIPTOR) or nowhere
     step = document.enum_name(told.step, operation_pb2.Step.DESCRIPTOR)
-    words = ["reverting"] if told.reverting else []
-    words += [reached, *([step] if step and reached in {"RUNNING", "HELD", "COMMITTED"} else [])]
+    flags = {"reverting": told.reverting, "skipped": told.skipped, "left": told.left}
+    words = [word for word, is_set in flags.items() if is_set]
+    words += [reached] if reached else []
+    words += [step] if step and reached in {"RUNNING", "HELD", "COMMITTED"} else []
     return " ".join([*words, f"({told.reason})"] if told.reason else words)
 
 

@@ -34,6 +34,7 @@ from controller.core import (
     model,
     orders,
     pausing,
+    progress,
     together,
     turning,
     waiting,
@@ -184,6 +185,15 @@ def outstanding(rollout: model.Rollout) -> tuple[effects.Effect, ...]:
     if rollout.state is S.RUNNING and not is_cancelling:
         owed.extend(together.owed(draft.begun(), rollout.proceeded))
     return tuple(owed)
+
+
+def dropped(rollout: model.Rollout) -> frozenset[model.ChangeKey]:
+    """Name the changes that count as dropped; one that was done before is none, unless it should go back."""
+    is_going_back = drafts.open_on(rollout).is_going_back
+    skipped = ((key, each) for key, each in rollout.changes.items() if each.is_skipped)
+    return frozenset(
+        key for key, each in skipped if progress.place(each, is_going_back=is_going_back) is progress.Place.SKIPPED
+    )
 
 
 def waiting_for(rollout: model.Rollout, at: datetime) -> model.Reason | None:

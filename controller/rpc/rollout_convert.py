@@ -128,7 +128,7 @@ def rollout(value: model.Rollout, trace_id: str, at: datetime) -> rollout_pb2.Ro
         trace_id: Identity of its trace.
         at: Now, for what it waits for.
     """
-    waits = core.waiting_for(value, at)
+    waits, dropped = core.waiting_for(value, at), core.dropped(value)
     return rollout_pb2.Rollout(
         rollout_id=value.id,
         name=value.request.name,
@@ -136,7 +136,7 @@ def rollout(value: model.Rollout, trace_id: str, at: datetime) -> rollout_pb2.Ro
         plan=plan(value.plan, with_facts=False),
         state=convert.number(rollout_pb2.RolloutState.Value, "ROLLOUT_STATE_", value.state),
         wave=value.wave,
-        changes=[_progress(value.changes[key]) for key in _keys(value)],
+        changes=[_progress(value.changes[key], is_dropped=key in dropped) for key in _keys(value)],
         reason=value.reason,
         message=value.message,
         create_time=convert.timestamp(value.created_at),
@@ -168,7 +168,7 @@ def _keys(value: model.Rollout) -> Iterator[model.ChangeKey]:
     yield from sorted(later, key=lambda key: (key.wave, key.node_id, key.component))
 
 
-def _progress(value: model.Progress) -> rollout_pb2.ChangeProgress:
+def _progress(value: model.Progress, *, is_dropped: bool) -> rollout_pb2.ChangeProgress:
     return rollout_pb2.ChangeProgress(
         change=_change(value.change),
         wave=value.wave,
@@ -179,6 +179,8 @@ def _progress(value: model.Progress) -> rollout_pb2.ChangeProgress:
         operation_id=value.operation_id or "",
         reason=value.reason,
         message=value.message,
+        skipped=is_dropped,
+        left=value.is_left,
     )
 
 

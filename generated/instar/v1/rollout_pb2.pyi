@@ -1101,6 +1101,8 @@ class ChangeProgress(_message.Message):
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     wave: _builtins.int
     """Number of its wave, from 1."""
     state: _operation_pb2.OperationState.ValueType
@@ -1117,6 +1119,10 @@ class ChangeProgress(_message.Message):
     """Short code of the reason, when it failed."""
     message: _builtins.str
     """One sentence for people."""
+    skipped: _builtins.bool
+    """True when it was dropped, which is no failure: nothing is done about it any more, and reason says why."""
+    left: _builtins.bool
+    """True when a revert leaves it as it is: it has no way back, or what came after it on the node stays."""
     @_builtins.property
     def change(self) -> Global___Change:
         """The change."""
@@ -1133,10 +1139,12 @@ class ChangeProgress(_message.Message):
         operation_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        skipped: _builtins.bool = ...,
+        left: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "change", b"change", "message", b"message", "operation_id", b"operation_id", "reason", b"reason", "reverting", b"reverting", "state", b"state", "step", b"step", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "change", b"change", "left", b"left", "message", b"message", "operation_id", b"operation_id", "reason", b"reason", "reverting", b"reverting", "skipped", b"skipped", "state", b"state", "step", b"step", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,6 +127,7 @@ class Rolling:
         self.state = decision.rollout
         assert invariants.violations(decision.rollout) == ()
         assert invariants.missteps(before, decision) == ()
+        assert len(rollout.dropped(decision.rollout)) == decision.rollout.tally.skipped
         for key in decision.changed:
             yield describe_change(decision.rollout, decision.rollout.changes[key])
         if _standing(before) != _standing(self._rollout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from rpds import HashTrieMap
@@ -169,6 +170,41 @@ def test_a_rollout_is_shown_with_its_changes_in_plan_order() -> None:
     assert not shown.HasField("end_time")
     assert [wave.canary for wave in shown.plan.waves] == [True, False]
     assert (shown.plan.fingerprint, dict(shown.plan.facts)) == ("f", {})
+
+
+@pytest.mark.parametrize(
+    ("state", "progress", "is_skipped", "is_left"),
+    [
+        (model.RolloutState.RUNNING, {}, False, False),
+        (model.RolloutState.RUNNING, {"is_skipped": True}, True, False),
+        (model.RolloutState.RUNNING, {"is_skipped": True, "state": model.OperationState.UNKNOWN}, True, False),
+        (
+            model.RolloutState.SUCCEEDED,  # it was done before its node was given up
+            {"is_skipped": True, "state": model.OperationState.PERMANENT, "is_proven": True},
+            False,
+            False,
+        ),
+        (
+            model.RolloutState.STUCK,
+            {"is_skipped": True, "state": model.OperationState.PERMANENT, "is_proven": True},
+            True,
+            False,
+        ),
+        (model.RolloutState.STUCK, {"is_left": True, "state": model.OperationState.PERMANENT}, False, True),
+    ],
+)
+def test_a_change_says_whether_it_was_dropped_or_left_as_it_is(
+    state: model.RolloutState,
+    progress: dict[str, Any],
+    is_skipped: bool,  # noqa: FBT001  # a case of the table
+    is_left: bool,  # noqa: FBT001  # a case of the table
+) -> None:
+    known = rollout()
+    changed = replace(known.changes[model.ChangeKey(2, model.NodeId("n-1"), WEB)], **progress)
+    told = replace(known, state=state, changes=known.changes.insert(changed.key, changed))
+    first, second = rollout_convert.rollout(told, "e" * 32, NOW).changes
+    assert (first.skipped, first.left) == (False, False)
+    assert (second.skipped, second.left) == (is_skipped, is_left)
 
 
 def test_changes_of_nodes_that_came_later_follow_and_those_of_nodes_that_went_are_gone() -> None:
