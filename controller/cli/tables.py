@@ -216,7 +216,7 @@ def _remarks(told: rollout_pb2.Rollout) -> Iterator[str]:
     if told.waiting_for:
         yield f"nothing more starts: {told.waiting_for}"
     if told.HasField("next_time"):
-        yield f"by itself it goes on at {when(told.next_time)} at the latest"
+        yield f"the first of what it waits for by the clock is over at {when(told.next_time)}"
     if told.HasField("pause_time"):
         yield f"paused since {when(told.pause_time)}"
     if still := stood_still(told):

@@ -202,5 +202,9 @@ def waiting_for(rollout: model.Rollout, at: datetime) -> model.Reason | None:
 
 
 def next_time(rollout: model.Rollout) -> datetime | None:
-    """Tell when what is waited for is over by time alone: a bake, a verification, a closed window."""
+    """Tell when the first of what is waited for is over by time alone: a bake, a verification, a closed window.
+
+    Deadlines are none of these. None where none is waited for, where somebody has to promote it, and while it is not
+    RUNNING.
+    """
     return waiting.next_time(rollout)

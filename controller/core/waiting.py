@@ -106,7 +106,11 @@ def _under_way(draft: drafts.Draft) -> Reason:
 
 
 def next_time(rollout: model.Rollout) -> datetime | None:
-    """Tell when what is waited for is over by time alone: a bake, a verification, a closed window."""
+    """Tell when the first of what is waited for is over by time alone: a bake, a verification, a closed window.
+
+    Deadlines are none of these. None where none is waited for, where somebody has to promote it, and while it is not
+    RUNNING.
+    """
     if rollout.state is not S.RUNNING:
         return None
     is_by_hand = rollout.request.policy.is_promoted_by_hand and not rollout.is_promoted

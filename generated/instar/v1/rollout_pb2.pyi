@@ -1224,7 +1224,9 @@ class Rollout(_message.Message):
 
     @_builtins.property
     def next_time(self) -> _timestamp_pb2.Timestamp:
-        """When something happens by itself at the latest: a bake that ends, a window that opens, a deadline."""
+        """When the first of these is over by time alone: a bake, a verification, a window that is closed. Deadlines are none of
+        them. Unset where none is waited for, where somebody has to promote it first, and while it is not RUNNING.
+        """
 
     def __init__(
         self,

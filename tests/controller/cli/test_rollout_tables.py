@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from google.protobuf import timestamp_pb2
 
 from controller.cli import tables, watching
 from instar.v1 import operation_pb2, rollout_pb2, rollout_service_pb2
@@ -62,3 +63,12 @@ def test_who_watches_hears_of_a_change_that_is_dropped_once(capsys: pytest.Captu
             progress(ROLLOUT)
     told = capsys.readouterr().err.splitlines()
     assert [line for line in told if "n-2" in line] == ["[1/3] n-2 skipped (node_offline)"]
+
+
+def test_a_rollout_that_waits_for_the_clock_says_until_when(capsys: pytest.CaptureFixture[str]) -> None:
+    told = rollout_pb2.Rollout(name="spring", waiting_for="wave 1 bakes", next_time=timestamp_pb2.Timestamp(seconds=60))
+    for rollout, is_told in ((told, True), (ROLLOUT, False)):
+        with scripted.controller(rollouts_GetRollout=rollout_service_pb2.GetRolloutResponse(rollout=rollout)):
+            assert scripted.instar("rollout", "show", "spring") == 0
+        line = "the first of what it waits for by the clock is over at 1970-01-01 00:01:00"
+        assert (line in capsys.readouterr().out) is is_told
