@@ -1,4 +1,4 @@
-"""`instar release`: build bundles, publish them, list what there is, and say who may go to which."""
+"""`instar release`: build bundles, publish them, look at what there is, and say who may go to which."""
 
 from __future__ import annotations
 
@@ -111,6 +111,27 @@ def list_releases(
         document.write(document.of(answer))
         return
     tables.show(tables.releases(answer.releases))
+
+
+@app.command()
+def show(
+    component: Annotated[str, typer.Argument(help="Name of the component.")],
+    version: Annotated[str, typer.Argument(help="Version that is published.")],
+    *,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Show one release: its manifest, the channels and ways to it and from it, what closes it, and who left it."""
+    from controller.cli import connection, document, release_tables
+    from instar.v1 import release_service_pb2
+
+    request = release_service_pb2.GetReleaseRequest(component=component, version=version)
+    answer = connection.answer(controller, token_file, "releases.GetRelease", request)
+    if output is options.Format.JSON:
+        document.write(document.of(answer))
+        return
+    release_tables.show(answer)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from datetime import timedelta
 from controller import conditions
 from controller.core import errors, model, versions
 from controller.engine import draft as drafts
-from controller.engine import office, ways
+from controller.engine import office, ways, whereabouts
 from controller.engine import world as worlds
 from controller.store import rows
 
@@ -40,6 +40,14 @@ class Catalogue(office.Office):
             NotFoundError: Code ``release_not_found``.
         """
         return _published(self._desk.world, component, version, "version")
+
+    def whereabouts(self, component: model.ComponentName, version: str) -> whereabouts.Whereabouts:
+        """Say where a release stands.
+
+        Raises:
+            NotFoundError: Code ``release_not_found``.
+        """
+        return whereabouts.of(self._desk.world, self.release(component, version))
 
     def releases(self, component: str = "") -> tuple[model.Release, ...]:
         """Return the releases of a component, or all, by component and version text."""

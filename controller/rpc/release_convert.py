@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from google.protobuf import json_format
 
 from controller.core import model
+from controller.engine import whereabouts as places
 from controller.rpc import convert
-from instar.v1 import manifest_pb2, operation_pb2, release_pb2
+from controller.store import rows
+from instar.v1 import manifest_pb2, operation_pb2, release_pb2, release_service_pb2
 
 
 def release(value: model.Release) -> release_pb2.Release:
@@ -28,15 +30,26 @@ def release(value: model.Release) -> release_pb2.Release:
     )
 
 
+def whereabouts(value: places.Whereabouts) -> release_service_pb2.GetReleaseResponse:
+    """A release and where it stands."""
+    return release_service_pb2.GetReleaseResponse(
+        release=release(value.release),
+        channels=map(channel, value.channels),
+        edges_to=map(_edge, value.edges_to),
+        edges_from=map(_edge, value.edges_from),
+        barrier=None if value.barrier is None else _barrier(value.barrier),
+        block=None if value.block is None else _block(value.block),
+        leavers=[release_pb2.Leaver(node_id=one.node_id, reason=one.reason) for one in value.leavers],
+        left_by=value.left_by,
+    )
+
+
 def graph(component: model.ComponentName, value: model.VersionGraph) -> release_pb2.VersionGraph:
     """What is declared of the ways between the releases of a component."""
     return release_pb2.VersionGraph(
         component=component,
         edges=map(_edge, value.edges),
-        barriers=[
-            release_pb2.Barrier(version=one.version, bake_duration=convert.duration(one.bake_duration))
-            for one in value.barriers
-        ],
+        barriers=map(_barrier, value.barriers),
         channels=map(channel, value.channels),
     )
 
@@ -52,6 +65,14 @@ def _edge(value: model.Edge) -> release_pb2.Edge:
         no_return=value.is_no_return,
         cost=value.cost,
     )
+
+
+def _barrier(value: model.Barrier) -> release_pb2.Barrier:
+    return release_pb2.Barrier(version=value.version, bake_duration=convert.duration(value.bake_duration))
+
+
+def _block(value: rows.Block) -> release_pb2.Block:
+    return release_pb2.Block(reason=value.reason, actor=value.actor, block_time=convert.timestamp(value.at))
 
 
 def channel(value: model.Channel) -> release_pb2.Channel:

@@ -55,10 +55,10 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
     async def GetRelease(
         self, request: release_service_pb2.GetReleaseRequest, context: _Context
     ) -> release_service_pb2.GetReleaseResponse:
-        """Find one release."""
+        """Find one release, and say where it stands."""
         del context
-        found = self._engine.release(model.ComponentName(request.component), request.version)
-        return release_service_pb2.GetReleaseResponse(release=release_convert.release(found))
+        found = self._engine.whereabouts(model.ComponentName(request.component), request.version)
+        return release_convert.whereabouts(found)
 
     async def ListReleases(
         self, request: release_service_pb2.ListReleasesRequest, context: _Context

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from instar.v1 import release_pb2 as instar_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstar/v1/release_service.proto\x12\tinstar.v1\x1a\x17instar/v1/release.proto\"f\n\x15PublishReleaseRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.instar.v1.PublishReleaseHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\":\n\x14PublishReleaseHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"N\n\x16PublishReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"7\n\x11GetReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"9\n\x12GetReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\"(\n\x13ListReleasesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\"<\n\x14ListReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.instar.v1.Release\"$\n\x0fGetGraphRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\":\n\x10GetGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"9\n\x0fPutGraphRequest\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\":\n\x10PutGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"I\n\x13\x42lockReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\">\n\x14\x42lockReleaseResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"L\n\x15PromoteReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\"=\n\x16PromoteReleaseResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.instar.v1.Channel2\xb7\x04\n\x0eReleaseService\x12W\n\x0ePublishRelease\x12 .instar.v1.PublishReleaseRequest\x1a!.instar.v1.PublishReleaseResponse(\x01\x12I\n\nGetRelease\x12\x1c.instar.v1.GetReleaseRequest\x1a\x1d.instar.v1.GetReleaseResponse\x12O\n\x0cListReleases\x12\x1e.instar.v1.ListReleasesRequest\x1a\x1f.instar.v1.ListReleasesResponse\x12\x43\n\x08GetGraph\x12\x1a.instar.v1.GetGraphRequest\x1a\x1b.instar.v1.GetGraphResponse\x12\x43\n\x08PutGraph\x12\x1a.instar.v1.PutGraphRequest\x1a\x1b.instar.v1.PutGraphResponse\x12O\n\x0c\x42lockRelease\x12\x1e.instar.v1.BlockReleaseRequest\x1a\x1f.instar.v1.BlockReleaseResponse\x12U\n\x0ePromoteRelease\x12 .instar.v1.PromoteReleaseRequest\x1a!.instar.v1.PromoteReleaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstar/v1/release_service.proto\x12\tinstar.v1\x1a\x17instar/v1/release.proto\"f\n\x15PublishReleaseRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.instar.v1.PublishReleaseHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\":\n\x14PublishReleaseHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"N\n\x16PublishReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"7\n\x11GetReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xa2\x02\n\x12GetReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\x12$\n\x08\x63hannels\x18\x02 \x03(\x0b\x32\x12.instar.v1.Channel\x12!\n\x08\x65\x64ges_to\x18\x03 \x03(\x0b\x32\x0f.instar.v1.Edge\x12#\n\nedges_from\x18\x04 \x03(\x0b\x32\x0f.instar.v1.Edge\x12#\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x12.instar.v1.Barrier\x12\x1f\n\x05\x62lock\x18\x06 \x01(\x0b\x32\x10.instar.v1.Block\x12\"\n\x07leavers\x18\x07 \x03(\x0b\x32\x11.instar.v1.Leaver\x12\x0f\n\x07left_by\x18\x08 \x01(\r\"(\n\x13ListReleasesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\"<\n\x14ListReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.instar.v1.Release\"$\n\x0fGetGraphRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\":\n\x10GetGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"9\n\x0fPutGraphRequest\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\":\n\x10PutGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"I\n\x13\x42lockReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\">\n\x14\x42lockReleaseResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"L\n\x15PromoteReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\"=\n\x16PromoteReleaseResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.instar.v1.Channel2\xb7\x04\n\x0eReleaseService\x12W\n\x0ePublishRelease\x12 .instar.v1.PublishReleaseRequest\x1a!.instar.v1.PublishReleaseResponse(\x01\x12I\n\nGetRelease\x12\x1c.instar.v1.GetReleaseRequest\x1a\x1d.instar.v1.GetReleaseResponse\x12O\n\x0cListReleases\x12\x1e.instar.v1.ListReleasesRequest\x1a\x1f.instar.v1.ListReleasesResponse\x12\x43\n\x08GetGraph\x12\x1a.instar.v1.GetGraphRequest\x1a\x1b.instar.v1.GetGraphResponse\x12\x43\n\x08PutGraph\x12\x1a.instar.v1.PutGraphRequest\x1a\x1b.instar.v1.PutGraphResponse\x12O\n\x0c\x42lockRelease\x12\x1e.instar.v1.BlockReleaseRequest\x1a\x1f.instar.v1.BlockReleaseResponse\x12U\n\x0ePromoteRelease\x12 .instar.v1.PromoteReleaseRequest\x1a!.instar.v1.PromoteReleaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,28 +40,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHRELEASERESPONSE']._serialized_end=313
   _globals['_GETRELEASEREQUEST']._serialized_start=315
   _globals['_GETRELEASEREQUEST']._serialized_end=370
-  _globals['_GETRELEASERESPONSE']._serialized_start=372
-  _globals['_GETRELEASERESPONSE']._serialized_end=429
-  _globals['_LISTRELEASESREQUEST']._serialized_start=431
-  _globals['_LISTRELEASESREQUEST']._serialized_end=471
-  _globals['_LISTRELEASESRESPONSE']._serialized_start=473
-  _globals['_LISTRELEASESRESPONSE']._serialized_end=533
-  _globals['_GETGRAPHREQUEST']._serialized_start=535
-  _globals['_GETGRAPHREQUEST']._serialized_end=571
-  _globals['_GETGRAPHRESPONSE']._serialized_start=573
-  _globals['_GETGRAPHRESPONSE']._serialized_end=631
-  _globals['_PUTGRAPHREQUEST']._serialized_start=633
-  _globals['_PUTGRAPHREQUEST']._serialized_end=690
-  _globals['_PUTGRAPHRESPONSE']._serialized_start=692
-  _globals['_PUTGRAPHRESPONSE']._serialized_end=750
-  _globals['_BLOCKRELEASEREQUEST']._serialized_start=752
-  _globals['_BLOCKRELEASEREQUEST']._serialized_end=825
-  _globals['_BLOCKRELEASERESPONSE']._serialized_start=827
-  _globals['_BLOCKRELEASERESPONSE']._serialized_end=889
-  _globals['_PROMOTERELEASEREQUEST']._serialized_start=891
-  _globals['_PROMOTERELEASEREQUEST']._serialized_end=967
-  _globals['_PROMOTERELEASERESPONSE']._serialized_start=969
-  _globals['_PROMOTERELEASERESPONSE']._serialized_end=1030
-  _globals['_RELEASESERVICE']._serialized_start=1033
-  _globals['_RELEASESERVICE']._serialized_end=1600
+  _globals['_GETRELEASERESPONSE']._serialized_start=373
+  _globals['_GETRELEASERESPONSE']._serialized_end=663
+  _globals['_LISTRELEASESREQUEST']._serialized_start=665
+  _globals['_LISTRELEASESREQUEST']._serialized_end=705
+  _globals['_LISTRELEASESRESPONSE']._serialized_start=707
+  _globals['_LISTRELEASESRESPONSE']._serialized_end=767
+  _globals['_GETGRAPHREQUEST']._serialized_start=769
+  _globals['_GETGRAPHREQUEST']._serialized_end=805
+  _globals['_GETGRAPHRESPONSE']._serialized_start=807
+  _globals['_GETGRAPHRESPONSE']._serialized_end=865
+  _globals['_PUTGRAPHREQUEST']._serialized_start=867
+  _globals['_PUTGRAPHREQUEST']._serialized_end=924
+  _globals['_PUTGRAPHRESPONSE']._serialized_start=926
+  _globals['_PUTGRAPHRESPONSE']._serialized_end=984
+  _globals['_BLOCKRELEASEREQUEST']._serialized_start=986
+  _globals['_BLOCKRELEASEREQUEST']._serialized_end=1059
+  _globals['_BLOCKRELEASERESPONSE']._serialized_start=1061
+  _globals['_BLOCKRELEASERESPONSE']._serialized_end=1123
+  _globals['_PROMOTERELEASEREQUEST']._serialized_start=1125
+  _globals['_PROMOTERELEASEREQUEST']._serialized_end=1201
+  _globals['_PROMOTERELEASERESPONSE']._serialized_start=1203
+  _globals['_PROMOTERELEASERESPONSE']._serialized_end=1264
+  _globals['_RELEASESERVICE']._serialized_start=1267
+  _globals['_RELEASESERVICE']._serialized_end=1834
 # @@protoc_insertion_point(module_scope)

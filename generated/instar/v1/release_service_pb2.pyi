@@ -131,23 +131,63 @@ Global___GetReleaseRequest: _TypeAlias = GetReleaseRequest  # noqa: Y015
 
 @_typing.final
 class GetReleaseResponse(_message.Message):
-    """GetReleaseResponse is the release."""
+    """GetReleaseResponse is the release and where it stands."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RELEASE_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    EDGES_TO_FIELD_NUMBER: _builtins.int
+    EDGES_FROM_FIELD_NUMBER: _builtins.int
+    BARRIER_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
+    LEAVERS_FIELD_NUMBER: _builtins.int
+    LEFT_BY_FIELD_NUMBER: _builtins.int
+    left_by: _builtins.int
+    """Number of all nodes that did."""
     @_builtins.property
     def release(self) -> _release_pb2.Release:
         """The release."""
+
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedCompositeFieldContainer[_release_pb2.Channel]:
+        """Channels that point to it."""
+
+    @_builtins.property
+    def edges_to(self) -> _containers.RepeatedCompositeFieldContainer[_release_pb2.Edge]:
+        """Declared edges that lead to it; where there is none it is reached from every lower version."""
+
+    @_builtins.property
+    def edges_from(self) -> _containers.RepeatedCompositeFieldContainer[_release_pb2.Edge]:
+        """Declared edges that lead away from it."""
+
+    @_builtins.property
+    def barrier(self) -> _release_pb2.Barrier:
+        """Set where every way from below it to above it passes it."""
+
+    @_builtins.property
+    def block(self) -> _release_pb2.Block:
+        """Set where every way to it is closed."""
+
+    @_builtins.property
+    def leavers(self) -> _containers.RepeatedCompositeFieldContainer[_release_pb2.Leaver]:
+        """Nodes that left it for cause, the first 100 by name."""
 
     def __init__(
         self,
         *,
         release: _release_pb2.Release | None = ...,
+        channels: _abc.Iterable[_release_pb2.Channel] | None = ...,
+        edges_to: _abc.Iterable[_release_pb2.Edge] | None = ...,
+        edges_from: _abc.Iterable[_release_pb2.Edge] | None = ...,
+        barrier: _release_pb2.Barrier | None = ...,
+        block: _release_pb2.Block | None = ...,
+        leavers: _abc.Iterable[_release_pb2.Leaver] | None = ...,
+        left_by: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "block", b"block", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "block", b"block", "channels", b"channels", "edges_from", b"edges_from", "edges_to", b"edges_to", "leavers", b"leavers", "left_by", b"left_by", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

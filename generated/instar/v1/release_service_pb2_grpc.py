@@ -84,7 +84,7 @@ class ReleaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRelease(self, request, context):
-        """GetRelease finds one release.
+        """GetRelease finds one release, and says where it stands.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,7 +19,7 @@ class ReleaseServiceStub:
     PublishRelease: _aio.StreamUnaryMultiCallable[_release_service_pb2.PublishReleaseRequest, _release_service_pb2.PublishReleaseResponse]
     """PublishRelease stores a bundle under its digest; the same bytes again change nothing."""
     GetRelease: _aio.UnaryUnaryMultiCallable[_release_service_pb2.GetReleaseRequest, _release_service_pb2.GetReleaseResponse]
-    """GetRelease finds one release."""
+    """GetRelease finds one release, and says where it stands."""
     ListReleases: _aio.UnaryUnaryMultiCallable[_release_service_pb2.ListReleasesRequest, _release_service_pb2.ListReleasesResponse]
     """ListReleases lists the releases, newest version first."""
     GetGraph: _aio.UnaryUnaryMultiCallable[_release_service_pb2.GetGraphRequest, _release_service_pb2.GetGraphResponse]
@@ -48,7 +48,7 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _release_service_pb2.GetReleaseRequest,
         context: _aio.ServicerContext[_release_service_pb2.GetReleaseRequest, _abc.Awaitable[_release_service_pb2.GetReleaseResponse]],
     ) -> _abc.Awaitable[_release_service_pb2.GetReleaseResponse]:
-        """GetRelease finds one release."""
+        """GetRelease finds one release, and says where it stands."""
 
     @_abc_1.abstractmethod
     def ListReleases(

@@ -216,6 +216,11 @@ async def test_nothing_is_decided_of_an_unknown_node(home: house.House, argument
     await refused(home, 8, "node", "node", *arguments)
 
 
+@pytest.mark.parametrize("name", [("web", "9.9.9"), ("db", "1.0.0"), ("web", "")])
+async def test_a_release_that_was_never_published_is_not_shown(home: house.House, name: tuple[str, str]) -> None:
+    await refused(home, 8, "version", "release", "show", *name)
+
+
 @pytest.mark.parametrize(
     ("field", "arguments"),
     [

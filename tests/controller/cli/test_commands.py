@@ -133,6 +133,19 @@ async def test_publishing_the_same_bytes_again_changes_nothing(home: house.House
     assert listed[0]["manifest"]["command"] == ["python", "main.py"]
 
 
+async def test_a_release_is_shown_with_its_manifest_and_where_it_stands(home: house.House) -> None:
+    digest = await home.publish("1.0.0")
+    await home.instar("release", "promote", "web", "1.0.0", "stable")
+    await home.instar("release", "block", "web", "1.0.0", "--reason", "it eats disks")
+    shown = await home.instar("release", "show", "web", "1.0.0")
+    assert (shown.code, shown.err) == (0, "")
+    for words in (digest, "python main.py", "stable", "blocked since", "by operator: it eats disks"):
+        assert words in shown.out
+    told = (await home.instar("release", "show", "web", "1.0.0", "-o", "json")).document
+    assert (told["release"]["digest"], told["block"]["reason"], told["left_by"]) == (digest, "it eats disks", 0)
+    assert [one["name"] for one in told["channels"]] == ["stable"]
+
+
 async def test_a_controller_stops_in_peace_when_it_is_told_to(tmp_path: Path) -> None:
     home = house.House(tmp_path)
     async with home.serving() as process, home.nodes("n-1"):

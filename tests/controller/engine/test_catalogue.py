@@ -10,6 +10,7 @@ import pytest
 
 from controller import engine
 from controller.core import errors, model
+from controller.engine import whereabouts
 from controller.store import reading
 from tests.controller.engine import fleet
 
@@ -200,5 +201,50 @@ def test_a_version_from_which_no_way_leads_back_is_blocked_once_it_has_failed(tm
         assert (wall.to_version, bool(wall.blocked_because)) == ("1.1.0", True)
         entries = controller.store.read(lambda connection: reading.audit(connection, "web 1.1.0"))
         assert [each.actor for each in entries if each.action == "release.block"] == ["controller"]
+
+    fleet.told(tmp_path, tale)
+
+
+def test_a_release_says_where_it_stands(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, _: list[fleet.Agent]) -> None:
+        machine = controller.engine
+        up, down, past = EDGE, model.Edge(fleet.WEB, "1.1.0", "1.0.0"), model.Edge(fleet.WEB, "", "1.2.0")
+        elsewhere, anyhow = model.Edge(fleet.WEB, "<1.1.0", "1.2.0"), model.Edge(fleet.WEB, "", "1.1.0", cost=9)
+        await machine.put_graph(fleet.WEB, (up, down, past, elsewhere, anyhow), (BARRIER,), actor="ann")
+        await machine.promote_release(fleet.WEB, "1.1.0", "stable", actor="ann")
+        await machine.promote_release(fleet.WEB, "1.2.0", "candidate", actor="ann")
+        found = machine.whereabouts(fleet.WEB, "1.1.0")
+        assert (found.release, found.barrier, found.block) == (fleet.release("1.1.0"), BARRIER, None)
+        assert [each.name for each in found.channels] == ["stable"]
+        assert (found.edges_to, found.edges_from) == ((up, anyhow), (down, past))
+        await machine.block_release(fleet.WEB, "1.1.0", reason="it leaks", actor="ann")
+        blocked = (await controller.restart()).whereabouts(fleet.WEB, "1.1.0")
+        assert blocked.block is not None
+        assert (blocked.block.reason, blocked.block.actor) == ("it leaks", "ann")
+        assert (blocked.edges_to, blocked.edges_from) == ((up, anyhow), (down, past))
+        with pytest.raises(errors.NotFoundError):
+            controller.engine.whereabouts(fleet.WEB, "9.9.9")
+
+    fleet.told(tmp_path, tale)
+
+
+def test_nodes_that_left_a_release_for_cause_are_named_up_to_a_bound_and_all_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whereabouts, "LEAVERS_MAX", 2)
+
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine = controller.engine
+        policy = model.Policy(max_failures=2)
+        await machine.start_upgrade(fleet.request(policy=policy), request_id="one", actor="ann")
+        for agent in reversed(agents):
+            await agent.fail(machine)
+        found = machine.whereabouts(fleet.WEB, "1.1.0")
+        assert [(each.node_id, each.reason) for each in found.leavers] == [
+            ("n1", "probe_failed"),
+            ("n2", "probe_failed"),
+        ]
+        assert found.left_by == 3
+        assert machine.whereabouts(fleet.WEB, "1.2.0").left_by == 0
 
     fleet.told(tmp_path, tale)
