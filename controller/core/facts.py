@@ -47,7 +47,7 @@ def _rules(draft: drafts.Draft, before: model.Progress, at: datetime) -> hearing
 def _follow(draft: drafts.Draft, number: int, before: model.Progress, after: model.Progress, at: datetime) -> None:
     """Do what follows from a node's word for its change alone."""
     state = draft.rollout.state
-    is_at_fault = after.fault is model.Fault.VERSION and before.fault is not model.Fault.VERSION
+    is_at_fault = after.fault is model.Fault.VERSION and before.fault is not model.Fault.VERSION and not before.is_bad
     if is_at_fault and not after.is_reverting and after.change.kind in progress.VERSIONED:
         draft.effects.append(effects.RememberBad(after.change.node_id, after.change.to_digest, after.reason))
     if state is S.REVERTING and after.is_touched and not after.is_reverting:

@@ -80,9 +80,9 @@ def _evident(before: model.Progress, report: events.NodeReported) -> model.Progr
     component = _component(report, before.change.component)
     is_told = component is not None or report.is_full
     is_evident = is_committed or (is_told and _is_shown(before.change, component))
-    if before.is_reverting or before.is_touched or not is_evident:
+    if before.is_reverting or before.is_touched or not is_evident or before.change.kind is K.RESTART:
         return before
-    return copying.replace(before, is_touched=before.change.kind is not K.RESTART)
+    return copying.replace(before, is_touched=True)
 
 
 def _told(told: model.Progress, status: model.OperationStatus, at: datetime, rules: Rules) -> model.Progress:
@@ -103,6 +103,7 @@ def _told(told: model.Progress, status: model.OperationStatus, at: datetime, rul
         reason=status.reason,
         message=status.message,
         deadline_at=None if rules.is_over else rules.clock + rules.policy.unknown_deadline,
+        is_bad=told.is_bad or (status.fault is model.Fault.VERSION and not told.is_reverting),
     )
     if state in progress.ENDS:
         return _ended(told, at, rules)
@@ -120,12 +121,13 @@ def _committed(told: model.Progress, at: datetime, rules: Rules) -> model.Progre
 
 
 def _ended(told: model.Progress, at: datetime, rules: Rules) -> model.Progress:
-    is_lasting = told.fault is model.Fault.VERSION and not told.is_reverting
+    is_lasting = told.is_bad and not told.is_reverting
     is_used_up = told.attempt - told.attempts_before >= progress.ATTEMPTS_MAX
     is_last = is_lasting or not rules.may_try_again or is_used_up
     deadline_at = None if is_last else progress.next_attempt_at(rules.clock)
-    is_bad = told.is_bad or is_lasting
-    return copying.amend(told, rules.before, ended_at=at, deadline_at=deadline_at, is_bad=is_bad)
+    # What the node once said of the version stands, whatever it has forgotten since.
+    fault = model.Fault.VERSION if is_lasting else told.fault
+    return copying.amend(told, rules.before, fault=fault, ended_at=at, deadline_at=deadline_at)
 
 
 def _is_given_up(told: model.Progress, clock: datetime) -> bool:
