@@ -166,6 +166,8 @@ class Draft:
         if self.is_going_back or self.is_together:
             self._count_details(before, was, -1)
             self._count_details(after, where, 1)
+            # In a revert a slot is free again once its node fell silent, though that still counts as holding.
+            self.has_moved = self.has_moved or (self.is_going_back and before.state is not after.state)
         if was not in _ALWAYS_OUT or where not in _ALWAYS_OUT:
             self._compare_availability(before, after)
         if after.is_proven and progress.is_done(after) and not progress.is_done(before):
