@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from controller.core import approving, gate, model, progress, together, transitions
 from controller.core import draft as drafts
-from controller.core import gate, model, progress, together, transitions
 from controller.core.transitions import Cause, Why
 
 S = model.RolloutState
@@ -26,7 +26,7 @@ def decide(draft: drafts.Draft, at: datetime) -> transitions.Why | None:
         return why if why is not None and why.cause is Cause.VERSION_FAILED else None
     if draft.rollout.state is S.REVERTING:
         return _decide_back(draft, at)
-    return None
+    return approving.overdue(draft.rollout, at) if draft.rollout.state is S.PENDING else None
 
 
 def progress_by(rollout: model.Rollout) -> datetime | None:

@@ -21,6 +21,31 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
+class Approved:
+    """Somebody lets the rollout begin.
+
+    Args:
+        fingerprint: Of the plan that the fleet gives now.
+        requester_may: True where the controller lets who asked for a rollout approve it.
+    """
+
+    at: datetime
+    actor: str
+    reason: str
+    fingerprint: str
+    requester_may: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Somebody does not let the rollout begin."""
+
+    at: datetime
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReported:
     """A node spoke: of an operation of this rollout, of a component of it, of everything, or only of other things.
 
@@ -160,5 +185,5 @@ class RevertRequested:
 
 
 Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved
-Order = Began | Paused | Resumed | Promoted | CancelRequested | RetryRequested | RevertRequested
+Order = Began | Approved | Denied | Paused | Resumed | Promoted | CancelRequested | RetryRequested | RevertRequested
 Event = Fact | Order

@@ -17,7 +17,8 @@ from controller.core import aims, alike, model, moves, refusals
 
 MARK_LENGTH = 16  # hexadecimal digits of one fact
 _NODE = "node "
-_APART = {"policy", "name", "target_version", "also"}  # a fact of its own; for people; what they stand for is a release
+# A fact of its own; for people; what they stand for is a release; says when it begins, not what is done.
+_APART = {"policy", "name", "target_version", "also", "approval_deadline"}
 
 
 def gather(

@@ -34,6 +34,7 @@ def violations(rollout: model.Rollout) -> tuple[str, ...]:
         _attempts,
         _directions,
         _beginnings,
+        _approvals,
         _ends,
         _explained,
         _clocks,
@@ -170,6 +171,21 @@ def _directions(rollout: model.Rollout) -> Iterator[str]:
 def _beginnings(rollout: model.Rollout) -> Iterator[str]:
     if rollout.state is S.PENDING and (rollout.wave or any(each.attempt for each in _changes(rollout))):
         yield "a pending rollout has asked nothing of a node: something has begun"
+
+
+def _approvals(rollout: model.Rollout) -> Iterator[str]:
+    approval = rollout.approval
+    if approval is None:
+        return
+    is_begun = rollout.state not in (S.PENDING, S.CANCELLED) or bool(rollout.wave)
+    # Of what was never begun nothing goes back, and that is allowed.
+    is_moving = is_begun and not (rollout.state in _BACK and not any(each.attempt for each in _changes(rollout)))
+    if is_moving and approval.state is not model.ApprovalState.APPROVED:
+        yield f"nothing begins before it is approved: {rollout.state.value} while it is {approval.state.value}"
+    if (approval.state is model.ApprovalState.WAITING) is not (approval.decided_at is None):
+        yield f"what is decided was so at some instant: {approval.state.value} at {approval.decided_at}"
+    if approval.fingerprint != rollout.plan.fingerprint:
+        yield f"an approval is for one plan: {approval.fingerprint} is not {rollout.plan.fingerprint}"
 
 
 def _ends(rollout: model.Rollout) -> Iterator[str]:

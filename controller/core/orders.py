@@ -12,7 +12,19 @@ from datetime import datetime
 
 from rpds import HashTrieMap
 
-from controller.core import copying, dispatch, errors, events, facts, model, pausing, progress, together, turning
+from controller.core import (
+    approving,
+    copying,
+    dispatch,
+    errors,
+    events,
+    facts,
+    model,
+    pausing,
+    progress,
+    together,
+    turning,
+)
 from controller.core import draft as drafts
 from controller.core.transitions import TRANSITIONS, Cause, Why
 
@@ -23,6 +35,7 @@ _UNFINISHED = frozenset({_P.WAITING, _P.SETTLING})
 
 def begin(draft: drafts.Draft, event: events.Began) -> None:
     """Begin; a plan that was made anew takes the place of the one that waited."""
+    approving.check_begin(draft.rollout, event)
     if event.plan is not None:
         draft.set(plan=event.plan)
         draft.order = event.plan.order
@@ -57,6 +70,20 @@ def _start_clocks(draft: drafts.Draft, at: datetime) -> None:
         deadline_at=None if policy.deadline is None else at + policy.deadline,
         offline_until=at + policy.offline_deadline if is_expiring else None,
     )
+
+
+def approve(draft: drafts.Draft, event: events.Approved) -> None:
+    """Let it begin, as soon as its nodes are free."""
+    known = approving.check(draft.rollout, event)
+    approving.check_plan(draft.rollout, event.fingerprint, "approve")
+    draft.set(approval=approving.decided(known, event))
+
+
+def deny(draft: drafts.Draft, event: events.Denied) -> None:
+    """End it before it has begun."""
+    draft.set(approval=approving.decided(approving.check(draft.rollout, event), event))
+    because = f": {event.reason}" if event.reason else ""
+    turning.enter(draft, Why(Cause.DENIED, "approval_denied", f"{event.actor} denied it{because}"), event.at)
 
 
 def pause(draft: drafts.Draft, event: events.Paused) -> None:
@@ -125,6 +152,7 @@ def revert(draft: drafts.Draft, event: events.RevertRequested) -> None:
 
 def retry(draft: drafts.Draft, event: events.RetryRequested) -> None:
     """Try again what failed or never began; of a revert what could not go back; of what is back everything."""
+    approving.check_retry(draft.rollout)
     if draft.rollout.state is S.STUCK:
         _retry_back(draft, event)
     else:

@@ -21,6 +21,7 @@ DURATION_MAX = timedelta(days=365)  # that a policy may speak of; more is a slip
 MIN_HEALTHY_DURATION_MIN = timedelta(milliseconds=100)  # less could pass before a first probe
 ALSO_MAX = 32  # components beside the first; more is no upgrade but a migration
 PRIORITY_MAX = 1_000_000
+APPROVAL_DEADLINE_MIN = timedelta(seconds=1)  # less, and nobody could have looked at what is asked
 WINDOWS_MAX = 64  # that a policy may have; a week of hours is fewer with days than without
 WINDOW_DURATION_MAX = timedelta(days=7)
 DAY = timedelta(days=1)
@@ -45,6 +46,7 @@ def check(request: model.UpgradeRequest) -> None:
     if not -PRIORITY_MAX <= request.priority <= PRIORITY_MAX:
         rule = f"it must lie between -{PRIORITY_MAX} and {PRIORITY_MAX}"
         raise _bad("priority", request.priority, rule, "invalid_priority")
+    _check_approval(request.approval_deadline)
 
 
 def strategy(told: str | model.Strategy) -> model.Strategy:
@@ -205,6 +207,12 @@ def _check_also(request: model.UpgradeRequest) -> None:
         raise _bad("also", twice, "each component stands once in a request", "invalid_also")
     if len(request.also) > ALSO_MAX:
         raise _bad("also", len(request.also), f"there are at most {ALSO_MAX}", "invalid_also")
+
+
+def _check_approval(deadline: timedelta | None) -> None:
+    if deadline is not None and not APPROVAL_DEADLINE_MIN <= deadline <= DURATION_MAX:
+        rule = f"it must lie between {APPROVAL_DEADLINE_MIN} and {DURATION_MAX}"
+        raise _bad("approval_deadline", deadline, rule, "invalid_approval_deadline")
 
 
 _PARAMETERS: dict[model.Strategy, tuple[type[model.Parameters], ...]] = {

@@ -24,6 +24,7 @@ from datetime import datetime
 from typing import assert_never
 
 from controller.core import (
+    approving,
     asking,
     deciding,
     dispatch,
@@ -72,6 +73,7 @@ def create(
         actor=actor,
         created_at=at,
         changes=orders.changes_of(plan),
+        approval=approving.requested(rollout_id, request, plan, actor=actor, at=at),
     )
 
 
@@ -84,6 +86,8 @@ def step(rollout: model.Rollout, event: events.Event) -> Decision:
     """
     cause = cause_of(event)
     if cause not in TRANSITIONS[rollout.state]:
+        if isinstance(event, events.Approved | events.Denied):
+            approving.check(rollout, event)  # says better why it comes too late
         raise _illegal(rollout, cause)
     draft = drafts.open_on(rollout)
     _take(draft, event)
@@ -138,8 +142,8 @@ def _take(draft: drafts.Draft, event: events.Event) -> None:
 
 def _obey(draft: drafts.Draft, order: events.Order) -> None:
     match order:
-        case events.Began():
-            orders.begin(draft, order)
+        case events.Began() | events.Approved() | events.Denied():
+            _open(draft, order)
         case events.Paused():
             orders.pause(draft, order)
         case events.Resumed():
@@ -156,8 +160,23 @@ def _obey(draft: drafts.Draft, order: events.Order) -> None:
             assert_never(order)
 
 
+def _open(draft: drafts.Draft, order: events.Began | events.Approved | events.Denied) -> None:
+    """Take what is ordered of a rollout that has not begun."""
+    match order:
+        case events.Began():
+            orders.begin(draft, order)
+        case events.Approved():
+            orders.approve(draft, order)
+        case events.Denied():
+            orders.deny(draft, order)
+        case _:
+            assert_never(order)
+
+
 def next_deadline(rollout: model.Rollout) -> datetime | None:
     """Tell when a ``Ticked`` is due; it may find nothing to do, but none is missed. None while it is paused."""
+    if rollout.state is S.PENDING:
+        return approving.expires_at(rollout)
     if rollout.state not in (S.RUNNING, S.REVERTING):
         return None
     known = (

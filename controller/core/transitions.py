@@ -22,6 +22,8 @@ class Cause(Enum):
     NODE_REMOVED = "a node is removed"
     NODE_JOINED = "a node joins"
     BEGAN = "a controller begins it"
+    APPROVED = "an approval is given"
+    DENIED = "an approval is denied"
     PAUSED = "a pause is ordered"
     RESUMED = "going on is ordered"
     PROMOTED = "a promotion is ordered"
@@ -29,6 +31,7 @@ class Cause(Enum):
     RETRY_REQUESTED = "a retry is ordered"
     REVERT_REQUESTED = "a revert is ordered"
     EMERGENCY_REQUESTED = "an emergency revert is ordered"
+    APPROVAL_EXPIRED = "nobody approved it in time"
     WAVE_PROMOTED = "the gate promotes the wave"
     LAST_WAVE_PROMOTED = "the gate promotes the last wave"
     BAKE_BEGAN = "the wave has to bake"
@@ -59,7 +62,10 @@ TRANSITIONS: Mapping[model.RolloutState, Mapping[Cause, model.RolloutState]] = {
     S.PENDING: {
         **dict.fromkeys(FACTS, S.PENDING),
         Cause.BEGAN: S.RUNNING,
+        Cause.APPROVED: S.PENDING,
+        Cause.DENIED: S.CANCELLED,
         Cause.CANCEL_REQUESTED: S.CANCELLED,
+        Cause.APPROVAL_EXPIRED: S.CANCELLED,
     },
     S.RUNNING: {
         **dict.fromkeys(FACTS, S.RUNNING),
@@ -134,6 +140,8 @@ _CAUSE_OF: Mapping[type[events.Event], Cause] = {
     events.NodeRemoved: Cause.NODE_REMOVED,
     events.NodeJoined: Cause.NODE_JOINED,
     events.Began: Cause.BEGAN,
+    events.Approved: Cause.APPROVED,
+    events.Denied: Cause.DENIED,
     events.Paused: Cause.PAUSED,
     events.Resumed: Cause.RESUMED,
     events.Promoted: Cause.PROMOTED,

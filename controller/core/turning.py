@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from controller.core import asking, copying, dispatch, effects, model, pausing, progress, together
+from controller.core import approving, asking, copying, dispatch, effects, model, pausing, progress, together
 from controller.core import draft as drafts
 from controller.core.transitions import TRANSITIONS, Cause, Why
 
@@ -148,10 +148,12 @@ def _end(draft: drafts.Draft, state: model.RolloutState, why: Why, at: datetime)
         for each in draft.begun():
             if each.state in progress.HOLDS and not each.is_skipped:
                 draft.put(progress.silenced(each, "rollout_ended", "the rollout did not wait for it any longer"), at)
+    approval = draft.rollout.approval
     draft.set(
         state=state,
         reason=why.reason,
         message=why.message,
+        approval=None if approval is None else approving.ended(approval, why, at),
         ended_at=at,
         progress_by=None,
         due_at=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core import dispatch, model
+from controller.core import approving, dispatch, model
 from controller.core import draft as drafts
 
 S = model.RolloutState
@@ -17,7 +17,7 @@ def reason(draft: drafts.Draft, at: datetime) -> Reason | None:
     if rollout.state.is_terminal:
         return None
     if rollout.state is S.PENDING:
-        return Reason("not_begun", "it has not begun", rollout.created_at)
+        return approving.waits(rollout) or Reason("not_begun", "it has not begun", rollout.created_at)
     if rollout.state is S.PAUSED:
         return Reason("paused", rollout.paused_because, rollout.paused_at)
     if rollout.state is S.REVERTING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from controller import clock as clocks
-from controller.core import errors, events, model, rollout
+from controller.core import approving, errors, events, model, rollout
 from controller.engine import draft as drafts
 from controller.engine import labelling, queueing, stepping, tracing
 from controller.engine import world as worlds
@@ -49,11 +49,13 @@ def start(
 ) -> model.Rollout:
     """Draft the rollout of a planned request, and begin it; or let it wait where others have its nodes.
 
+    What somebody has to approve waits for that first, whoever has its nodes meanwhile.
+
     Raises:
         RefusedError: A node is in another rollout, code ``rollout_conflict``.
     """
     new = rollout.create(by.ids.rollout_id(draft.at), request, planned, actor=by.actor, at=draft.at)
-    holders = queueing.holders(draft.world, new)
+    holders = {} if approving.is_awaited(new) else queueing.holders(draft.world, new)
     if holders and request.conflict is model.ConflictPolicy.REJECT:
         raise _conflict(new, holders)
     lease = rows.Lease(new.id, FIRST_EPOCH, by.owner)
@@ -61,12 +63,34 @@ def start(
     draft.put_new_rollout(kept, lease)
     draft.put_audit(by.actor, "rollout.start", new.id, f"{request.component} {request.purpose}")
     tracing.rollout_created(draft, new, by.planning_began_at)
+    if new.approval is not None:
+        draft.put_audit(by.actor, "approval.request", new.id, f"until {new.approval.expires_at.isoformat()}")
+        return new
+    return _queue(draft, kept, holders, by.actor) if holders else queueing.begin(draft, kept, lease)
+
+
+def approve(draft: drafts.Draft, approved: model.Rollout, actor: str) -> model.Rollout:
+    """Draft the begin of what was approved; or let it wait where others have its nodes.
+
+    Raises:
+        RefusedError: A node is in another rollout, code ``rollout_conflict``.
+    """
+    holders = queueing.holders(draft.world, approved)
     if not holders:
-        return queueing.begin(draft, kept, lease)
-    draft.put_audit(by.actor, "rollout.queue", new.id, kept.message)
-    if request.conflict is model.ConflictPolicy.SUPERSEDE:
-        _supersede(draft, kept, holders, by.actor)
-    return kept
+        return queueing.begin(draft, approved, draft.world.leases[approved.id])
+    if approved.request.conflict is model.ConflictPolicy.REJECT:
+        raise _conflict(approved, holders)
+    queueing.wait_on(draft, approved.id, queueing.message(holders))
+    return _queue(draft, draft.world.rollouts[approved.id], holders, actor)
+
+
+def _queue(
+    draft: drafts.Draft, waiting: model.Rollout, holders: Mapping[model.RolloutId, model.NodeId], actor: str
+) -> model.Rollout:
+    draft.put_audit(actor, "rollout.queue", waiting.id, waiting.message)
+    if waiting.request.conflict is model.ConflictPolicy.SUPERSEDE:
+        _supersede(draft, waiting, holders, actor)
+    return waiting
 
 
 def _supersede(draft: drafts.Draft, new: model.Rollout, holders: Iterable[model.RolloutId], actor: str) -> None:

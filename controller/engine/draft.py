@@ -96,10 +96,11 @@ class Draft:
         *,
         standings: tuple[model.NodeId, ...] = (),
         is_replanned: bool = False,
+        is_decided: bool = False,
     ) -> None:
         """Write a rollout's next state, one revision on, and those of its changes and standings that differ."""
         earlier = self.rollouts.get(rollout.id)
-        write = rows.RolloutWrite(rollout, rollout.revision - 1, lease, changed, standings, is_replanned)
+        write = rows.RolloutWrite(rollout, rollout.revision - 1, lease, changed, standings, is_replanned, is_decided)
         self.rollouts[rollout.id] = write if earlier is None else _joined(earlier, write)
         self.world = self.world.with_rollout(rollout, lease)
 
@@ -294,4 +295,5 @@ def _joined(earlier: rows.RolloutWrite, later: rows.RolloutWrite) -> rows.Rollou
     changes = tuple(dict.fromkeys((*earlier.changes, *later.changes)))
     standings = tuple(dict.fromkeys((*earlier.standings, *later.standings)))
     is_replanned = earlier.is_replanned or later.is_replanned
-    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes, standings, is_replanned)
+    is_decided = earlier.is_decided or later.is_decided
+    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes, standings, is_replanned, is_decided)

@@ -3,7 +3,8 @@
 Rules kept: whatever returns has been stored; questions are answered from memory, or from the store where a rollout has
 ended; the desk, one task that looks after the deadlines of all rollouts and after absent nodes, and one that begins
 what waits are all that runs in the background. Given an inline store, a clock of the loop and no large fleet, nothing
-here uses threads, the machine's time or chance. The rooms: `agents`, `rollouts`, `fleet`, `catalogue`.
+here uses threads, the machine's time or chance. The rooms: `agents`, `rollouts`, `approvals`, `fleet`,
+`catalogue`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 
 from controller import clock as clocks
 from controller.core import events, model, statistics
-from controller.engine import agents, catalogue, fleet, rollouts, standing, tasks, timing
+from controller.engine import agents, approvals, catalogue, fleet, standing, tasks, timing
 from controller.engine import draft as drafts
 from controller.store import database, reading
 
@@ -22,12 +23,13 @@ HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 RECONNECT_WINDOW = timedelta(seconds=60)
 
 
-class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue):
+class Engine(agents.Agents, approvals.Approvals, fleet.Fleet, catalogue.Catalogue):
     """Carries rollouts out.
 
     Args:
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
+        requester_may_approve: Who asked for a rollout may approve it too.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         *,
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
+        requester_may_approve: bool = False,
     ) -> None:
         super().__init__(store, clock, ids)
+        self._requester_may = requester_may_approve
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()

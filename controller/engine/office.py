@@ -118,6 +118,23 @@ class Office:
         lease = self._store.read(lambda connection: reading.lease(connection, rollout_id))
         return (ended, lease) if lease.owner == self._owner else None
 
+    def _ours(self, draft: drafts.Draft, rollout_id: model.RolloutId) -> tuple[model.Rollout, rows.Lease]:
+        """Find a rollout that is there, and that this controller has to be the one to step.
+
+        Raises:
+            UnavailableError: Code ``rollout_elsewhere``.
+        """
+        found = self._find_rollout(draft, rollout_id)
+        if found is None:
+            raise errors.UnavailableError(
+                f"cannot step rollout {rollout_id}: another controller has its lease",
+                code="rollout_elsewhere",
+                field="rollout",
+                value=rollout_id,
+                rule="one controller steps a rollout",
+            )
+        return found
+
     def _node(self, draft: drafts.Draft, node_id: model.NodeId) -> model.Node:
         found = draft.world.nodes.get(node_id)
         if found is None:

@@ -20,6 +20,8 @@ from controller.engine import world as worlds
 # Nodes that are planned without leaving the loop: some ten milliseconds.
 INLINE_NODES_MAX = 1_000
 PLAN_DEADLINE = timedelta(seconds=30)
+# Differences of a stale plan that its refusal names.
+_DIFFERENCES_SHOWN = 5
 
 Metrics = Callable[[model.NodeId], Mapping[str, float]]
 
@@ -117,6 +119,36 @@ def is_same(before: worlds.World, after: worlds.World) -> bool:
         after.graph,
         after.freezes,
         after.releases,
+    )
+
+
+def check_fresh(planned: model.Plan, now: model.Plan, verb: str) -> None:
+    """Refuse to carry out a plan that was made earlier, where the fleet gives another one by now.
+
+    Args:
+        planned: The earlier one.
+        now: The one of now.
+        verb: What cannot be done then, for people, for example ``apply the saved plan``.
+
+    Raises:
+        RefusedError: Code ``plan_stale``; it says what has changed.
+    """
+    if planned.fingerprint == now.fingerprint:
+        return
+    found = planner.differences(planned, now)
+    shown = "; ".join(found[:_DIFFERENCES_SHOWN])
+    more = f"; and {len(found) - _DIFFERENCES_SHOWN} more" if len(found) > _DIFFERENCES_SHOWN else ""
+    raise stale(planned, f"cannot {verb}: {shown or 'the fleet gives another one by now'}{more}")
+
+
+def stale(planned: model.Plan, message: str) -> errors.RefusedError:
+    """Make the refusal of a plan that is no longer what the fleet gives."""
+    return errors.RefusedError(
+        message,
+        code="plan_stale",
+        field="plan.fingerprint",
+        value=planned.fingerprint,
+        rule="a plan that was saved or approved is carried out exactly, or not at all",
     )
 
 

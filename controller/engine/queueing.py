@@ -6,7 +6,8 @@ anew, for the fleet has gone on meanwhile, and begun with that plan; it goes on 
 that somebody has by now. What waits also keeps its nodes from those behind it, so that nobody is overtaken for ever.
 
 Rules kept: what waits is stored, so a restart looks at it again; one whose new plan is refused ends CANCELLED, and says
-why. Left out: who may wait (`admission`).
+why; what somebody has yet to approve is not among those that wait, and keeps no node from anybody; what was approved
+begins with the plan that was, or not at all. Left out: who may wait (`admission`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from controller import clock as clocks
-from controller.core import errors, events, model
+from controller.core import approving, errors, events, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
 from controller.engine import planning, standing, stepping, timing
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 def waiting(world: worlds.World) -> list[model.Rollout]:
     """Return the rollouts that wait, the next one first."""
     found = (each for each in world.rollouts.values() if each.state is model.RolloutState.PENDING)
-    return sorted(found, key=_rank)
+    return sorted((each for each in found if not approving.is_awaited(each)), key=_rank)
 
 
 def _rank(rollout: model.Rollout) -> tuple[int, str, str]:
@@ -111,10 +112,13 @@ class Queue:
         found = holders(world, rollout)
         if found:
             if rollout.message != message(found):
-                await self._desk.submit(lambda draft: _wait_on(draft, rollout_id, message(found)))
+                await self._desk.submit(lambda draft: wait_on(draft, rollout_id, message(found)))
             return
         try:
             plan = await self._plans.plan(world, rollout.request, self._clock.now())
+            if rollout.approval is not None:
+                planning.check_fresh(rollout.plan, plan, "begin what was approved")
+                plan = rollout.plan
         except errors.InstarError as error:
             if error.blame is not errors.Blame.CALLER:
                 raise
@@ -133,13 +137,14 @@ class Queue:
             return False
         found = holders(draft.world, replace(rollout, plan=plan))
         if found:
-            _wait_on(draft, rollout_id, message(found))
+            wait_on(draft, rollout_id, message(found))
         else:
-            begin(draft, rollout, draft.world.leases[rollout_id], plan)
+            begin(draft, rollout, draft.world.leases[rollout_id], None if plan is rollout.plan else plan)
         return True
 
 
-def _wait_on(draft: drafts.Draft, rollout_id: model.RolloutId, why: str) -> None:
+def wait_on(draft: drafts.Draft, rollout_id: model.RolloutId, why: str) -> None:
+    """Draft that a rollout waits, and for whom."""
     rollout = draft.world.rollouts.get(rollout_id)
     if rollout is not None and rollout.state is model.RolloutState.PENDING and rollout.message != why:
         after = replace(rollout, message=why, revision=rollout.revision + 1)

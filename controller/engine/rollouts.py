@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controller.core import errors, events, explain, model, planner
+from controller.core import errors, events, explain, model
 from controller.engine import admission, emergency, office, planning, standing, stepping
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
@@ -21,8 +21,6 @@ from controller.store import reading, rows
 
 # Times that a large plan is made beside the loop; if the world has gone on each time, it is made on the loop.
 PLAN_TRIES = 3
-# Differences of a stale plan that its refusal names.
-_DIFFERENCES_SHOWN = 5
 
 Ordered = Callable[[datetime], events.Event]
 
@@ -46,11 +44,15 @@ class _Order:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class Made:
     """A plan, and the world that it was made from."""
 
     before: worlds.World
     plan: model.Plan
+
+
+OnPlan = Callable[[Made | None, drafts.Draft], model.RolloutId]
+Ask = Callable[[Callable[[drafts.Draft], model.RolloutId]], Awaitable[model.RolloutId]]
 
 
 class Rollouts(office.Office):
@@ -86,45 +88,51 @@ class Rollouts(office.Office):
         """
         by = admission.By(actor, self._owner, self._ids, self._clock.now())
         order = _Order(admission.named(request), request_id, saved, by)
-        asked = office.Asked(actor, "start_upgrade", request, request.component)
+        ask = functools.partial(self._asked, office.Asked(actor, "start_upgrade", request, request.component))
+        return self.rollout(await self._on_plan(order.wanted, functools.partial(self._start, order), ask))
+
+    async def _on_plan(self, wanted: model.UpgradeRequest, work: OnPlan, ask: Ask) -> model.RolloutId:
+        """Have work done that needs a plan; that is made beside the loop where the fleet is large."""
         for _ in range(PLAN_TRIES if self._plans.is_large(self._desk.world) else 0):
-            made = await self._made(order)
+            made = await self._made(wanted)
             if made is None:
                 break
             try:
-                started = await self._asked(asked, functools.partial(self._start, order=order, made=made))
+                return await ask(functools.partial(work, made))
             except _WorldMovedError:
                 continue
-            return self.rollout(started)
-        work = functools.partial(self._start, order=order, made=None)
-        return self.rollout(await self._asked(asked, work))
+        return await ask(functools.partial(work, None))
 
-    async def _made(self, order: _Order) -> _Made | None:
+    async def _made(self, wanted: model.UpgradeRequest) -> Made | None:
         """Plan beside the loop; None where the planner refuses, which is left to the work itself.
 
         It is refused there, unless it was granted before under the same identity.
         """
         before = self._desk.world
         try:
-            return _Made(before, await self._plans.plan(before, order.wanted, self._clock.now()))
+            return Made(before, await self._plans.plan(before, wanted, self._clock.now()))
         except errors.InstarError as error:
             if error.blame is errors.Blame.CALLER:
                 return None
             raise
 
-    def _start(self, draft: drafts.Draft, order: _Order, made: _Made | None) -> model.RolloutId:
+    def _start(self, order: _Order, made: Made | None, draft: drafts.Draft) -> model.RolloutId:
         known = self._requested(draft, order.request_id)
         if known is not None:
             return self._repeated(draft, known, order)
-        if made is not None and not planning.is_same(made.before, draft.world):
-            raise _WorldMovedError
-        plan = self._plans.now(draft.world, order.wanted, draft.at) if made is None else made.plan
+        plan = self._planned(draft, order.wanted, made)
         if order.saved is not None:
-            _check_fresh(order.saved, plan)
+            planning.check_fresh(order.saved, plan, "apply the saved plan")
         begun = admission.start(draft, order.wanted, plan, order.by)
         if order.request_id:
             draft.requests[order.request_id] = begun.id
         return begun.id
+
+    def _planned(self, draft: drafts.Draft, wanted: model.UpgradeRequest, made: Made | None) -> model.Plan:
+        """Give the plan of now: the one that was made beside the loop, where the world has not gone on since."""
+        if made is not None and not planning.is_same(made.before, draft.world):
+            raise _WorldMovedError
+        return self._plans.now(draft.world, wanted, draft.at) if made is None else made.plan
 
     def rollout(self, name_or_id: str) -> model.Rollout:
         """Find a rollout by its identity, or the newest that has the name.
@@ -284,10 +292,7 @@ class Rollouts(office.Office):
         wanted = known.id
 
         def work(draft: drafts.Draft) -> None:
-            found = self._find_rollout(draft, wanted)
-            if found is None:
-                raise _not_ours(wanted)
-            rollout, lease = found
+            rollout, lease = self._ours(draft, wanted)
             event = ordered(draft.at)
             try:
                 goes_back = isinstance(event, events.RevertRequested)
@@ -348,28 +353,3 @@ class Rollouts(office.Office):
                 rule="a request identity stands for one request",
             )
         return known
-
-
-def _check_fresh(saved: model.Plan, now: model.Plan) -> None:
-    if saved.fingerprint == now.fingerprint:
-        return
-    found = planner.differences(saved, now)
-    shown = "; ".join(found[:_DIFFERENCES_SHOWN])
-    more = f"; and {len(found) - _DIFFERENCES_SHOWN} more" if len(found) > _DIFFERENCES_SHOWN else ""
-    raise errors.RefusedError(
-        f"cannot apply the saved plan: {shown or 'the fleet gives another one by now'}{more}",
-        code="plan_stale",
-        field="plan.fingerprint",
-        value=saved.fingerprint,
-        rule="a saved plan is applied exactly, or not at all",
-    )
-
-
-def _not_ours(rollout_id: model.RolloutId) -> errors.UnavailableError:
-    return errors.UnavailableError(
-        f"cannot step rollout {rollout_id}: another controller has its lease",
-        code="rollout_elsewhere",
-        field="rollout",
-        value=rollout_id,
-        rule="one controller steps a rollout",
-    )

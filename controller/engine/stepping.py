@@ -40,8 +40,14 @@ def feed(
         return before
     after = copying.replace(decision.rollout, revision=before.revision + 1)
     standings = _changed_standings(before, after, event)
-    is_replanned = after.plan is not before.plan
-    draft.put_rollout(after, decision.changed, lease, standings=standings, is_replanned=is_replanned)
+    draft.put_rollout(
+        after,
+        decision.changed,
+        lease,
+        standings=standings,
+        is_replanned=after.plan is not before.plan,
+        is_decided=after.approval is not before.approval,
+    )
     draft.occurrences.append(rows.Occurrence(after.id, after.revision, event))
     _put_audit(draft, before, after, actor)
     if after.state is not before.state:

@@ -111,6 +111,18 @@ def reason(told: str, what: str, field: str = "reason") -> str:
     return told
 
 
+def remark(told: str, field: str = "reason") -> str:
+    """Why somebody decides something, where nobody has to say it.
+
+    Raises:
+        InvalidRequestError: It is longer than REASON_CHARS_MAX.
+    """
+    refuse_unless(
+        len(told) <= REASON_CHARS_MAX, field, told[:REASON_CHARS_MAX], f"at most {REASON_CHARS_MAX} characters"
+    )
+    return told
+
+
 def refuse_unless(holds: bool, field: str, value: str, rule: str) -> None:  # noqa: FBT001  # reads as a sentence
     """Refuse a value that breaks its rule.
 

@@ -47,6 +47,7 @@ def request(value: model.UpgradeRequest) -> rollout_pb2.UpgradeRequest:
         priority=value.priority,
         never_revert=not value.is_revertible,
         downgrade_allowed=value.downgrade_allowed,
+        approval_deadline=convert.optional_duration(value.approval_deadline),
     )
     _put_parameters(message, value.parameters)
     return message
@@ -116,6 +117,7 @@ def from_request(message: rollout_pb2.UpgradeRequest) -> model.UpgradeRequest:
     convert.refuse_unless(bool(message.component), "component", message.component, "given")
     convert.refuse_unless(bool(message.target_version or kind), "target_version", message.target_version, "given")
     convert.refuse_unless(bool(_NAME.fullmatch(message.name)), "name", message.name, NAME_RULE)
+    has_to_be_approved = message.HasField("approval_deadline")
     return model.UpgradeRequest(
         component=model.ComponentName(message.component),
         target_version=message.target_version,
@@ -132,6 +134,7 @@ def from_request(message: rollout_pb2.UpgradeRequest) -> model.UpgradeRequest:
         priority=message.priority,
         is_revertible=not message.never_revert,
         downgrade_allowed=message.downgrade_allowed,
+        approval_deadline=convert.span(message.approval_deadline, "approval_deadline") if has_to_be_approved else None,
     )
 
 

@@ -148,6 +148,24 @@ def rollout(value: model.Rollout, trace_id: str, at: datetime) -> rollout_pb2.Ro
         stopped_for=convert.duration(_stopped_for(value, at)),
         next_time=convert.timestamp(core.next_time(value)),
         waiting_for=waits.message if waits is not None and waits.code != _UNDER_WAY else "",
+        approval=None if value.approval is None else approval(value.approval),
+    )
+
+
+def approval(value: model.Approval) -> rollout_pb2.Approval:
+    """An approval, and what became of it."""
+    return rollout_pb2.Approval(
+        rollout_id=value.rollout_id,
+        rollout_name=value.name,
+        subject=value.subject,
+        fingerprint=value.fingerprint,
+        requester=value.requester,
+        create_time=convert.timestamp(value.requested_at),
+        expire_time=convert.timestamp(value.expires_at),
+        state=convert.number(rollout_pb2.ApprovalState.Value, "APPROVAL_STATE_", value.state),
+        decider=value.decider,
+        decide_time=convert.timestamp(value.decided_at),
+        reason=value.reason,
     )
 
 

@@ -1,8 +1,8 @@
-"""Rollouts over gRPC: planned, started, watched, led by the verbs of operators, explained.
+"""Rollouts over gRPC: planned, started, approved, watched, led by the verbs of operators, explained.
 
 Rules kept here: a start needs a request id, so that asking twice is asking once; a watch begins with the present state
-and ends with the terminal one; watchers resume behind the revision that they have seen; every verb needs a reason. Left
-out: all decisions.
+and ends with the terminal one; watchers resume behind the revision that they have seen; every verb needs a reason, but
+an approval may be given or denied without one; who decides is who shows the token. Left out: all decisions.
 """
 
 from __future__ import annotations
@@ -157,6 +157,31 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         """Try what failed again."""
         rollout = await self._led(self._engine.retry, "retry", request, context)
         return rollout_service_pb2.RetryRolloutResponse(rollout=rollout)
+
+    async def ListApprovals(
+        self, request: rollout_service_pb2.ListApprovalsRequest, context: _Context
+    ) -> rollout_service_pb2.ListApprovalsResponse:
+        """List what waits for an approval, newest first."""
+        del context
+        limit = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+        found = self._engine.approvals(limit, with_decided=request.decided)
+        return rollout_service_pb2.ListApprovalsResponse(approvals=map(rollout_convert.approval, found))
+
+    async def ApproveRollout(
+        self, request: rollout_service_pb2.ApproveRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.ApproveRolloutResponse:
+        """Let a rollout begin that waits for it."""
+        reason, actor = convert.remark(request.reason), self._register.caller(context).name
+        rollout = await self._engine.approve(request.rollout, reason=reason, actor=actor)
+        return rollout_service_pb2.ApproveRolloutResponse(rollout=self._message(rollout))
+
+    async def DenyRollout(
+        self, request: rollout_service_pb2.DenyRolloutRequest, context: _Context
+    ) -> rollout_service_pb2.DenyRolloutResponse:
+        """Cancel a rollout that waits for an approval."""
+        reason, actor = convert.remark(request.reason), self._register.caller(context).name
+        rollout = await self._engine.deny(request.rollout, reason=reason, actor=actor)
+        return rollout_service_pb2.DenyRolloutResponse(rollout=self._message(rollout))
 
     async def ExplainRollout(
         self, request: rollout_service_pb2.ExplainRolloutRequest, context: _Context

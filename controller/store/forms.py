@@ -14,7 +14,7 @@ from controller.core import events, model
 from controller.store import codec, rows
 
 # What the head row leaves to rows and columns of their own.
-ELSEWHERE = frozenset({"changes", "plan", "request", "standings"})
+ELSEWHERE = frozenset({"approval", "changes", "plan", "request", "standings"})
 
 # Which core made a journal's events: they are replayed against later ones for ever.
 CORE_VERSION = importlib.metadata.version("instar")
@@ -53,6 +53,15 @@ def new_rollout_row(rollout: model.Rollout) -> Row:
         "components": f" {' '.join(components)} ",
         **head_columns(rollout),
         **plan_columns(rollout),
+    }
+
+
+def approval_row(approval: model.Approval) -> Row:
+    """What a rollout waits for before it begins, or what has become of it."""
+    return {
+        "rollout_id": approval.rollout_id,
+        "state": approval.state.value,
+        "body": codec.encode(approval, model.Approval),
     }
 
 

@@ -118,6 +118,16 @@ def ended_rollout_ids(
     return tuple(map(model.RolloutId, found))
 
 
+def approvals(
+    connection: sa.Connection, states: Iterable[model.ApprovalState], limit: int
+) -> tuple[model.Approval, ...]:
+    """Read the newest approvals that are in one of the states, newest first."""
+    table = tables.approvals
+    found = sa.select(table.c.body).where(table.c.state.in_([each.value for each in states]))
+    bodies = connection.scalars(found.order_by(table.c.rollout_id.desc()).limit(limit))
+    return tuple(codec.decode(body, model.Approval) for body in bodies)
+
+
 def requested_rollout(connection: sa.Connection, request_id: str) -> model.RolloutId | None:
     """Read which rollout a request made."""
     found = connection.scalar(sa.select(tables.requests.c.rollout_id).where(tables.requests.c.request_id == request_id))
@@ -235,6 +245,7 @@ def _rollouts(connection: sa.Connection, which: sa.ColumnElement[bool]) -> tuple
             plan=codec.decode(row.plan, model.Plan),
             changes=_changes(connection, row.rollout_id),
             standings=_standings(connection, row.rollout_id),
+            approval=_approval(connection, row.rollout_id),
         )
         for row in found
     )
@@ -249,6 +260,12 @@ def _changes(connection: sa.Connection, rollout_id: str) -> rpds.HashTrieMap[mod
 def _standings(connection: sa.Connection, rollout_id: str) -> rpds.HashTrieMap[model.NodeId, model.Standing]:
     found = connection.execute(sa.select(tables.standings).where(tables.standings.c.rollout_id == rollout_id))
     return rpds.HashTrieMap((model.NodeId(row.node_id), codec.decode(row.body, model.Standing)) for row in found)
+
+
+def _approval(connection: sa.Connection, rollout_id: str) -> model.Approval | None:
+    found = sa.select(tables.approvals.c.body).where(tables.approvals.c.rollout_id == rollout_id)
+    body = connection.scalar(found)
+    return None if body is None else cast("model.Approval", codec.decode(body, model.Approval))
 
 
 def _assignments(connection: sa.Connection, statement: sa.Select[str]) -> tuple[rows.Assignment, ...]:

@@ -91,6 +91,7 @@ class RolloutWrite:
         changes: Those that differ; what the rollout no longer has goes.
         standings: Nodes whose standing differs; one against which nothing stands any more goes.
         is_replanned: Its plan is another one: all of its changes are new.
+        is_decided: Its approval is another one.
     """
 
     rollout: model.Rollout
@@ -99,6 +100,7 @@ class RolloutWrite:
     changes: tuple[model.ChangeKey, ...]
     standings: tuple[model.NodeId, ...] = ()
     is_replanned: bool = False
+    is_decided: bool = False
 
 
 @dataclass(frozen=True, slots=True)

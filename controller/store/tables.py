@@ -135,6 +135,15 @@ changes = sa.Table(
 
 standings = sa.Table("standings", metadata, _key("rollout_id"), _key("node_id"), _text("body"))
 
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    _key("rollout_id"),
+    _text("state"),
+    _text("body"),
+    sa.Index("ix_approvals_state", "state"),
+)
+
 leases = sa.Table("leases", metadata, _key("rollout_id"), _number("epoch"), _text("owner"))
 
 assignments = sa.Table(

@@ -81,6 +81,8 @@ def _write_rollout(connection: sa.Connection, write: rows.RolloutWrite) -> None:
     else:
         head = forms.head_columns(rollout)
         _replace_head(connection, write, {**head, **forms.plan_columns(rollout)} if write.is_replanned else head)
+    if rollout.approval is not None and (write.replaces is None or write.is_decided):
+        _upsert(connection, tables.approvals, [forms.approval_row(rollout.approval)])
     _write_changes(connection, write)
     _write_standings(connection, write)
 

@@ -6,6 +6,7 @@ Left out: how any of this changes (`rollout`), how it is stored (`controller.sto
 """
 
 from controller.core.model.advice import Advice, Estimate
+from controller.core.model.approval import Approval
 from controller.core.model.fleet import (
     DRIFT,
     JOURNAL_FAILED,
@@ -52,6 +53,7 @@ from controller.core.model.plan import (
 from controller.core.model.rollout import Progress, Rollout, Tally
 from controller.core.model.words import (
     TERMINAL_ROLLOUT_STATES,
+    ApprovalState,
     ChangeKind,
     ComponentName,
     ConflictPolicy,
@@ -81,6 +83,8 @@ __all__ = [
     "JOURNAL_FAILED",
     "TERMINAL_ROLLOUT_STATES",
     "Advice",
+    "Approval",
+    "ApprovalState",
     "Barrier",
     "BlastRadius",
     "BlueGreenParameters",

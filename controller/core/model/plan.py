@@ -174,6 +174,7 @@ class UpgradeRequest:
         priority: Among requests that wait for the same nodes the highest is first.
         is_revertible: False where a fault of the version stops the rollout instead of taking nodes back.
         downgrade_allowed: The target may be lower than what runs, where a way down exists.
+        approval_deadline: Time within which somebody has to approve the rollout; None where nobody has to.
     """
 
     component: ComponentName
@@ -191,6 +192,7 @@ class UpgradeRequest:
     priority: int = 0
     is_revertible: bool = True
     downgrade_allowed: bool = False
+    approval_deadline: timedelta | None = None
 
     @property
     def purpose(self) -> str:

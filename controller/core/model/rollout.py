@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from rpds import HashTrieMap
 
+from controller.core.model.approval import Approval
 from controller.core.model.fleet import Standing
 from controller.core.model.plan import Change, ChangeKey, Plan, UpgradeRequest
 from controller.core.model.words import Fault, NodeId, OperationId, OperationState, RolloutId, RolloutState, Step
@@ -153,6 +154,7 @@ class Rollout:
         ready: Numbers of changes that were passed and may start now, by failure domain, ascending.
         unwell: In a revert, numbers of changes whose node is unavailable already, ascending: they go first.
         joined: Changes of nodes that appeared later; they follow those of the last wave.
+        approval: What it has to wait for before it begins; None where nobody has to approve it.
     """
 
     id: RolloutId
@@ -195,3 +197,4 @@ class Rollout:
     ready: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     unwell: tuple[int, ...] = ()
     joined: tuple[Change, ...] = ()
+    approval: Approval | None = None

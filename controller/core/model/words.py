@@ -180,6 +180,20 @@ class RolloutState(Enum):
         return self in TERMINAL_ROLLOUT_STATES
 
 
+@unique
+class ApprovalState(Enum):
+    """What became of an approval; only APPROVED lets its rollout begin.
+
+    WITHDRAWN is what the rollout was cancelled before: nobody has to decide any more.
+    """
+
+    WAITING = "WAITING"
+    APPROVED = "APPROVED"
+    DENIED = "DENIED"
+    EXPIRED = "EXPIRED"
+    WITHDRAWN = "WITHDRAWN"
+
+
 TERMINAL_ROLLOUT_STATES = frozenset(
     {
         RolloutState.SUCCEEDED,

@@ -218,6 +218,42 @@ ROLLOUT_STATE_STUCK: RolloutState.ValueType  # 9
 """Going back failed; what serves best was kept."""
 Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
 
+class _ApprovalState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVAL_STATE_UNSPECIFIED: _ApprovalState.ValueType  # 0
+    """Not set; never stored."""
+    APPROVAL_STATE_WAITING: _ApprovalState.ValueType  # 1
+    """Somebody has to decide; nothing was asked of a node."""
+    APPROVAL_STATE_APPROVED: _ApprovalState.ValueType  # 2
+    """Given; its rollout has used it."""
+    APPROVAL_STATE_DENIED: _ApprovalState.ValueType  # 3
+    """Somebody does not let the rollout begin; it is cancelled."""
+    APPROVAL_STATE_EXPIRED: _ApprovalState.ValueType  # 4
+    """Nobody decided in time; the rollout is cancelled."""
+    APPROVAL_STATE_WITHDRAWN: _ApprovalState.ValueType  # 5
+    """The rollout was cancelled before anybody decided."""
+
+class ApprovalState(_ApprovalState, metaclass=_ApprovalStateEnumTypeWrapper):
+    """ApprovalState is what became of an approval."""
+
+APPROVAL_STATE_UNSPECIFIED: ApprovalState.ValueType  # 0
+"""Not set; never stored."""
+APPROVAL_STATE_WAITING: ApprovalState.ValueType  # 1
+"""Somebody has to decide; nothing was asked of a node."""
+APPROVAL_STATE_APPROVED: ApprovalState.ValueType  # 2
+"""Given; its rollout has used it."""
+APPROVAL_STATE_DENIED: ApprovalState.ValueType  # 3
+"""Somebody does not let the rollout begin; it is cancelled."""
+APPROVAL_STATE_EXPIRED: ApprovalState.ValueType  # 4
+"""Nobody decided in time; the rollout is cancelled."""
+APPROVAL_STATE_WITHDRAWN: ApprovalState.ValueType  # 5
+"""The rollout was cancelled before anybody decided."""
+Global___ApprovalState: _TypeAlias = ApprovalState  # noqa: Y015
+
 @_typing.final
 class Window(_message.Message):
     """Window is a time of the week in which operations may start."""
@@ -526,6 +562,7 @@ class UpgradeRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     NEVER_REVERT_FIELD_NUMBER: _builtins.int
     DOWNGRADE_ALLOWED_FIELD_NUMBER: _builtins.int
+    APPROVAL_DEADLINE_FIELD_NUMBER: _builtins.int
     component: _builtins.str
     """Component to change."""
     target_version: _builtins.str
@@ -574,6 +611,10 @@ class UpgradeRequest(_message.Message):
     def also(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
         """Components that change by the same rollout, before or after by what requires what."""
 
+    @_builtins.property
+    def approval_deadline(self) -> _duration_pb2.Duration:
+        """Time within which somebody has to approve the rollout, or it is cancelled; nobody has to where it is left out."""
+
     def __init__(
         self,
         *,
@@ -595,10 +636,11 @@ class UpgradeRequest(_message.Message):
         priority: _builtins.int = ...,
         never_revert: _builtins.bool = ...,
         downgrade_allowed: _builtins.bool = ...,
+        approval_deadline: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blue_green", b"blue_green", "canary", b"canary", "gradual", b"gradual", "parameters", b"parameters", "policy", b"policy", "rolling", b"rolling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_deadline", b"approval_deadline", "blue_green", b"blue_green", "canary", b"canary", "gradual", b"gradual", "parameters", b"parameters", "policy", b"policy", "rolling", b"rolling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "blue_green", b"blue_green", "canary", b"canary", "component", b"component", "conflict", b"conflict", "downgrade_allowed", b"downgrade_allowed", "gradual", b"gradual", "install", b"install", "kind", b"kind", "level", b"level", "name", b"name", "never_revert", b"never_revert", "parameters", b"parameters", "policy", b"policy", "priority", b"priority", "rolling", b"rolling", "selector", b"selector", "strategy", b"strategy", "target_version", b"target_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "approval_deadline", b"approval_deadline", "blue_green", b"blue_green", "canary", b"canary", "component", b"component", "conflict", b"conflict", "downgrade_allowed", b"downgrade_allowed", "gradual", b"gradual", "install", b"install", "kind", b"kind", "level", b"level", "name", b"name", "never_revert", b"never_revert", "parameters", b"parameters", "policy", b"policy", "priority", b"priority", "rolling", b"rolling", "selector", b"selector", "strategy", b"strategy", "target_version", b"target_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["canary", "rolling", "gradual", "blue_green"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
@@ -1151,6 +1193,74 @@ class ChangeProgress(_message.Message):
 Global___ChangeProgress: _TypeAlias = ChangeProgress  # noqa: Y015
 
 @_typing.final
+class Approval(_message.Message):
+    """Approval is somebody's word that the plan of one rollout may be carried out, once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    ROLLOUT_NAME_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    REQUESTER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DECIDER_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """Rollout that waits for it, or has used it; a rollout asks once, so this tells approvals apart, too."""
+    rollout_name: _builtins.str
+    """Name of the rollout, for people."""
+    subject: _builtins.str
+    """What is asked of which component, for people, for example "web 1.1.0"."""
+    fingerprint: _builtins.str
+    """Fingerprint of the plan that is approved."""
+    requester: _builtins.str
+    """Who asked for the rollout."""
+    state: Global___ApprovalState.ValueType
+    """What became of it."""
+    decider: _builtins.str
+    """Who approved or denied it; empty where nobody did."""
+    reason: _builtins.str
+    """Why, as the decider said it; may be empty."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on nobody can give it any more."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was, or when it expired or was withdrawn."""
+
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+        rollout_name: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        requester: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___ApprovalState.ValueType = ...,
+        decider: _builtins.str = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decide_time", b"decide_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decide_time", b"decide_time", "decider", b"decider", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "reason", b"reason", "requester", b"requester", "rollout_id", b"rollout_id", "rollout_name", b"rollout_name", "state", b"state", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
 class Rollout(_message.Message):
     """Rollout is a plan being carried out."""
 
@@ -1174,6 +1284,7 @@ class Rollout(_message.Message):
     STOPPED_FOR_FIELD_NUMBER: _builtins.int
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """Identity of the rollout."""
     name: _builtins.str
@@ -1228,6 +1339,10 @@ class Rollout(_message.Message):
         them. Unset where none is waited for, where somebody has to promote it first, and while it is not RUNNING.
         """
 
+    @_builtins.property
+    def approval(self) -> Global___Approval:
+        """What it has to wait for before it begins, and what became of that; unset where nobody has to approve it."""
+
     def __init__(
         self,
         *,
@@ -1249,10 +1364,11 @@ class Rollout(_message.Message):
         stopped_for: _duration_pb2.Duration | None = ...,
         next_time: _timestamp_pb2.Timestamp | None = ...,
         waiting_for: _builtins.str = ...,
+        approval: Global___Approval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "request", b"request", "stopped_for", b"stopped_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "request", b"request", "stopped_for", b"stopped_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "message", b"message", "name", b"name", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "stopped_for", b"stopped_for", "trace_id", b"trace_id", "waiting_for", b"waiting_for", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "message", b"message", "name", b"name", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "stopped_for", b"stopped_for", "trace_id", b"trace_id", "waiting_for", b"waiting_for", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -90,6 +90,21 @@ class RolloutServiceStub:
                 request_serializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutResponse.FromString,
                 _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/instar.v1.RolloutService/ListApprovals',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.ApproveRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/ApproveRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.ApproveRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.ApproveRolloutResponse.FromString,
+                _registered_method=True)
+        self.DenyRollout = channel.unary_unary(
+                '/instar.v1.RolloutService/DenyRollout',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.DenyRolloutRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.DenyRolloutResponse.FromString,
+                _registered_method=True)
         self.ExplainRollout = channel.unary_unary(
                 '/instar.v1.RolloutService/ExplainRollout',
                 request_serializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutRequest.SerializeToString,
@@ -183,6 +198,27 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListApprovals(self, request, context):
+        """ListApprovals lists what waits for an approval, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveRollout(self, request, context):
+        """ApproveRollout lets a rollout begin that waits for an approval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DenyRollout(self, request, context):
+        """DenyRollout cancels a rollout that waits for an approval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainRollout(self, request, context):
         """ExplainRollout says why it stands as it does, and why a node does.
         """
@@ -254,6 +290,21 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.RetryRollout,
                     request_deserializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.FromString,
                     response_serializer=instar_dot_v1_dot_rollout__service__pb2.RetryRolloutResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'ApproveRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.ApproveRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.ApproveRolloutResponse.SerializeToString,
+            ),
+            'DenyRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.DenyRollout,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.DenyRolloutRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.DenyRolloutResponse.SerializeToString,
             ),
             'ExplainRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainRollout,
@@ -564,6 +615,87 @@ class RolloutService:
             '/instar.v1.RolloutService/RetryRollout',
             instar_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.SerializeToString,
             instar_dot_v1_dot_rollout__service__pb2.RetryRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/ListApprovals',
+            instar_dot_v1_dot_rollout__service__pb2.ListApprovalsRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/ApproveRollout',
+            instar_dot_v1_dot_rollout__service__pb2.ApproveRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.ApproveRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DenyRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/DenyRollout',
+            instar_dot_v1_dot_rollout__service__pb2.DenyRolloutRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.DenyRolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

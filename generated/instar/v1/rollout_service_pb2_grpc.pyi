@@ -38,6 +38,12 @@ class RolloutServiceStub:
     """CancelRollout ends it where it stands: what can still be given up is, what is done stays."""
     RetryRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RetryRolloutRequest, _rollout_service_pb2.RetryRolloutResponse]
     """RetryRollout tries the changes that failed again, and no others."""
+    ListApprovals: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ListApprovalsRequest, _rollout_service_pb2.ListApprovalsResponse]
+    """ListApprovals lists what waits for an approval, newest first."""
+    ApproveRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ApproveRolloutRequest, _rollout_service_pb2.ApproveRolloutResponse]
+    """ApproveRollout lets a rollout begin that waits for an approval."""
+    DenyRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.DenyRolloutRequest, _rollout_service_pb2.DenyRolloutResponse]
+    """DenyRollout cancels a rollout that waits for an approval."""
     ExplainRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ExplainRolloutRequest, _rollout_service_pb2.ExplainRolloutResponse]
     """ExplainRollout says why it stands as it does, and why a node does."""
     RollBackEmergency: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RollBackEmergencyRequest, _rollout_service_pb2.RollBackEmergencyResponse]
@@ -133,6 +139,30 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_rollout_service_pb2.RetryRolloutRequest, _abc.Awaitable[_rollout_service_pb2.RetryRolloutResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.RetryRolloutResponse]:
         """RetryRollout tries the changes that failed again, and no others."""
+
+    @_abc_1.abstractmethod
+    def ListApprovals(
+        self,
+        request: _rollout_service_pb2.ListApprovalsRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.ListApprovalsRequest, _abc.Awaitable[_rollout_service_pb2.ListApprovalsResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.ListApprovalsResponse]:
+        """ListApprovals lists what waits for an approval, newest first."""
+
+    @_abc_1.abstractmethod
+    def ApproveRollout(
+        self,
+        request: _rollout_service_pb2.ApproveRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.ApproveRolloutRequest, _abc.Awaitable[_rollout_service_pb2.ApproveRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.ApproveRolloutResponse]:
+        """ApproveRollout lets a rollout begin that waits for an approval."""
+
+    @_abc_1.abstractmethod
+    def DenyRollout(
+        self,
+        request: _rollout_service_pb2.DenyRolloutRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.DenyRolloutRequest, _abc.Awaitable[_rollout_service_pb2.DenyRolloutResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.DenyRolloutResponse]:
+        """DenyRollout cancels a rollout that waits for an approval."""
 
     @_abc_1.abstractmethod
     def ExplainRollout(

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rpds import HashTrieMap
 
-from controller.core import explain, model, progress
+from controller.core import approving, explain, model, progress
 from tests import datadriven
 from tests.controller.core import scenario
 
@@ -97,9 +97,14 @@ def _rollout(arguments: dict[str, str], lines: Iterable[str]) -> model.Rollout:
     excluded = tuple(each for each in found if isinstance(each, model.Exclusion))
     words = {name: value for name, value in arguments.items() if name in ("selector", "kind", "install")}
     asked = scenario.request(words)
+    deadline = scenario.duration(arguments["approval"]) if "approval" in arguments else None
+    asked = replace(
+        asked, policy=_policy(arguments), name=arguments.get("name", asked.name), approval_deadline=deadline
+    )
     return replace(
         made,
-        request=replace(asked, policy=_policy(arguments), name=arguments.get("name", asked.name)),
+        request=asked,
+        approval=approving.requested(made.id, asked, made.plan, actor=made.actor, at=made.created_at),
         plan=replace(made.plan, unchanged=unchanged, excluded=excluded),
         created_at=scenario.START + scenario.duration(arguments.get("created", "0s")),
         ended_at=_instant(arguments.get("ended")),

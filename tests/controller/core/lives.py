@@ -75,6 +75,7 @@ def rollouts(draw: st.DrawFn, *, has_windows: bool = True) -> model.Rollout:
         name="spring",
         kind=kind,
         is_revertible=draw(st.sampled_from([True, True, True, False])),
+        approval_deadline=draw(st.sampled_from([None, None, 120 * SECONDS])),
     )
     return rollout.create(model.RolloutId("r1"), request, plan, actor="ann", at=scenario.START)
 
@@ -123,6 +124,9 @@ def change(
     )
 
 
+ORDERS = ("begin", "approve", "deny", "pause", "resume", "promote", "cancel", "retry", "revert", "emergency")
+
+
 class Script:
     """Draws one event after the other, each a little later than the one before."""
 
@@ -146,13 +150,13 @@ class Script:
             "join",
             "remove",
         ]
-        self.kinds += ["pause", "resume", "promote", "cancel", "retry"]
+        self.kinds += ["approve", "deny", "pause", "resume", "promote", "cancel", "retry"]
         self.kinds += [] if is_version_sound else ["revert", "emergency"]
 
     def event(self) -> events.Event:
         self.at += self.draw(st.sampled_from([0, 1, 7, 45])) * SECONDS
-        kind = self.draw(st.sampled_from(self.kinds if self.state.wave else ["begin", *self.kinds]))
-        if kind in ("begin", "pause", "resume", "promote", "cancel", "retry", "revert", "emergency"):
+        kind = self.draw(st.sampled_from(self.kinds if self.state.wave else ["begin", "approve", *self.kinds]))
+        if kind in ORDERS:
             return order(kind, self)
         if kind == "due":
             self.at = max(self.at, rollout.next_deadline(self.state) or self.at)
@@ -211,6 +215,8 @@ def order(kind: str, script: Script) -> events.Event:
     at = script.at
     orders: dict[str, events.Event] = {
         "begin": events.Began(at),
+        "approve": events.Approved(at, "bob", "order", script.state.plan.fingerprint),
+        "deny": events.Denied(at, "bob", "order"),
         "pause": events.Paused(at, "ann", "order"),
         "resume": events.Resumed(at, "ann", "order"),
         "promote": events.Promoted(at, "ann", "order"),
@@ -271,6 +277,8 @@ def told(state: model.Rollout) -> list[str]:
 def end(state: model.Rollout, at: datetime, *, answers: bool, rounds_max: int) -> model.Rollout:
     """Let time go on until the end: nothing stands against a node any more, and people say what they are asked."""
     current, now = state, at
+    if current.approval is not None and current.state is R.PENDING:
+        current = approved(current, now)
     if current.state is R.PENDING:
         current = rollout.step(current, events.Began(now)).rollout
     for node_id in sorted(current.standings):
@@ -286,6 +294,14 @@ def end(state: model.Rollout, at: datetime, *, answers: bool, rounds_max: int) -
         if not current.state.is_terminal:
             current = rollout.step(current, events.Ticked(now)).rollout
     return current
+
+
+def approved(state: model.Rollout, at: datetime) -> model.Rollout:
+    """Approve what can still be approved; the time of anything else is over."""
+    current = rollout.step(state, events.Ticked(at)).rollout
+    if current.approval is None or current.approval.state is not model.ApprovalState.WAITING:
+        return current
+    return rollout.step(current, events.Approved(at, "bob", "order", state.plan.fingerprint)).rollout
 
 
 def urged(state: model.Rollout, at: datetime) -> model.Rollout:

@@ -134,6 +134,7 @@ def request(arguments: dict[str, str], selector: str) -> model.UpgradeRequest:
         level=model.ValidationLevel[arguments.get("level", "NORMAL")],
         priority=int(arguments.get("priority", "0")),
         downgrade_allowed="downgrade_allowed" in arguments,
+        approval_deadline=scenario.duration(arguments["approval"]) if "approval" in arguments else None,
     )
 
 

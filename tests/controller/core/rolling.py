@@ -79,7 +79,7 @@ class Rolling:
             case "report":
                 return self._report(at, node_id, arguments)
             case _:
-                return _order(case.command, at, arguments)
+                return _order(case.command, at, arguments, self._rollout.plan)
 
     def _report(self, at: datetime, node_id: model.NodeId, arguments: dict[str, str]) -> events.NodeReported:
         components = []
@@ -132,6 +132,8 @@ class Rolling:
             yield describe_change(decision.rollout, decision.rollout.changes[key])
         if _standing(before) != _standing(self._rollout):
             yield _standing(self._rollout)
+        if before.approval != self._rollout.approval:
+            yield _approval(self._rollout.approval)
         yield from map(_describe_effect, decision.effects)
 
     def _show(self) -> Iterable[str]:
@@ -139,6 +141,8 @@ class Rolling:
         yield _standing(state)
         due = rollout.next_deadline(state)
         yield f"  next deadline {scenario.since_start(due) if due else 'none'}"
+        if state.approval is not None:
+            yield _approval(state.approval)
         if state.stopped_for:
             yield f"  its clocks stood still for {state.stopped_for.total_seconds():g}s"
         yield from (describe_change(state, each) for each in _in_order(state))
@@ -163,6 +167,8 @@ def request(arguments: dict[str, str]) -> model.UpgradeRequest:
     parameters = asked.parameters
     if "verify" in arguments:
         parameters = model.BlueGreenParameters(scenario.duration(arguments["verify"]))
+    deadline = scenario.duration(arguments["approval"]) if "approval" in arguments else None
+    asked = replace(asked, approval_deadline=deadline)
     return replace(asked, policy=policy, parameters=parameters, is_revertible="unrevertible" not in arguments)
 
 
@@ -185,7 +191,7 @@ def planned(arguments: dict[str, str], lines: str) -> model.Plan:
     changing = dict.fromkeys(change.node_id for wave in waves for change in wave.changes)
     unchanged = tuple(model.NodeId(each) for each in filter(None, arguments.get("unchanged", "").split(",")))
     return model.Plan(
-        fingerprint="",
+        fingerprint=arguments.get("fingerprint", ""),
         waves=tuple(waves),
         unchanged=unchanged,
         blast_radius=model.BlastRadius(len(changing), len(changing) + len(unchanged), 0),
@@ -248,6 +254,7 @@ _TEXTS = frozenset({"because", "down", "frozen"})
 
 
 _VERBS: Mapping[str, Callable[[datetime, str, str], events.Event]] = {
+    "deny": events.Denied,
     "pause": events.Paused,
     "resume": events.Resumed,
     "promote": events.Promoted,
@@ -256,8 +263,11 @@ _VERBS: Mapping[str, Callable[[datetime, str, str], events.Event]] = {
 }
 
 
-def _order(command: str, at: datetime, arguments: dict[str, str]) -> events.Event:
+def _order(command: str, at: datetime, arguments: dict[str, str], plan: model.Plan) -> events.Event:
     actor, why = arguments["by"], arguments.get("because", "it")
+    if command == "approve":
+        seen, may = arguments.get("fingerprint", plan.fingerprint), "requester_may" in arguments
+        return events.Approved(at, actor, arguments.get("because", ""), seen, requester_may=may)
     if command == "revert":
         limit = scenario.duration(arguments["limit"]) if "limit" in arguments else None
         return events.RevertRequested(at, actor, why, "emergency" in arguments, limit)
@@ -299,6 +309,15 @@ def _standing(state: model.Rollout) -> str:
     why = f", {state.reason}: {state.message}" if state.reason else ""
     paused = f", {state.paused_because}" if state.paused_because else ""
     return f"{state.state.value} in wave {state.wave} of {len(state.plan.waves)}{why}{paused}"
+
+
+def _approval(approval: model.Approval | None) -> str:
+    assert approval is not None, "an approval is never taken away"
+    if approval.state is model.ApprovalState.WAITING:
+        return f"  approval for {approval.subject} WAITING until {scenario.since_start(approval.expires_at)}"
+    by = f" by {approval.decider}" if approval.decider else ""
+    at = scenario.since_start(approval.decided_at or START)
+    return f"  approval {approval.state.value}{by} at {at}{': ' if approval.reason else ''}{approval.reason}"
 
 
 def describe_change(state: model.Rollout, each: model.Progress) -> str:

@@ -32,6 +32,12 @@ def created(policy: model.Policy | None = None) -> model.Rollout:
     return rollout.create(model.RolloutId("r1"), request, plan, actor="ann", at=scenario.START)
 
 
+def asked() -> model.Approval:
+    """An approval that is waited for."""
+    until = scenario.START + timedelta(hours=1)
+    return model.Approval(model.RolloutId("r1"), "spring", "web 1.1.0", "", "ann", scenario.START, until)
+
+
 def running() -> model.Rollout:
     return rollout.step(created(), events.Began(scenario.START)).rollout
 
@@ -123,6 +129,11 @@ BROKEN: dict[str, Callable[[], model.Rollout]] = {
     "nothing is undone but in a revert": lambda: altered(running(), "c", is_reverting=True, is_touched=True),
     "only touched nodes are taken back": lambda: altered(reverting(), "c", is_touched=False),
     "a pending rollout has asked nothing of a node": lambda: replace(running(), state=R.PENDING),
+    "nothing begins before it is approved": lambda: replace(running(), approval=asked()),
+    "what is decided was so at some instant": lambda: replace(
+        created(), approval=replace(asked(), state=model.ApprovalState.APPROVED)
+    ),
+    "an approval is for one plan": lambda: replace(created(), approval=replace(asked(), fingerprint="other")),
     "what has ended has an end": lambda: replace(done(), ended_at=None),
     "what has ended has nothing out": lambda: altered(done(), "c", state=State.RUNNING),
     "everything is explained": lambda: replace(done(), state=R.FAILED),

@@ -42,6 +42,15 @@ def only_planned_changes_and_what_undoes_them_are_asked_of_nodes(taken: list[liv
         assert effect.change in (undone if effect.is_reverting else planned)
 
 
+def nothing_is_asked_of_a_node_before_it_is_approved(taken: list[lives.Taken]) -> None:
+    approval, is_approved = taken[0].before.approval, False
+    for each in taken:
+        is_approved = is_approved or isinstance(each.event, events.Approved)
+        assert approval is None or is_approved or not each.decision.effects
+        after = each.decision.rollout.approval
+        assert after is None or after.state is not model.ApprovalState.WAITING or each.event.at < after.expires_at
+
+
 def no_operation_is_ever_asked_for_twice(taken: list[lives.Taken]) -> None:
     asked = [effect.operation_id for effect in lives.assigned(taken)]
     assert len(asked) == len(set(asked))
@@ -143,7 +152,7 @@ def test_an_illegal_order_raises_and_changes_nothing(data: st.DataObject, state:
     lives.play(data, script)
     before = script.state
     fields = {name: getattr(before, name) for name in model.Rollout.__slots__}
-    for kind in ("begin", "pause", "resume", "promote", "cancel", "retry", "revert", "emergency"):
+    for kind in lives.ORDERS:
         refused = refusal(before, lives.order(kind, script))
         assert refused is None or (str(refused).startswith("cannot ") and refused.code and refused.rule)
         assert fields == {name: getattr(before, name) for name in model.Rollout.__slots__}
@@ -288,6 +297,7 @@ def what_was_stored_and_read_decides_as_what_was_not(taken: list[lives.Taken]) -
 
 
 RULES = (
+    nothing_is_asked_of_a_node_before_it_is_approved,
     only_planned_changes_and_what_undoes_them_are_asked_of_nodes,
     no_operation_is_ever_asked_for_twice,
     what_starts_leaves_the_floor_available,

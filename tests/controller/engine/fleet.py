@@ -69,10 +69,11 @@ class Controller:
         self.store: database.Store
         self.engine: engine.Engine
 
-    async def start(self) -> engine.Engine:
+    async def start(self, *, requester_may_approve: bool = False) -> engine.Engine:
         self._life += 1
         self.store = database.Store(self._path, executor.InlineExecutor())
-        self.engine = engine.Engine(self.store, LoopClock(), CountedIds(self._life))
+        ids = CountedIds(self._life)
+        self.engine = engine.Engine(self.store, LoopClock(), ids, requester_may_approve=requester_may_approve)
         await self.engine.start()
         return self.engine
 

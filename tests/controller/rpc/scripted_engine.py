@@ -26,7 +26,7 @@ ACTOR = "ann"
 _AT_ONCE = frozenset(
     {
         *("rollout", "rollouts", "node", "nodes", "metrics", "release", "releases"),
-        *("explain_rollout", "explain_node", "statistics", "graph", "freezes"),
+        *("explain_rollout", "explain_node", "statistics", "graph", "freezes", "approvals"),
     }
 )
 

@@ -54,6 +54,7 @@ REQUEST = model.UpgradeRequest(  # nothing in it is a default
     priority=-3,
     is_revertible=False,
     downgrade_allowed=True,
+    approval_deadline=3 * HOUR,
 )
 
 
@@ -120,6 +121,8 @@ def test_a_zero_that_was_said_is_no_default() -> None:
     found = request_convert.from_policy(policy)
     assert (found.soak_duration, found.max_infrastructure_failures) == (timedelta(), 0)
     assert request_convert.from_policy(rollout_pb2.Policy()).max_infrastructure_failures is None
+    asked = request(approval_deadline=convert.duration(timedelta()))
+    assert request_convert.from_request(asked).approval_deadline == timedelta()
 
 
 def test_a_window_without_a_zone_is_in_utc() -> None:
@@ -145,6 +148,7 @@ def of_policy(**facts: object) -> rollout_pb2.UpgradeRequest:
         (request(also=[rollout_pb2.Target(version="1.0.0")]), "also.component"),
         (request(also=[rollout_pb2.Target(component="db")]), "also.version"),
         (request(blue_green=rollout_pb2.BlueGreenParameters(verify_duration=ENDLESS)), "parameters.verify_duration"),
+        (request(approval_deadline=ENDLESS), "approval_deadline"),
         (of_policy(soak_duration=ENDLESS), "policy.soak_duration"),
         (of_policy(deadline=ENDLESS), "policy.deadline"),
         (of_policy(offline=77), "policy.offline"),

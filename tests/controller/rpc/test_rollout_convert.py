@@ -250,6 +250,46 @@ def test_a_rollout_that_can_do_nothing_says_for_how_long_so_far() -> None:
     assert shown.stopped_for.ToTimedelta() == timedelta(minutes=3)
 
 
+ASKED = model.Approval(
+    rollout_id=model.RolloutId("r-1"),
+    name="web to 1.1.0",
+    subject="web 1.1.0",
+    fingerprint="f",
+    requester="ci",
+    requested_at=NOW,
+    expires_at=NOW + timedelta(hours=1),
+)
+DENIED = replace(
+    ASKED, state=model.ApprovalState.DENIED, decider="ann", decided_at=NOW + timedelta(minutes=1), reason="too risky"
+)
+
+
+def test_a_rollout_that_has_to_be_approved_says_by_when_and_what_it_waits_for() -> None:
+    waiting = replace(rollout(), state=model.RolloutState.PENDING, wave=0, approval=ASKED)
+    shown = rollout_convert.rollout(waiting, "e" * 32, NOW)
+    assert shown.approval.expire_time.ToDatetime(UTC) == NOW + timedelta(hours=1)
+    assert shown.waiting_for.startswith("somebody has to approve it until 2026-03-01T13:30:00")
+    assert not rollout_convert.rollout(rollout(), "e" * 32, NOW).HasField("approval")
+
+
+def test_every_part_of_an_approval_is_shown() -> None:
+    assert document.of(rollout_convert.approval(DENIED)) == {
+        "rollout_id": "r-1",
+        "rollout_name": "web to 1.1.0",
+        "subject": "web 1.1.0",
+        "fingerprint": "f",
+        "requester": "ci",
+        "create_time": "2026-03-01T12:30:00.250Z",
+        "expire_time": "2026-03-01T13:30:00.250Z",
+        "state": "DENIED",
+        "decider": "ann",
+        "decide_time": "2026-03-01T12:31:00.250Z",
+        "reason": "too risky",
+    }
+    waiting = document.of(rollout_convert.approval(ASKED))
+    assert (waiting["state"], waiting["decider"], waiting["decide_time"]) == ("WAITING", "", None)
+
+
 def test_a_reason_says_since_when_where_that_is_known() -> None:
     told = rollout_convert.reason(model.Reason("paused", "it is paused", NOW))
     assert (told.code, told.message, told.since_time.ToDatetime(UTC)) == ("paused", "it is paused", NOW)

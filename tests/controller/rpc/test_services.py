@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from grpc import aio
 
 from controller import clock
 from controller.core import errors, model
 from controller.rpc import convert
+from controller.rpc import errors as rpc_errors
 from instar.v1 import fleet_service_pb2, release_pb2, release_service_pb2, rollout_pb2, rollout_service_pb2
 from tests.controller.rpc import scripted_engine, test_rollout_convert
 from tests.controller.rpc.scripted_engine import ACTOR
@@ -106,6 +108,46 @@ async def test_no_verb_is_done_without_a_reason_or_to_what_is_not_there(
     stage.engine.answers["rollout"] = scripted_engine.not_found("rollout")
     found = await stage.refused(name, request(rollout="x", reason="lunch"))
     assert isinstance(found, errors.NotFoundError)
+
+
+@pytest.mark.parametrize("verb", ["approve", "deny"])
+async def test_an_approval_is_given_and_denied_by_who_shows_the_token_with_or_without_a_reason(
+    stage: scripted_engine.Stage, verb: str
+) -> None:
+    stage.engine.answers[verb] = ROLLOUT
+    name = f"{verb.capitalize()}Rollout"
+    request = getattr(rollout_service_pb2, f"{name}Request")
+    for reason in ("looked at it", ""):
+        answer = await stage.ask(name, request(rollout="spring", reason=reason))
+        assert stage.engine.asked(verb) == (("spring",), {"reason": reason, "actor": ACTOR})
+        assert answer.rollout.rollout_id == "r-1"
+        stage.engine.calls.clear()
+    found = await stage.refused(name, request(rollout="spring", reason="x" * 1025))
+    assert (found.code, found.field) == ("request_invalid", "reason")
+
+
+@pytest.mark.parametrize(("page_size", "limit"), [(0, 100), (7, 7), (5000, 1000)])
+async def test_approvals_are_listed_up_to_a_bound(stage: scripted_engine.Stage, page_size: int, limit: int) -> None:
+    stage.engine.answers["approvals"] = (test_rollout_convert.DENIED, test_rollout_convert.ASKED)
+    request = rollout_service_pb2.ListApprovalsRequest(decided=True, page_size=page_size)
+    answer = await stage.ask("ListApprovals", request)
+    assert stage.engine.asked("approvals") == ((limit,), {"with_decided": True})
+    assert [one.state for one in answer.approvals] == [
+        rollout_pb2.APPROVAL_STATE_DENIED,
+        rollout_pb2.APPROVAL_STATE_WAITING,
+    ]
+
+
+@pytest.mark.parametrize("verb", ["approve", "deny"])
+async def test_a_refused_decision_arrives_with_its_code(stage: scripted_engine.Stage, verb: str) -> None:
+    stage.engine.answers[verb] = errors.RefusedError(
+        f"cannot {verb} rollout spring: it is late", code="approval_expired", field="rollout", value="r-1", rule="early"
+    )
+    name = f"{verb.capitalize()}Rollout"
+    with pytest.raises(aio.AioRpcError) as caught:
+        await stage.ask(name, getattr(rollout_service_pb2, f"{name}Request")(rollout="spring"))
+    found = rpc_errors.from_rpc(caught.value)
+    assert (type(found), found.code, found.field) == (errors.RefusedError, "approval_expired", "rollout")
 
 
 async def test_why_is_a_chain_of_reasons(stage: scripted_engine.Stage) -> None:

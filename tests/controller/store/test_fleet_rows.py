@@ -186,6 +186,26 @@ async def test_what_stands_against_nodes_of_a_rollout_is_kept_row_by_row(kept: K
     kept.close()
 
 
+async def test_an_approval_is_kept_with_its_rollout_and_changes_only_with_a_decision(kept: Kept) -> None:
+    lease, until = rows.Lease(model.RolloutId("r"), 1, "c"), _NOW + timedelta(hours=1)
+    asked = model.Approval(lease.rollout_id, "up", "web 1.1.0", "f", "ann", _NOW, until)
+    old = replace(_rollout(0, _plan()), approval=asked)
+    await kept.write(rollouts=(rows.RolloutWrite(old, None, lease, ()),))
+    given = replace(asked, state=model.ApprovalState.APPROVED, decider="bob", decided_at=_NOW)
+    # What a step did not decide is not written.
+    found = await kept.write(rollouts=(rows.RolloutWrite(replace(old, revision=1, approval=given), 0, lease, ()),))
+    assert [each.approval for each, _ in found.rollouts] == [asked]
+    new = replace(old, revision=2, approval=given)
+    found = await kept.write(rollouts=(rows.RolloutWrite(new, 1, lease, (), is_decided=True),))
+    assert [each for each, _ in found.rollouts] == [new]
+    plain = rows.Lease(model.RolloutId("q"), 1, "c")
+    await kept.write(rollouts=(rows.RolloutWrite(replace(_rollout(0, _plan()), id=plain.rollout_id), None, plain, ()),))
+    everything = frozenset(model.ApprovalState)
+    assert kept._store.read(lambda each: reading.approvals(each, everything, 10)) == (given,)
+    assert kept._store.read(lambda each: reading.approvals(each, {asked.state}, 10)) == ()
+    kept.close()
+
+
 async def test_a_rollout_is_found_by_each_component_and_by_each_node_of_it(kept: Kept) -> None:
     lease = rows.Lease(model.RolloutId("r"), 1, "c")
     ended = replace(_rollout(0, _plan("n1")), state=model.RolloutState.FAILED)

@@ -9,10 +9,11 @@ from typing import Any
 
 import alembic.command
 import alembic.config
+import rpds
 import sqlalchemy as sa
 
 from controller.core import model
-from controller.store import codec, database, executor, migration, reading, rows
+from controller.store import codec, database, executor, forms, migration, reading, rows
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _NODE: dict[str, Any] = {
@@ -81,4 +82,27 @@ def test_rollouts_of_an_earlier_program_are_found_by_their_component(tmp_path: P
     assert found("web", model.RolloutState.SUCCEEDED) == ("r-1",)
     assert found("we", model.RolloutState.SUCCEEDED) == ()
     assert found("web", model.RolloutState.FAILED) == ()
+    store.close()
+
+
+def test_rollouts_of_an_earlier_program_wait_for_no_approval(tmp_path: Path) -> None:
+    plan = model.Plan("f", (), ())
+    kept = model.Rollout(
+        model.RolloutId("r-1"), _REQUEST, plan, model.RolloutState.PENDING, "ann", _NOW, rpds.HashTrieMap()
+    )
+    row = {
+        "rollout_id": "r-1",
+        "name": "up",
+        "state": "PENDING",
+        "is_terminal": False,
+        "revision": 0,
+        "request": codec.encode(_REQUEST, model.UpgradeRequest, without=frozenset({"approval_deadline"})),
+        "plan": codec.encode(plan, model.Plan),
+        "head": codec.encode(kept, model.Rollout, without=forms.ELSEWHERE),
+        "components": " web ",
+    }
+    _write_at(tmp_path / "store", "0003", "rollouts", row)
+    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+    assert store.read(lambda connection: reading.rollout(connection, "up")) == kept
+    assert store.read(lambda connection: reading.approvals(connection, model.ApprovalState, 10)) == ()
     store.close()
