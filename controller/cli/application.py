@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from controller.cli import (
+    approval_commands,
     component_commands,
     controller_commands,
     failures,
@@ -69,6 +70,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(release_commands.app, name="release")
     app.add_typer(upgrade_commands.app, name="upgrade")
     app.add_typer(rollout_commands.app, name="rollout")
+    app.add_typer(approval_commands.app, name="approval")
     app.add_typer(rollback_commands.app, name="rollback")
     app.add_typer(node_commands.app, name="node")
     app.add_typer(component_commands.app, name="component")

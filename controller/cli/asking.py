@@ -102,6 +102,9 @@ class Asked:
         int | None,
         typer.Option(min=-_PRIORITY_MAX, max=_PRIORITY_MAX, help="The highest that waits for a node is first; 0."),
     ] = None
+    approval_deadline: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time within which somebody has to approve it before it begins.")
+    ] = None
     never_revert: Annotated[
         bool, typer.Option("--never-revert", help="A fault of the version stops the rollout; nothing goes back.")
     ] = False
@@ -163,6 +166,8 @@ class Asked:
             request.level = rollout_pb2.ValidationLevel.Value(f"VALIDATION_LEVEL_{self.level.name}")
         if self.conflict is not None:
             request.conflict = rollout_pb2.ConflictPolicy.Value(f"CONFLICT_POLICY_{self.conflict.name}")
+        if self.approval_deadline is not None:
+            request.approval_deadline.FromTimedelta(self._span("approval_deadline"))
         self._put_parameters(request)
         return request
 

@@ -1,4 +1,4 @@
-"""`instar controller`: run a controller."""
+"""`instar controller`: run a controller, and make the tokens of those who use it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ import typer
 
 from controller.cli import options
 
-app = typer.Typer(no_args_is_help=True, help="Run a controller.")
-
-
-@app.callback()
-def controller() -> None:
-    """Run a controller."""
+app = typer.Typer(no_args_is_help=True, help="Run a controller, and make the tokens of those who use it.")
 
 
 @app.command()
@@ -24,6 +19,9 @@ def serve(
     listen: Annotated[str | None, typer.Option(help="Loopback address and port; port 0 takes a free one.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Where everything durable is.")] = None,
     heartbeat_period: Annotated[str | None, typer.Option(help="Time between two heartbeats, for example 10s.")] = None,
+    self_approval: Annotated[
+        str | None, typer.Option(metavar="allow|refuse", help="May who asked for a rollout approve it; refuse.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(envvar="INSTAR_CONFIG", help="TOML file of settings.")] = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
@@ -35,6 +33,7 @@ def serve(
         "listen": listen,
         "state_dir": str(state_dir) if state_dir else None,
         "heartbeat_period": heartbeat_period,
+        "self_approval": self_approval,
     }
     loaded = settings.load(flags, os.environ, config)
 
@@ -49,3 +48,26 @@ def serve(
         )
 
     server.run(loaded, say)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Of the person or service, as the audit log will name it.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File to write the token to; only its owner can read it.")],
+    state_dir: options.StateDir = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Make the token of a person or service, on the machine of the controller; one made before ends."""
+    from controller.cli import document
+    from controller.config import settings
+    from controller.rpc import principals
+
+    loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
+    register = principals.Register(loaded.principals_file)
+    made = register.make_token(principals.Principal(principals.Kind.API, name))
+    principals.write_private(out, f"{made}\n")
+    if output is options.Format.JSON:
+        document.write({"name": name, "token_file": str(out)})
+        return
+    typer.echo(f"token of {name} in {out}")

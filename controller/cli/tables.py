@@ -174,13 +174,31 @@ def metrics(told: Iterable[node_pb2.Metric]) -> rich.table.Table:
     return table(("METRIC", "COMPONENT", "VALUE"), rows)
 
 
+def approvals(told: Iterable[rollout_pb2.Approval]) -> rich.table.Table:
+    """Approvals, one line each."""
+    rows = [
+        (
+            one.rollout_id,
+            one.rollout_name,
+            one.subject,
+            document.enum_name(one.state, rollout_pb2.ApprovalState.DESCRIPTOR) or "-",
+            when(one.expire_time),
+            one.requester,
+            one.decider or "-",
+            one.reason or "-",
+        )
+        for one in told
+    ]
+    return table(("ROLLOUT", "NAME", "WHAT", "STATE", "UNTIL", "ASKED BY", "DECIDED BY", "REASON"), rows)
+
+
 def rollouts(told: Iterable[rollout_pb2.Rollout]) -> rich.table.Table:
     """Rollouts, one line each."""
     rows = [
         (
             one.rollout_id,
             one.name,
-            state(one),
+            f"{state(one)}, to be approved" if is_awaited(one) else state(one),
             document.enum_name(one.request.strategy, rollout_pb2.Strategy.DESCRIPTOR) or "-",
             f"{one.wave}/{len(one.plan.waves)}",
             f"{done(one)}/{len(one.changes)}",
@@ -215,6 +233,10 @@ def _remarks(told: rollout_pb2.Rollout) -> Iterator[str]:
         yield told.message
     if told.waiting_for:
         yield f"nothing more starts: {told.waiting_for}"
+    if told.approval.decider:
+        word = document.enum_name(told.approval.state, rollout_pb2.ApprovalState.DESCRIPTOR) or "-"
+        reason = f": {told.approval.reason}" if told.approval.reason else ""
+        yield f"{word.lower()} by {told.approval.decider} at {when(told.approval.decide_time)}{reason}"
     if told.HasField("next_time"):
         yield f"the first of what it waits for by the clock is over at {when(told.next_time)}"
     if told.HasField("pause_time"):
@@ -239,6 +261,11 @@ def headline(told: rollout_pb2.Rollout) -> str:
 def state(told: rollout_pb2.Rollout) -> str:
     """The state of a rollout."""
     return document.enum_name(told.state, rollout_pb2.RolloutState.DESCRIPTOR) or "-"
+
+
+def is_awaited(told: rollout_pb2.Rollout) -> bool:
+    """Tell whether somebody has yet to approve a rollout."""
+    return told.approval.state == rollout_pb2.APPROVAL_STATE_WAITING
 
 
 def done(told: rollout_pb2.Rollout) -> int:

@@ -26,9 +26,11 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "listen": "INSTAR_LISTEN",
     "state_dir": "INSTAR_STATE_DIR",
     "heartbeat_period": "INSTAR_HEARTBEAT_PERIOD",
+    "self_approval": "INSTAR_SELF_APPROVAL",
 }
 _OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PORT_MAX = 65535
+_CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
 
 
@@ -41,12 +43,14 @@ class Settings:
         state_dir: Where everything durable is.
         heartbeat_period: Time between two heartbeats of an agent.
         otlp_endpoint: Where spans go; empty for nowhere.
+        self_approval: Who asked for a rollout may approve it too.
     """
 
     listen: str
     state_dir: Path
     heartbeat_period: timedelta
     otlp_endpoint: str
+    self_approval: bool
 
     @property
     def operator_token_file(self) -> Path:
@@ -84,6 +88,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         state_dir=Path(given["state_dir"]).absolute(),
         heartbeat_period=_period(given["heartbeat_period"]),
         otlp_endpoint=given["otlp_endpoint"],
+        self_approval=_choice("self_approval", given["self_approval"]),
     )
 
 
@@ -104,6 +109,7 @@ def _defaults(environment: Mapping[str, str]) -> dict[str, str]:
         "state_dir": str(default_state_dir(environment)),
         "heartbeat_period": HEARTBEAT_PERIOD_DEFAULT,
         "otlp_endpoint": "",
+        "self_approval": "refuse",
     }
 
 
@@ -150,6 +156,12 @@ def _period(text: str) -> timedelta:
     if not HEARTBEAT_PERIOD_MIN <= period <= HEARTBEAT_PERIOD_MAX:
         raise _invalid("heartbeat_period", text, rule)
     return period
+
+
+def _choice(field: str, text: str) -> bool:
+    if text not in _CHOICES:
+        raise _invalid(field, text, f"one of {', '.join(_CHOICES)}")
+    return _CHOICES[text]
 
 
 def _invalid(field: str, value: str, rule: str) -> errors.InvalidRequestError:

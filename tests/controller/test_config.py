@@ -20,7 +20,9 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_without_anything_the_defaults_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     loaded = settings.load({}, {"XDG_STATE_HOME": "/xdg"}, None)
-    assert loaded == settings.Settings("127.0.0.1:7443", Path("/xdg/instar/controller"), timedelta(seconds=10), "")
+    assert loaded == settings.Settings(
+        "127.0.0.1:7443", Path("/xdg/instar/controller"), timedelta(seconds=10), "", self_approval=False
+    )
 
 
 def test_the_state_of_root_lies_where_the_system_keeps_state(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +56,12 @@ def test_the_endpoint_of_spans_is_found_as_opentelemetry_says(environment: dict[
     assert settings.load({}, environment, None).otlp_endpoint == endpoint
 
 
+def test_who_asked_for_a_rollout_may_approve_it_where_that_is_said(tmp_path: Path) -> None:
+    assert settings.load({}, {}, write(tmp_path, 'self_approval = "allow"')).self_approval is True
+    assert settings.load({"self_approval": "refuse"}, {"INSTAR_SELF_APPROVAL": "allow"}, None).self_approval is False
+    assert settings.load({}, {"INSTAR_SELF_APPROVAL": "allow"}, None).self_approval is True
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:7443", "192.0.2.1:7443", "[::]:7443", "example.org:7443", "unix:/x"])
 def test_an_address_that_others_can_reach_is_refused(listen: str) -> None:
     with pytest.raises(errors.InvalidRequestError, match=r"^cannot use listen") as caught:
@@ -77,6 +85,7 @@ def test_a_loopback_address_is_accepted(listen: str, meant: str) -> None:
         ('heartbeat_period = "10"', "heartbeat_period"),
         ('heartbeat_period = "0s"', "heartbeat_period"),
         ('heartbeat_period = "301s"', "heartbeat_period"),
+        ('self_approval = "yes"', "self_approval"),
         ('listen = "127.0.0.1:65536"', "listen"),
         ('listen = "127.0.0.1"', "listen"),
         ("listen = ", "config"),

@@ -24,7 +24,7 @@ DEADLINE_SECONDS = 60.0
 
 
 def settings_in(folder: Path) -> settings.Settings:
-    return settings.Settings("127.0.0.1:0", folder / "state", timedelta(seconds=1), "")
+    return settings.Settings("127.0.0.1:0", folder / "state", timedelta(seconds=1), "", self_approval=False)
 
 
 async def list_nodes(address: str, token: str) -> object:

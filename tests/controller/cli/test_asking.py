@@ -100,6 +100,7 @@ def test_all_else_of_a_request_can_be_said() -> None:
     found = asked(
         *("--also", "db=2.0.0", "--also", "ui=stable", "--level", "permissive", "--on-conflict", "supersede"),
         *("--priority", "-3", "--never-revert", "--downgrade-allowed", "--install", "-l", "zone=a", "--name", "spring"),
+        *("--approval-deadline", "3h"),
     )
     assert found == model.UpgradeRequest(
         component=model.ComponentName("web"),
@@ -114,6 +115,7 @@ def test_all_else_of_a_request_can_be_said() -> None:
         priority=-3,
         is_revertible=False,
         downgrade_allowed=True,
+        approval_deadline=timedelta(hours=3),
     )
 
 
