@@ -149,9 +149,13 @@ def _hold(state: operation.Operation, phase: transitions.Phase, at: events.Momen
 
 
 def _proceed(state: operation.Operation, event: events.Proceeded) -> operation.Decision:
-    """End the hold that stands, if it is the one that is meant; also before the operation has come to it."""
+    """End the hold that stands, if it is the one that is meant; also before the operation has come to it.
+
+    The only hold behind another one is that before COMMIT: a word that names any other next contradicts itself.
+    """
     assignment = state.assignment
-    if assignment.hold_before is not event.step:
+    is_onward = event.hold_before is None or (event.step, event.hold_before) == (model.Step.SWITCH, model.Step.COMMIT)
+    if assignment.hold_before is not event.step or not is_onward:
         return operation.Decision(state)
     onward = replace(state, assignment=replace(assignment, hold_before=event.hold_before))
     match state.phase:

@@ -153,6 +153,19 @@ def test_the_word_that_ends_one_hold_names_the_next_and_said_again_changes_nothi
     assert story.proceeds(Step.COMMIT).effects == ["COMMIT"]
 
 
+@pytest.mark.parametrize(
+    ("hold", "following"), [(Step.SWITCH, Step.SWITCH), (Step.COMMIT, Step.COMMIT), (Step.COMMIT, Step.SWITCH)]
+)
+@pytest.mark.parametrize("kind", [model.ChangeKind.UPGRADE, model.ChangeKind.START])
+def test_a_word_that_names_a_next_hold_which_is_not_next_changes_nothing(
+    kind: model.ChangeKind, hold: Step, following: Step
+) -> None:
+    to_digest = stories.NEW if kind is model.ChangeKind.UPGRADE else ""
+    story = Story(kind=kind, to_digest=to_digest, hold_before=hold).begins()
+    before = story.state
+    assert story.proceeds(hold, following).state == before
+
+
 def test_a_word_about_a_hold_that_does_not_stand_leaves_the_operation_where_it_waits() -> None:
     story = Story(hold_before=Step.SWITCH).is_held_before(Step.SWITCH)
     before = story.state
