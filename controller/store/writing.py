@@ -32,6 +32,7 @@ _REPLACE_HEAD = sa.update(tables.rollouts).where(
 _REPLACE_NODE = sa.update(tables.nodes).where(
     tables.nodes.c.node_id == sa.bindparam("of_node"), tables.nodes.c.fence <= sa.bindparam("new_fence")
 )
+_FENCE = sa.select(tables.nodes.c.fence).where(tables.nodes.c.node_id == sa.bindparam("of_node"))
 
 
 def apply(connection: sa.Connection, commit: rows.Commit) -> None:
@@ -158,14 +159,22 @@ def _write_counters(connection: sa.Connection, commit: rows.Commit) -> None:
 
 def _write_nodes(connection: sa.Connection, writes: Sequence[rows.NodeWrite]) -> None:
     _insert(connection, tables.nodes, [forms.node_row(each.node) for each in writes if each.is_new])
-    for write in writes:
-        if not write.is_new:
-            _replace_node(connection, write.node)
+    _replace_nodes(connection, [each.node for each in writes if not each.is_new])
 
 
-def _replace_node(connection: sa.Connection, node: model.Node) -> None:
-    replaced = connection.execute(_REPLACE_NODE, {**forms.node_row(node), "of_node": node.id, "new_fence": node.fence})
-    if replaced.rowcount != 1:
+def _replace_nodes(connection: sa.Connection, nodes: Sequence[model.Node]) -> None:
+    if not nodes:
+        return
+    known = [{**forms.node_row(each), "of_node": each.id, "new_fence": each.fence} for each in nodes]
+    if connection.execute(_REPLACE_NODE, known).rowcount == len(nodes):
+        return
+    for node in nodes:
+        _check_fence(connection, node)
+
+
+def _check_fence(connection: sa.Connection, node: model.Node) -> None:
+    """Refuse a node of which the row that is stored is not the one that was just written."""
+    if connection.scalar(_FENCE, {"of_node": node.id}) != node.fence:
         raise errors.ConflictError(
             f"cannot store node {node.id}: a higher fence than {node.fence} has been given out for it",
             code="node_changed",
