@@ -16,12 +16,13 @@ order, it is the same. Left out: where outcomes are stored, exactly once each.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NamedTuple
 
 from rpds import HashTrieMap
 
-from controller.core import beta, model
+from controller.core import beta, copying, model
 
 OUTCOMES_MIN = 5  # outcomes, or durations, that a kind of change must have before it answers for itself
 DURATIONS_MAX = 256  # durations that are kept of a kind: enough for a p95, and new enough to follow a change
@@ -32,9 +33,11 @@ _BOUND = 0.05  # share of the chance's distribution that lies below the lower bo
 _WAVE_NODES_MAX = 1_000_000  # more is never advised
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What outcomes are counted by; ``from_version``, ``node_class`` and ``to_version`` are None where all count."""
+class Kind(NamedTuple):
+    """What outcomes are counted by; ``from_version``, ``node_class`` and ``to_version`` are None where all count.
+
+    A tuple, as what is looked up often (`model.ChangeKey`).
+    """
 
     component: model.ComponentName
     from_version: str | None
@@ -150,10 +153,10 @@ def record(memory: Memory, outcome: model.Outcome) -> Memory:
 def _counted(before: Record, outcome: model.Outcome, told: int) -> Record:
     if outcome.is_success:
         durations = (*before.durations[1 - DURATIONS_MAX :], outcome.duration)
-        return replace(before, successes=before.successes + 1, durations=durations, told_at=told)
+        return copying.replace(before, successes=before.successes + 1, durations=durations, told_at=told)
     if outcome.is_version_fault:
-        return replace(before, version_failures=before.version_failures + 1, told_at=told)
-    return replace(before, other_failures=before.other_failures + 1, told_at=told)
+        return copying.replace(before, version_failures=before.version_failures + 1, told_at=told)
+    return copying.replace(before, other_failures=before.other_failures + 1, told_at=told)
 
 
 def _bounded(records: HashTrieMap[Kind, Record]) -> HashTrieMap[Kind, Record]:

@@ -8,10 +8,10 @@ not settled yet. Left out: where the totals are stored, and refused requests, wh
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
-from controller.core import model, progress
+from controller.core import copying, model, progress
 
 S = model.OperationState
 _GOES_BACK = frozenset({model.RolloutState.REVERTING, model.RolloutState.REVERTED, model.RolloutState.STUCK})
@@ -39,7 +39,7 @@ class Totals:
 
 def distributed(totals: Totals, operations: int = 1) -> Totals:
     """Count operations that are given to nodes."""
-    return replace(totals, distributed=totals.distributed + operations)
+    return copying.replace(totals, distributed=totals.distributed + operations)
 
 
 def settled(totals: Totals, state: model.OperationState, duration: timedelta) -> Totals:
@@ -51,8 +51,8 @@ def settled(totals: Totals, state: model.OperationState, duration: timedelta) ->
         duration: From the assignment until now.
     """
     if state is S.PERMANENT:
-        return replace(totals, completed=totals.completed + 1, total_duration=totals.total_duration + duration)
-    return replace(totals, failed=totals.failed + 1, timed_out=totals.timed_out + (state in _UNHEARD))
+        return copying.replace(totals, completed=totals.completed + 1, total_duration=totals.total_duration + duration)
+    return copying.replace(totals, failed=totals.failed + 1, timed_out=totals.timed_out + (state in _UNHEARD))
 
 
 def count(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from controller.core import model
+from controller.core import copying, model
 from controller.engine import reporting
 
 # Metrics kept of one node: a dozen of the host, and some two hundred of each of a few components.
@@ -32,7 +32,7 @@ def heard(presence: Presence, report: model.NodeReport, at: datetime) -> Presenc
     """Return what is known after a report."""
     told = {(each.component, each.name): each for each in report.metrics}
     metrics = told if report.is_full else {**presence.metrics, **told}
-    return replace(
+    return copying.replace(
         presence,
         last_seen_at=at,
         components=reporting.merged(presence.components.values(), report),
@@ -44,4 +44,6 @@ def shown(node: model.Node, presence: Presence | None) -> model.Node:
     """Return a node's row with what its live session adds."""
     if presence is None:
         return node
-    return replace(node, is_connected=True, last_seen_at=presence.last_seen_at, components=dict(presence.components))
+    return copying.replace(
+        node, is_connected=True, last_seen_at=presence.last_seen_at, components=dict(presence.components)
+    )

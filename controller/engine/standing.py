@@ -104,12 +104,11 @@ def _down(world: worlds.World, rollout: model.Rollout, node: model.Node) -> str:
 
 def _unwell(world: worlds.World, rollout: model.Rollout, node: model.Node) -> str:
     """Name a component of the rollout that is unwell by no doing of it."""
-    if any(each.rollout_id == rollout.id for each in world.of_node(node.id)):
-        return ""
     for name in _components(rollout):
         installed = node.components.get(name)
         if installed is not None and installed.health is model.Health.UNHEALTHY and not installed.is_stopped:
-            return f"its component {name} is unhealthy"
+            is_own_doing = any(each.rollout_id == rollout.id for each in world.of_node(node.id))
+            return "" if is_own_doing else f"its component {name} is unhealthy"
     return ""
 
 

@@ -29,6 +29,7 @@ EVIDENCE_MAX = 64
 _MICROSECOND = timedelta(microseconds=1)
 _NANOSECONDS_PER_MICROSECOND = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
 @unique
@@ -98,7 +99,7 @@ def to_text(span: Span) -> str:
         "is_failed": span.is_failed,
         "error": span.error,
     }
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return _CANONICAL.encode(data)
 
 
 def created(rollout: model.Rollout, planning_began_at: datetime) -> tuple[Span, ...]:
@@ -176,18 +177,14 @@ def operation(told: Operation, steps: Sequence[model.StepRecord]) -> tuple[Span,
 
     Nothing is said of an agent from which nothing was heard.
     """
-    asked = (_asked(told),)
+    attributes = _operation_attributes(told)
+    asked = _asked(told, attributes)
     if told.status is None and not steps:
-        return asked
-    return (*asked, *applied(told, steps))
+        return (asked,)
+    return asked, _application(told, steps, attributes), *(_step(told, each) for each in steps)
 
 
-def applied(told: Operation, steps: Sequence[model.StepRecord]) -> tuple[Span, ...]:
-    """Make the agent's spans: the application, and one for each step."""
-    return (_application(told, steps), *(_step(told, each) for each in steps))
-
-
-def _asked(told: Operation) -> Span:
+def _asked(told: Operation, attributes: Mapping[str, Attribute]) -> Span:
     return Span(
         trace_id=ids.trace_id(told.rollout_id),
         span_id=ids.operation(told.rollout_id, told.assign.operation_id),
@@ -197,13 +194,13 @@ def _asked(told: Operation) -> Span:
         started_at=told.assigned_at,
         ended_at=told.ended_at,
         resource=controller_resource(),
-        attributes=_operation_attributes(told),
+        attributes=attributes,
         is_failed=_is_failed(told.status),
         error=_error(told.status),
     )
 
 
-def _application(told: Operation, steps: Sequence[model.StepRecord]) -> Span:
+def _application(told: Operation, steps: Sequence[model.StepRecord], attributes: Mapping[str, Attribute]) -> Span:
     spoken_at = told.assigned_at if told.status is None else told.status.changed_at
     return Span(
         trace_id=ids.trace_id(told.rollout_id),
@@ -214,7 +211,7 @@ def _application(told: Operation, steps: Sequence[model.StepRecord]) -> Span:
         started_at=min((each.started_at for each in steps), default=min(told.assigned_at, spoken_at)),
         ended_at=max((each.ended_at for each in steps), default=spoken_at),
         resource=_agent_resource(told),
-        attributes=_operation_attributes(told),
+        attributes=attributes,
         is_failed=_is_failed(told.status),
         error=_error(told.status),
     )
