@@ -210,7 +210,7 @@ class Fleet(office.Office):
         """Tell the others: what starts on them meanwhile travels with the freeze as its last start, and is refused."""
         concerned = self._desk.world.concerned
         if len(concerned) > lookout.NODES_AT_ONCE:
-            await self._lookout.tell(sorted(concerned))
+            await self._lookout.tell(sorted(concerned), self._clock.now())
 
 
 def _check(freeze: model.Freeze, at: datetime) -> None:

@@ -10,6 +10,7 @@ nothing. Left out: what follows for a rollout (`standing`).
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 from collections.abc import Collection, Iterable, Iterator
@@ -44,7 +45,7 @@ class Lookout:
             if node.offline_since is None:
                 self._cut_off[node.id] = (now, away_at)
         self._looked_at = now
-        await self.tell(sorted(self._desk.world.concerned))
+        await self.tell(sorted(self._desk.world.concerned), now)
 
     def cut_off(self, node_id: model.NodeId, since: datetime, away_at: datetime) -> None:
         """Wait for a node to come back."""
@@ -67,13 +68,16 @@ class Lookout:
         boundary = None if self._looked_at is None else freezing.next_boundary(self._desk.world, self._looked_at)
         if boundary is not None and boundary <= now:
             self._looked_at = now
-            await self.tell(sorted(self._desk.world.concerned))
+            await self.tell(sorted(self._desk.world.concerned), now)
             await self._desk.submit(_lift_ended)
 
-    async def tell(self, nodes: Iterable[model.NodeId]) -> None:
+    async def tell(self, nodes: Iterable[model.NodeId], now: datetime) -> None:
         """Tell every rollout that is under way what is news of these nodes."""
         for some in _batches(nodes):
-            await self._desk.submit(functools.partial(standing.refresh, node_ids=some))
+            if standing.has_news(self._desk.world, some, now):
+                await self._desk.submit(functools.partial(standing.refresh, node_ids=some))
+            else:
+                await asyncio.sleep(0)  # of many nodes, looking alone takes a while
 
 
 def _batches(nodes: Iterable[model.NodeId]) -> Iterator[tuple[model.NodeId, ...]]:

@@ -282,7 +282,7 @@ class Rollouts(office.Office):
             return emergency.roll_back(draft, wanted, freeze_id, self._ended, take_up)
 
         begun = await self._asked(office.Asked(actor, "roll_back_emergency", wanted, component), work)
-        await self._lookout.tell(sorted(self._desk.world.concerned))
+        await self._lookout.tell(sorted(self._desk.world.concerned), self._clock.now())
         return tuple(self.rollout(each) for each in begun), freeze_id
 
     async def _order(

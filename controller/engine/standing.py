@@ -54,10 +54,25 @@ def of(
 def refresh(draft: drafts.Draft, node_ids: Iterable[model.NodeId]) -> None:
     """Tell every rollout that is under way what is news of these nodes."""
     for node_id in node_ids:
-        for rollout_id in draft.world.concerned.get(node_id, ()):
-            rollout = draft.world.rollouts.get(rollout_id)
-            if rollout is not None and rollout.state is not model.RolloutState.PENDING:
-                tell(draft, rollout, draft.world.leases[rollout_id], (node_id,))
+        for rollout in _under_way(draft.world, node_id):
+            tell(draft, rollout, draft.world.leases[rollout.id], (node_id,))
+
+
+def has_news(world: worlds.World, node_ids: Iterable[model.NodeId], at: datetime) -> bool:
+    """Tell whether ``refresh`` would tell anybody anything."""
+    return any(
+        of(world, rollout, node, at) != rollout.standings.get(node.id, NOTHING)
+        for node in map(world.nodes.get, node_ids)
+        if node is not None
+        for rollout in _under_way(world, node.id)
+    )
+
+
+def _under_way(world: worlds.World, node_id: model.NodeId) -> Iterator[model.Rollout]:
+    for rollout_id in world.concerned.get(node_id, ()):
+        rollout = world.rollouts.get(rollout_id)
+        if rollout is not None and rollout.state is not model.RolloutState.PENDING:
+            yield rollout
 
 
 def news(world: worlds.World, rollout: model.Rollout, at: datetime) -> Iterator[tuple[model.NodeId, model.Standing]]:
