@@ -12,15 +12,16 @@ import functools
 from datetime import timedelta
 
 from controller import clock as clocks
-from controller.core import events, model, statistics
-from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
-from controller.metrics import collector
+from controller import tasks
+from controller.core import copying, events, model, statistics
+from controller.engine import agents, catalogue, fleet, rollouts, timing
+from controller.metrics import limits
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
 RECONNECT_WINDOW = timedelta(seconds=60)
-_LIMITS = collector.Limits()
+_KEPT = limits.Limits()
 
 
 class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue):
@@ -29,7 +30,7 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
     Args:
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
-        limits: How much is kept of what nodes measure.
+        kept: How much is kept of what nodes measure.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         *,
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
-        limits: collector.Limits = _LIMITS,
+        kept: limits.Limits = _KEPT,
     ) -> None:
-        super().__init__(store, clock, ids, limits)
+        super().__init__(store, clock, ids, kept)
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()
@@ -72,4 +73,5 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
     def statistics(self) -> model.Statistics:
         """Count the work of the fleet."""
         world = self._desk.world
-        return statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        counted = statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        return copying.replace(counted, metrics=self.collector.counts())

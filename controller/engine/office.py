@@ -14,7 +14,7 @@ from controller.core import errors, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
 from controller.engine import following, lookout, planning, presence, queueing, recent, stepping, timing, watching
-from controller.metrics import collector
+from controller.metrics import collector, limits
 from controller.store import database, reading, rows
 
 Answer = TypeVar("Answer")
@@ -27,13 +27,11 @@ class Office:
         store: Where the world is kept.
         clock: What time it is.
         ids: Where new identities come from.
-        limits: How much is kept of what nodes measure.
+        kept: How much is kept of what nodes measure.
     """
 
-    def __init__(
-        self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource, limits: collector.Limits
-    ) -> None:
-        self.collector = collector.Collector(clock, limits)
+    def __init__(self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource, kept: limits.Limits) -> None:
+        self.collector = collector.Collector(store, clock, kept)
         self._store = store
         self._clock = clock
         self._ids = ids
