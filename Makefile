@@ -69,7 +69,7 @@ faults: $(READY)  ## every crash point, full and failing disks, power cuts, cloc
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
 	@python -m tests.drivers -o json
 bench: $(READY)  ## the benchmarks, one JSON document each
-	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency; do \
+	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency ingest; do \
 	  python -m tests.bench $$name -o json; done
 soak: $(READY)  ## a thousand operations on one agent: does it grow?
 	@python -m tests.bench agent_soak -o json

@@ -13,14 +13,17 @@ import functools
 from datetime import datetime, timedelta
 
 from controller import clock as clocks
-from controller.core import events, model, statistics
-from controller.engine import agents, approvals, catalogue, fleet, standing, tasks, timing
+from controller import tasks
+from controller.core import copying, events, model, statistics
+from controller.engine import agents, approvals, catalogue, fleet, standing, timing
 from controller.engine import draft as drafts
+from controller.metrics import limits
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
 RECONNECT_WINDOW = timedelta(seconds=60)
+_KEPT = limits.Limits()
 
 
 class Engine(agents.Agents, approvals.Approvals, fleet.Fleet, catalogue.Catalogue):
@@ -30,9 +33,10 @@ class Engine(agents.Agents, approvals.Approvals, fleet.Fleet, catalogue.Catalogu
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
         requester_may_approve: Who asked for a rollout may approve it too.
+        kept: How much is kept of what nodes measure.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each setting of its own, by name
         self,
         store: database.Store,
         clock: clocks.Clock,
@@ -41,8 +45,9 @@ class Engine(agents.Agents, approvals.Approvals, fleet.Fleet, catalogue.Catalogu
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
         requester_may_approve: bool = False,
+        kept: limits.Limits = _KEPT,
     ) -> None:
-        super().__init__(store, clock, ids)
+        super().__init__(store, clock, ids, kept)
         self._requester_may = requester_may_approve
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
@@ -78,4 +83,5 @@ class Engine(agents.Agents, approvals.Approvals, fleet.Fleet, catalogue.Catalogu
     def statistics(self) -> model.Statistics:
         """Count the work of the fleet."""
         world = self._desk.world
-        return statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        counted = statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        return copying.replace(counted, metrics=self.collector.counts())

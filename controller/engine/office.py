@@ -27,6 +27,7 @@ from controller.engine import (
     tracing,
     watching,
 )
+from controller.metrics import collector, limits
 from controller.store import database, reading, rows
 from controller.telemetry import refusals
 
@@ -57,9 +58,11 @@ class Office:
         store: Where the world is kept.
         clock: What time it is.
         ids: Where new identities come from.
+        kept: How much is kept of what nodes measure.
     """
 
-    def __init__(self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource) -> None:
+    def __init__(self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource, kept: limits.Limits) -> None:
+        self.collector = collector.Collector(store, clock, kept)
         self._store = store
         self._clock = clock
         self._ids = ids
