@@ -13,7 +13,7 @@ JOBS ?= 3
 EXAMPLES ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup lock generate generate-check format lint types layers core check test golden properties simulate \
+.PHONY: help setup lock generate generate-check format lint types layers core check test golden properties simulate planted \
   faults drivers bench soak deb demo clean
 
 help:  ## print this list
@@ -64,6 +64,8 @@ golden: $(READY)  ## rewrite the golden scenarios; then read the diff
 	@pytest -q tests/controller/core tests/agent/core --rewrite
 simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
 	@python -m tests.simulation --seeds $(SEEDS) --nodes $(NODES) -o json
+planted: $(READY)  ## known bugs, put into the product one at a time: does the simulator find each?
+	@python -m tests.simulation --planted -o json
 faults: $(READY)  ## every crash point, full and failing disks, power cuts, clock steps, bad versions; FAULTS=--short
 	@python -m tests.faults $(FAULTS) -o json
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load

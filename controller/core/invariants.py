@@ -21,6 +21,8 @@ _LIVE = frozenset({S.RUNNING, S.REVERTING})
 _KEEPING = frozenset({model.ChangeKind.START, model.ChangeKind.STOP, model.ChangeKind.RESTART})
 _PLACES = tuple(where for where in P if where is not P.WAITING)
 _OUT = frozenset({P.HOLDING, P.SETTLING})
+# A node that becomes healthy all the same moves ``progress_by``, and an absence of the controller ``judge_from``.
+_STANDING_CLOCKS = ("paused_at", "stopped_for", "bake_until", "verify_until", "deadline_at", "idle_since")
 
 
 def violations(rollout: model.Rollout) -> tuple[str, ...]:
@@ -52,7 +54,8 @@ def missteps(before: model.Rollout, decision: rollouts.Decision) -> tuple[str, .
     """Name every rule that a step breaks, by what it asks of nodes."""
     after = decision.rollout
     begun = [each for each in decision.effects if isinstance(each, effects.Assign)]
-    sentences = [*_starts_while_paused(decision), *_starts_in_order(after, begun)]
+    sentences = [*_starts_while_paused(decision), *_starts_while_ending(before, decision)]
+    sentences += [*_starts_in_order(after, begun), *_stands_still(before, after)]
     if begun and not after.is_emergency and after.request.strategy is not model.Strategy.BLUE_GREEN:
         sentences += [*_slots(after), *_floor(before, after, begun), *_domains(before, after, begun)]
     return tuple(sentences)
@@ -298,6 +301,22 @@ def _starts_while_paused(decision: rollouts.Decision) -> Iterator[str]:
     if decision.rollout.state is S.PAUSED:
         started = [each for each in decision.effects if isinstance(each, effects.Assign | effects.Proceed)]
         yield from (f"what is paused starts nothing: {each.operation_id} began" for each in started)
+
+
+def _starts_while_ending(before: model.Rollout, decision: rollouts.Decision) -> Iterator[str]:
+    if _is_ending(before) and _is_ending(decision.rollout):
+        started = [each for each in decision.effects if isinstance(each, effects.Assign | effects.Proceed)]
+        yield from (f"what was cancelled or failed starts nothing more: {each.operation_id} began" for each in started)
+
+
+def _is_ending(rollout: model.Rollout) -> bool:
+    return bool(rollout.reason) and rollout.state in (S.RUNNING, S.PAUSED)
+
+
+def _stands_still(before: model.Rollout, after: model.Rollout) -> Iterator[str]:
+    if before.state is S.PAUSED and after.state is S.PAUSED:
+        moved = [name for name in _STANDING_CLOCKS if getattr(before, name) != getattr(after, name)]
+        yield from (f"while it is paused every clock stands: {name} has moved" for name in moved)
 
 
 def _starts_in_order(after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""`python -m tests.simulation --seeds N --nodes M [--first-seed S] [-o json]`: run seeds, print one JSON document.
+"""`python -m tests.simulation --seeds N --nodes M [--first-seed S] [--planted] [-o json]`: run seeds, print JSON.
 
-Exit code 1 when a seed found a violation; each violation names the command that repeats it.
+Exit code 1 when a seed found a violation; each violation names the command that repeats it. With ``--planted`` known
+bugs are put into the product one at a time, and it is one that was not found which is a violation.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from tests.simulation import world
+from tests.simulation import planted, world
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,22 +24,37 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--nodes", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--planted", action="store_true")
     parser.add_argument("-o", "--output", choices=["json"], default="json")
     options = parser.parse_args(arguments)
+    document = _look_for_planted() if options.planted else _run(options)
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    return 1 if document["violations"] else 0
+
+
+def _run(options: argparse.Namespace) -> dict[str, object]:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     outcomes: list[world.Outcome] = []
     with concurrent.futures.ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
         for outcome in pool.map(functools.partial(world.run, nodes=options.nodes), seeds):
             outcomes.append(outcome)
-            found = f", {len(outcome.violations)} violations" if outcome.violations else ""
+            found = "".join(f"\n  {each}" for each in outcome.violations)
             sys.stderr.write(f"[{len(outcomes)}/{options.seeds}] seed {outcome.seed}: {outcome.events} events{found}\n")
-    document = report(outcomes, options.nodes)
-    sys.stdout.write(json.dumps(document, indent=1) + "\n")
-    return 1 if document["violations"] else 0
+    return report(outcomes, options.nodes)
+
+
+def _look_for_planted() -> dict[str, object]:
+    found: dict[str, object] = {}
+    missed: list[str] = []
+    with concurrent.futures.ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for each in pool.map(planted.look_for, planted.PLANTS):
+            sys.stderr.write(f"{each.name}: {each.violation or 'not found'}\n")
+            found[each.name] = {"seed": each.seed, "violation": each.violation}
+            missed += [] if each.violation else [f"a planted bug is found: {each.name} is not"]
+    return {"seeds": planted.SEEDS, "nodes": planted.NODES, "planted": found, "violations": missed}
 
 
 def report(outcomes: Sequence[world.Outcome], nodes: int) -> dict[str, object]:
-    faults: Counter[str] = sum((outcome.faults for outcome in outcomes), Counter())
     hashes = "".join(outcome.trace_hash for outcome in outcomes)
     return {
         "seeds": len(outcomes),
@@ -47,7 +63,11 @@ def report(outcomes: Sequence[world.Outcome], nodes: int) -> dict[str, object]:
         "virtual_seconds_min": round(min(outcome.virtual_seconds for outcome in outcomes)),
         "rollouts": sum(len(outcome.rollouts) for outcome in outcomes),
         "events": sum(outcome.events for outcome in outcomes),
-        "faults": dict(sorted(faults.items())),
+        "faults": _summed(outcome.faults for outcome in outcomes),
+        "orders": _summed(outcome.orders for outcome in outcomes),
+        "granted": _summed(outcome.granted for outcome in outcomes),
+        "refusals": _summed(outcome.refusals for outcome in outcomes),
+        "ends": _summed(Counter(outcome.rollouts) for outcome in outcomes),
         "trace_hash": hashlib.sha256(hashes.encode()).hexdigest(),
         "violations": [
             {
@@ -59,6 +79,10 @@ def report(outcomes: Sequence[world.Outcome], nodes: int) -> dict[str, object]:
             for violation in outcome.violations
         ],
     }
+
+
+def _summed(counters: Iterable[Counter[str]]) -> dict[str, int]:
+    return dict(sorted(sum(counters, Counter[str]()).items()))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,14 @@ from tests.simulation import loop as loops
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 AGENT_RESTART_SECONDS = (0.2, 5.0)  # until the keeper has started the agent again
 BOOT_SECONDS = (5.0, 30.0)  # until a host that lost its power is up again
-COMPONENT = "web"
+COMPONENTS = ("web", "cache")  # the first may require the second
+ZONES = ("a", "b", "c", "d")  # over which the hosts are spread
+ACTOR = "operator"
+
+
+def seconds(count: float) -> timedelta:
+    """Give a duration."""
+    return timedelta(seconds=count)
 
 
 class Metrics:
@@ -38,18 +45,27 @@ class Host:
     """One host.
 
     Args:
+        zone: Its label.
         state_dir: Its disk.
         machine: Its keeper and processes.
     """
 
     def __init__(
-        self, loop: loops.VirtualLoop, node_id: str, state_dir: Path, machine: keeper.Host, net: network.Network
+        self,
+        loop: loops.VirtualLoop,
+        node_id: str,
+        zone: str,
+        state_dir: Path,
+        machine: keeper.Host,
+        net: network.Network,
     ) -> None:
         self.node_id = node_id
+        self.zone = zone
         self.machine = machine
         self.disk = depot.Depot(layout.Layout(state_dir, state_dir / "run"))
         self.agent: node.Node | None = None
         self.is_up = True
+        self._down_seconds = 0.0
         self._loop = loop
         self._state_dir = state_dir
         self._network = net
@@ -65,17 +81,17 @@ class Host:
             async with asyncio.TaskGroup() as lives:
                 self._life = lives.create_task(self._live(), name=f"agent of {self.node_id}")
             pause = AGENT_RESTART_SECONDS if self.is_up else BOOT_SECONDS
-            await asyncio.sleep(self._loop.random.uniform(*pause))
-            self.is_up = True
+            await asyncio.sleep(self._down_seconds + self._loop.random.uniform(*pause))
+            self.is_up, self._down_seconds = True, 0.0
 
     def crash_agent(self) -> None:
         """Kill the agent where it stands."""
         if self._life is not None:
             self._life.cancel()
 
-    def cut_power(self) -> None:
-        """Take the power from the whole host."""
-        self.is_up = False
+    def cut_power(self, down_seconds: float = 0.0) -> None:
+        """Take the power from the whole host, and leave it so for a time before it boots."""
+        self.is_up, self._down_seconds = False, max(down_seconds, self._down_seconds)
         self.machine.lose_power()
         self.crash_agent()
 
@@ -92,7 +108,13 @@ class Host:
             draw=self._loop.random.random,
         )
         config = settings.Config(
-            self.node_id, self._state_dir, self._state_dir / "run", "", None, sockets={COMPONENT: {"http": "unix:/web"}}
+            self.node_id,
+            self._state_dir,
+            self._state_dir / "run",
+            "",
+            None,
+            labels={"zone": self.zone},
+            sockets={name: {"http": f"unix:/{name}"} for name in COMPONENTS},
         )
         try:
             with closing(journal.Journal.open(self._state_dir)) as records:

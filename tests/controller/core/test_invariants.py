@@ -205,6 +205,24 @@ def test_a_misstep_is_named(rule: str) -> None:
     assert any(sentence.startswith(f"{rule}:") for sentence in sentences), sentences
 
 
+def cancelled() -> model.Rollout:
+    return rollout.step(running(), events.CancelRequested(scenario.START, "ann", "order")).rollout
+
+
+def test_what_starts_after_a_cancel_is_named() -> None:
+    decision = begun(running(), "a")
+    ending = replace(decision, rollout=replace(decision.rollout, reason="cancel_requested"))
+    [sentence] = invariants.missteps(cancelled(), ending)
+    assert sentence.startswith("what was cancelled or failed starts nothing more: ")
+
+
+@pytest.mark.parametrize("clock", ["bake_until", "deadline_at", "verify_until"])
+def test_a_clock_that_moves_in_a_pause_is_named(clock: str) -> None:
+    after = replace(paused(), **{clock: scenario.START})  # type: ignore[arg-type] # each of them is an instant
+    sentences = invariants.missteps(paused(), rollout.Decision(after, (), ()))
+    assert sentences == (f"while it is paused every clock stands: {clock} has moved",)
+
+
 def test_a_sound_step_is_no_misstep() -> None:
     for event in (events.Began(scenario.START), events.CancelRequested(scenario.START, "ann", "order")):
         assert invariants.missteps(created(), rollout.step(created(), event)) == ()
