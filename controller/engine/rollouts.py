@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controller.core import errors, events, explain, model
-from controller.engine import admission, emergency, office, planning, standing, stepping
+from controller.core import errors, events, explain, model, planner
+from controller.engine import admission, dependents, emergency, office, planning, standing, stepping
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
 from controller.store import reading, rows
@@ -244,7 +244,8 @@ class Rollouts(office.Office):
 
         Raises:
             NotFoundError: There is no such rollout.
-            RefusedError: It is going back, or has gone back, already; or another rollout has its nodes now.
+            RefusedError: It is going back, or has gone back, already; another rollout has its nodes now; or what they
+                have got since requires what would go.
         """
         return await self._order(
             "revert", rollout_id, lambda at: events.RevertRequested(at, actor, reason), actor, reason
@@ -313,11 +314,13 @@ class Rollouts(office.Office):
         """Make a rollout that has ended ready to go on: nobody else has its nodes, and it knows how they stand.
 
         Raises:
-            RefusedError: Another rollout has its nodes now.
+            RefusedError: Another rollout has its nodes now; or what they have got since relies on it.
         """
         if not rollout.state.is_terminal:
             return rollout
         admission.check_claims(draft.world, rollout)
+        if goes_back:
+            dependents.check(draft.world, rollout)
         nodes = worlds.population(rollout)
         for node_id in nodes:
             if node_id not in draft.world.nodes:

@@ -97,7 +97,7 @@ def policy(draw: random.Random, strategy: model.Strategy) -> model.Policy:
     """Draw the numbers of a strategy."""
     is_spread = draw.random() < 0.3
     drawn = model.Policy(
-        max_parallel=draw.choice([0, 0, 2, 3, 5]),
+        max_parallel=draw.choice([0, 2, 2, 3, 5]),
         healthy_deadline=timedelta(seconds=draw.choice([60, 120])),
         progress_deadline=timedelta(seconds=draw.choice([150, 240])),
         unknown_deadline=timedelta(seconds=draw.choice([60, 120])),

@@ -75,6 +75,8 @@ class Ledger:
             yield f"the journal leads to what is stored: {stored.id} differs at revision {stored.revision}"
         if write.is_replanned:
             yield from self._plan(stored)
+        for change in stored.joined:
+            self._note_planned(change)
 
     def _plan(self, rollout: model.Rollout) -> Iterator[str]:
         """Note what a plan leads nodes to; no way leads past a barrier."""

@@ -19,12 +19,12 @@ ACTOR = host.ACTOR
 PAUSE_SECONDS = 12.0  # of a team between two requests, on average
 PATIENCE_SECONDS = (10.0, 150.0)  # that a team watches its rollout before it asks for something else
 LOOK_SECONDS = 5.0  # between two looks
-MEDDLE_SECONDS = 5.0  # between two orders on rollouts, on average
+MEDDLE_SECONDS = 4.0  # between two orders on rollouts, on average
 UNDER_WAY_MAX = 5  # rollouts that have not ended; a team waits then
 NEW_SHARE = 0.6  # of the requests, for a new version
 WEB_SHARE = 0.8  # of the requests
 AIMED_SHARE = 0.75  # of the orders on rollouts, at what is under way
-SENSIBLE_SHARE = 0.6  # of the orders on rollouts, that fit the state
+SENSIBLE_SHARE = 0.7  # of the orders on rollouts, that fit the state
 KNOWN = 12  # newest rollouts that anybody thinks of
 S = model.RolloutState
 Verb = Callable[[engines.Engine, model.RolloutId, str], Awaitable[object]]
@@ -39,8 +39,8 @@ VERBS: dict[str, Verb] = {
 }
 SENSIBLE: dict[model.RolloutState, tuple[str, ...]] = {
     S.PENDING: ("cancel",),
-    S.RUNNING: ("pause", "pause", "pause", "promote", "promote", "cancel", "revert"),
-    S.PAUSED: ("resume", "resume", "resume", "cancel", "revert"),
+    S.RUNNING: (*["pause"] * 5, *["promote"] * 3, "cancel", "revert"),
+    S.PAUSED: (*["resume"] * 6, "cancel", "revert"),
     S.REVERTING: ("revert",),
     S.SUCCEEDED: ("revert",),
     S.FAILED: ("retry", "retry", "revert"),
@@ -171,10 +171,10 @@ class People:
         if self._draw.random() < 0.02:
             rollout_id = model.RolloutId("nobody-knows-it")
             verb = self._draw.choice(list(VERBS))
-        elif self._draw.random() < SENSIBLE_SHARE:
-            verb = self._draw.choice(SENSIBLE[await self._state(rollout_id)])
         else:
-            verb = self._draw.choice(list(VERBS))
+            fitting = SENSIBLE[await self._state(rollout_id)]
+            others = [verb for verb in VERBS if verb not in fitting]
+            verb = self._draw.choice(fitting if self._draw.random() < SENSIBLE_SHARE else others)
         await self._orders.give(verb, lambda engine, mark: VERBS[verb](engine, rollout_id, mark))
 
     async def help_on(self) -> bool:

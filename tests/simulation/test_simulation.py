@@ -14,9 +14,10 @@ NODES = 6
 QUICK = planted.PLANTS[:3]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_whatever_fails_and_is_ordered_nothing_is_violated_and_every_rollout_ends(seed: int) -> None:
-    outcome = world.run(seed, NODES)
+# Seed 9 once found a revert, ordered after the rollout's end, of what another component had come to require.
+@pytest.mark.parametrize(("seed", "nodes"), [(1, NODES), (9, 10)])
+def test_whatever_fails_and_is_ordered_nothing_is_violated_and_every_rollout_ends(seed: int, nodes: int) -> None:
+    outcome = world.run(seed, nodes)
     assert outcome.violations == []
     assert outcome.virtual_seconds >= world.STORY_SECONDS
     assert outcome.rollouts

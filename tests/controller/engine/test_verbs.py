@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -196,5 +197,29 @@ def test_a_node_is_explained_by_the_rollout_that_has_it_and_later_by_the_one_tha
         assert "done" in codes
         with pytest.raises(errors.NotFoundError):
             machine.explain_node(model.NodeId("none"))
+
+    fleet.told(tmp_path, tale)
+
+
+def test_what_others_have_come_to_require_is_not_taken_from_them_by_a_revert(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine = controller.engine
+        done = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
+        for agent in agents:
+            await agent.obey(machine)
+        assert machine.rollout("up").state is S.SUCCEEDED
+        digest = model.Digest("sha256:" + "d" * 64)
+        name = model.ComponentName("app")
+        wanted = (model.Requirement(fleet.WEB, ">=1.1.0"),)
+        release = replace(fleet.release("1.0.0"), component=name, digest=digest, requirements=wanted)
+        await machine.publish(release)
+        app = replace(fleet.installed("1.0.0"), name=name, digest=digest, permanent_digest=digest)
+        await agents[0].tell(machine, model.NodeReport(components=(app,)))
+        with pytest.raises(errors.RefusedError, match=r"app 1\.0\.0, which requires web >=1\.1\.0, on n1") as refused:
+            await machine.revert(done.id, reason="slower", actor="ann")
+        assert refused.value.code == "requirement_broken"
+        assert machine.rollout("up").state is S.SUCCEEDED
+        await agents[0].tell(machine, model.NodeReport(removed=(name,)))
+        assert (await machine.revert(done.id, reason="slower", actor="ann")).state is S.REVERTING
 
     fleet.told(tmp_path, tale)
