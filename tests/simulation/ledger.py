@@ -178,6 +178,8 @@ def _judge(before: model.Rollout, decision: rollouts.Decision, event: events.Eve
         if after.state is S.RUNNING and not after.reason and after.deadline_at != moved:
             yield f"a pause stops every clock: the deadline is {after.deadline_at} and not {moved}"
     begun = [each for each in decision.effects if isinstance(each, effects.Assign) and not each.is_reverting]
+    if begun and isinstance(event, events.CancelRequested):
+        yield f"a cancel starts nothing more: {begun[0].operation_id} began"
     if begun and not windows.is_open(after.request.policy.windows, event.at, for_=timedelta()):
         yield f"nothing starts outside its window: {begun[0].operation_id} began"
 
