@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controller.core import errors, events, explain, model, planner
+from controller.core import errors, events, explain, model
 from controller.engine import admission, dependents, emergency, office, planning, standing, stepping
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
