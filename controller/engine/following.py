@@ -1,7 +1,8 @@
 """What follows from a piece of work, in the same transaction: it is drafted when the work has been.
 
 Rules kept: a version that enough different nodes have left for cause is offered to nobody (G9); a node that appears is
-taken in by the rollouts that want such nodes, and by one at most. Left out: what the work itself was.
+taken in by the rollouts that want such nodes, and by one at most; a node that one rollout changes is unavailable to all
+others that count it. Left out: what the work itself was.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from controller.core import events, model, planner, selector
 from controller.engine import draft as drafts
 from controller.engine import planning, standing, stepping
 from controller.engine import world as worlds
+from controller.store import rows
 
 # Nodes that must have left a version for cause before nobody is offered it: one or two may have faults of their own.
 BAD_QUORUM = 3
@@ -34,6 +36,7 @@ class Following:
             _count_bad(draft, digest, reason)
         for node_id in draft.appeared:
             self._take_in(draft, node_id)
+        _tell_others(draft)
 
     def _take_in(self, draft: drafts.Draft, node_id: model.NodeId) -> None:
         for rollout_id in sorted(draft.world.rollouts):
@@ -48,6 +51,15 @@ class Following:
                 joined = stepping.feed(draft, told, lease, events.NodeJoined(draft.at, changes))
                 if joined is not told:  # one that was removed from it does not come back into it
                     draft.put_audit(stepping.CONTROLLER_ACTOR, "rollout.join", rollout_id, f"node {node_id} appeared")
+
+
+def _tell_others(draft: drafts.Draft) -> None:
+    """Tell rollouts that only count a node what another one does with it; what they begin then is told in turn."""
+    told: dict[model.OperationId, rows.Assignment] = {}
+    while news := [each for each in draft.assignments.values() if told.get(each.operation_id) is not each]:
+        told |= {each.operation_id: each for each in news}
+        counted = (each.node_id for each in news if len(draft.world.concerned.get(each.node_id, ())) > 1)
+        standing.refresh(draft, dict.fromkeys(counted))
 
 
 def _wants(rollout: model.Rollout, node: model.Node, world: worlds.World) -> bool:

@@ -1,7 +1,7 @@
 """What speaks against changing a node now, and telling the rollouts that count the node whenever that is news.
 
 Theory of operation. A standing follows from the world and the instant alone: whether the node is trusted, cordoned,
-away, well, and whether a freeze covers it. Nobody keeps it but the rollouts, which were told; telling them anew is
+away, well, changed by another rollout, and whether a freeze covers it. Nobody keeps it but the rollouts, which were told; telling them anew is
 comparing. So it is safe to look again too often, and whoever changes something of a node does so.
 
 Rules kept: a node that was only just cut off is not away (`lookout` says when it is); what a rollout's own operation
@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from datetime import datetime
 
-from controller.core import events, model
+from controller.core import events, model, progress
 from controller.engine import draft as drafts
 from controller.engine import freezing, stepping
 from controller.engine import world as worlds
 from controller.store import rows
 
 NOTHING = model.Standing()
+_OVER = progress.ENDS | {model.OperationState.PERMANENT}
 
 
 def of(
@@ -114,7 +115,14 @@ def _down(world: worlds.World, rollout: model.Rollout, node: model.Node) -> str:
     found = model.hindrance(node.conditions)
     if found is not None:
         return f"{found.code}: {found.message}"
-    return _unwell(world, rollout, node)
+    return _changing(world, rollout, node) or _unwell(world, rollout, node)
+
+
+def _changing(world: worlds.World, rollout: model.Rollout, node: model.Node) -> str:
+    """Name another rollout that changes the node now: what it takes away is missing from every floor (G5)."""
+    out = (each for each in world.of_node(node.id) if each.rollout_id != rollout.id and each.state not in _OVER)
+    other = next(out, None)
+    return "" if other is None else f"changed by rollout {other.rollout_id}"
 
 
 def _unwell(world: worlds.World, rollout: model.Rollout, node: model.Node) -> str:

@@ -24,8 +24,8 @@ def standings(machine: engine.Engine, name: str = "up") -> dict[str, model.Stand
     return {str(node_id): found[node_id] for node_id in sorted(found)}
 
 
-def down(machine: engine.Engine) -> dict[str, str]:
-    return {node_id: each.down for node_id, each in standings(machine).items()}
+def down(machine: engine.Engine, name: str = "up") -> dict[str, str]:
+    return {node_id: each.down for node_id, each in standings(machine, name).items()}
 
 
 async def start(machine: engine.Engine, wanted: model.UpgradeRequest = ONE_BY_ONE) -> model.Rollout:
@@ -85,6 +85,27 @@ def test_after_a_start_no_node_is_offline_before_it_could_come_back(tmp_path: Pa
         assert standings(machine) == {}
         await asyncio.sleep(2)
         assert list(standings(machine)) == sorted(agent.node_id for agent in agents[1:])
+
+    fleet.told(tmp_path, tale)
+
+
+def test_a_node_that_another_rollout_changes_is_missing_from_the_floor_of_all(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine, first = controller.engine, agents[0]
+        await machine.label_node(first.node_id, {"first": "yes"}, (), actor="ann")
+        await start(machine, fleet.request(selector="first=yes"))
+        await first.obey(machine)
+        again = fleet.request(selector="first=yes", kind=model.ChangeKind.RESTART, target_version="", name="again")
+        await machine.start_upgrade(again, request_id="again", actor="ann")
+        kept = fleet.request(policy=model.Policy(floor_percent=60), name="rest")
+        await machine.start_upgrade(kept, request_id="rest", actor="ann")
+        assert down(machine, "rest") == {first.node_id: f"changed by rollout {machine.rollout('again').id}"}
+        assert busy(machine, agents) == [first]
+        await first.obey(machine)
+        assert down(machine, "rest") == {}
+        assert len(busy(machine, agents[1:])) == 1
+        machine = await controller.restart()
+        assert down(machine, "rest") == {}
 
     fleet.told(tmp_path, tale)
 
