@@ -49,12 +49,16 @@ class Measure:
         series: Name as the node reports it; for QUANTILE the histogram without ``_bucket``.
         per: The other series of RATIO and MEAN; empty for the rest.
         quantile_percent: For QUANTILE, 1 to 99.
+        query: For a Prometheus server: what to ask for in the place of ``series``; empty for the usual question.
+        per_query: The same in the place of ``per``, and for what a QUANTILE was made over.
     """
 
     kind: MeasureKind
     series: str
     per: str = ""
     quantile_percent: int = 99
+    query: str = ""
+    per_query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
