@@ -47,8 +47,7 @@ def sample(
     counts = np.arange(present.values.shape[1])[None, :] >= np.asarray(begins)[:, None]
     after, after_exposure = _figure(kind, Steps(np.where(counts, present.values, np.nan), present.exposures))
     before, before_exposure = _figure(kind, past)
-    length = present.values.shape[1]
-    spread = _spread(kind, past, length)
+    spread = _spread(kind, past, present.values.shape[1] - min(begins, default=0))
     return samples.Sample(np.asarray(is_canary, dtype=bool), before, before_exposure, after, after_exposure, spread)
 
 
@@ -69,7 +68,7 @@ def _figure(kind: model.MeasureKind, steps: Steps) -> tuple[samples.Floats, samp
 def _spread(kind: model.MeasureKind, past: Steps, length: int) -> samples.Floats:
     """Tell by how much stretches of the past of this many steps differ."""
     nodes, steps = past.values.shape
-    stretches = steps // length if length else 0
+    stretches = steps // length if length > 0 else 0
     spread = np.full(nodes, np.nan)
     if stretches < STRETCHES_MIN:
         return spread

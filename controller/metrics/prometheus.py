@@ -86,16 +86,16 @@ class Prometheus:
         past: timedelta,
         began_at: datetime,
         at: datetime,
-    ) -> tuple[samples.Sample, ...]:
-        """Ask for one sample for each metric; its entries are the canary nodes, then the control nodes.
+    ) -> dict[str, samples.Sample]:
+        """Ask for a sample of each metric, by its name; its entries are the canary nodes, then the control nodes.
 
         Args:
             subject: What stands for the placeholders of queries.
             metrics: What is judged.
             canary: For each changed node the instant from which its evidence counts.
-            control: The untouched nodes.
+            control: The untouched nodes; their evidence counts from the earliest of those instants.
             past: How much of the time before ``began_at`` is the past of the nodes.
-            began_at: From when on the evidence of the first changed node counts.
+            began_at: When the first node began to change.
             at: Now.
 
         Raises:
@@ -108,15 +108,16 @@ class Prometheus:
         keys = [(query, span) for query in sorted(asked) for span in spans]
         found = await self._ask_all(keys, _ms(at))
         nodes = (*canary, *control)
-        flags = [True] * len(canary) + [False] * len(control)
-        begins = [_steps_until(steps, each) for each in canary.values()] + [0] * len(control)
-        made = []
+        first = _steps_until(steps, min(canary.values(), default=began_at))
+        begins = [*(_steps_until(steps, each) for each in canary.values()), *(first for _ in control)]
+        is_canary = [*(True for _ in canary), *(False for _ in control)]
+        made: dict[str, samples.Sample] = {}
         for metric, pair in zip(metrics, pairs, strict=True):
             kind = metric.measure.kind
             before = _rows(kind, pair, nodes, steps, steps.spans(1 - steps.past, 0), found)
             after = _rows(kind, pair, nodes, steps, steps.spans(1, steps.present), found)
-            made.append(grids.sample(kind, flags, before, after, begins))
-        return tuple(made)
+            made[metric.name] = grids.sample(kind, is_canary, before, after, begins)
+        return made
 
     def _cut(self, past: timedelta, began_at: datetime, at: datetime) -> _Steps:
         longest = -(-past // (PAST_STEPS_MAX * _MS))

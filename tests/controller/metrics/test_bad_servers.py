@@ -41,8 +41,8 @@ async def ask(
         server = sources.Server("main", f"http://{address}", step=SECOND)
         source = prometheus.Prometheus(replace(server, **changes))
         async with contextlib.aclosing(source):
-            (found,) = await source.samples(SUBJECT, [LEVEL], {NODE: AT}, [OTHER], past=3 * SECOND, began_at=AT, at=at)
-    return found
+            found = await source.samples(SUBJECT, [LEVEL], {NODE: AT}, [OTHER], past=3 * SECOND, began_at=AT, at=at)
+    return found["queue"]
 
 
 async def refused(answer: Answer, **changes: Any) -> errors.SourceError:  # noqa: ANN401  # of the server
@@ -98,11 +98,13 @@ async def test_what_lies_before_the_change_of_a_node_is_no_evidence() -> None:
         source = prometheus.Prometheus(sources.Server("main", f"http://{address}", step=SECOND))
         async with contextlib.aclosing(source):
             canary = {NODE: AT + 2.5 * SECOND}
-            (found,) = await source.samples(
+            found = await source.samples(
                 SUBJECT, [LEVEL], canary, [OTHER], past=3 * SECOND, began_at=AT, at=AT + 5 * SECOND
             )
-    assert (found.after[0], found.after_exposure[0]) == (4.5, 2.0)  # the seconds 4 and 5
-    assert (found.after[1], found.after_exposure[1]) == (3.0, 5.0)
+    queue = found["queue"]
+    assert (queue.after[0], queue.after_exposure[0]) == (4.5, 2.0)  # the seconds 4 and 5
+    assert (queue.after[1], queue.after_exposure[1]) == (4.5, 2.0)  # an untouched node's from then on, too
+    assert (queue.before[0], queue.before_exposure[0]) == (-1.0, 3.0)
 
 
 async def test_steps_that_are_long_over_are_asked_for_once() -> None:

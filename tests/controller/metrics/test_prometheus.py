@@ -65,10 +65,8 @@ class Stage:
         async with contextlib.aclosing(source):
             metrics = [model.JudgedMetric("it", measure)]
             canary, control = {CANARY: self.began_at}, [CONTROL, ABSENT]
-            (found,) = await source.samples(
-                SUBJECT, metrics, canary, control, past=PAST, began_at=self.began_at, at=now()
-            )
-        return found
+            found = await source.samples(SUBJECT, metrics, canary, control, past=PAST, began_at=self.began_at, at=now())
+        return found["it"]
 
 
 @pytest.fixture
