@@ -40,6 +40,7 @@ from controller.core.model.fleet import (
     hindrance,
 )
 from controller.core.model.graph import BOTH_METHODS, Barrier, Channel, Edge, Outcome, VersionGraph
+from controller.core.model.monitor import Rule, RuleBasis, RuleHold, RuleScope, RuleState, Watch
 from controller.core.model.plan import (
     BlastRadius,
     BlueGreenParameters,
@@ -154,6 +155,11 @@ __all__ = [
     "Rollout",
     "RolloutId",
     "RolloutState",
+    "Rule",
+    "RuleBasis",
+    "RuleHold",
+    "RuleScope",
+    "RuleState",
     "SeriesKind",
     "SessionId",
     "Standing",
@@ -167,6 +173,7 @@ __all__ = [
     "UpgradeRequest",
     "ValidationLevel",
     "VersionGraph",
+    "Watch",
     "Wave",
     "Window",
     "hindrance",
