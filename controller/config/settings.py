@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
+from controller.config import sources
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -28,6 +29,7 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "heartbeat_period": "INSTAR_HEARTBEAT_PERIOD",
 }
 _OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_TABLES = ("prometheus",)  # of the file; all other keys of it are texts
 _PORT_MAX = 65535
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
 
@@ -41,12 +43,14 @@ class Settings:
         state_dir: Where everything durable is.
         heartbeat_period: Time between two heartbeats of an agent.
         otlp_endpoint: Where spans go; empty for nowhere.
+        prometheus: Servers that may be asked for figures; of the file only.
     """
 
     listen: str
     state_dir: Path
     heartbeat_period: timedelta
     otlp_endpoint: str
+    prometheus: tuple[sources.Server, ...] = ()
 
     @property
     def operator_token_file(self) -> Path:
@@ -76,7 +80,9 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         InvalidRequestError: The file cannot be read, a key is unknown, or a value breaks its rule.
     """
     given = _defaults(environment)
-    given |= _from_file(file) if file else {}
+    found = _read(file) if file else {}
+    tables = {name: found.pop(name, []) for name in _TABLES}
+    given |= _texts(found)
     given |= _from_environment(environment)
     given |= {key: value for key, value in flags.items() if value is not None}
     return Settings(
@@ -84,6 +90,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         state_dir=Path(given["state_dir"]).absolute(),
         heartbeat_period=_period(given["heartbeat_period"]),
         otlp_endpoint=given["otlp_endpoint"],
+        prometheus=sources.read(tables["prometheus"]),
     )
 
 
@@ -114,18 +121,23 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return found | ({"otlp_endpoint": ""} if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" else {})
 
 
-def _from_file(file: Path) -> dict[str, str]:
+def _read(file: Path) -> dict[str, object]:
     try:
-        found = tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
         raise _invalid("config", str(file), f"a TOML file that can be read ({fault})") from fault
+
+
+def _texts(found: Mapping[str, object]) -> dict[str, str]:
     known = [one.name for one in fields(Settings)]
+    texts: dict[str, str] = {}
     for key, value in found.items():
         if key not in known:
             raise _invalid(key, str(value), f"one of the keys {', '.join(known)}")
         if not isinstance(value, str):
             raise _invalid(key, str(value), "text in quotes")
-    return found
+        texts[key] = value
+    return texts
 
 
 def _loopback(text: str) -> str:
