@@ -96,6 +96,14 @@ class NodeRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Somebody has looked at what the changed nodes of a canary wave measure, against untouched ones."""
+
+    at: datetime
+    judgement: model.Judgement
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     """Somebody wants nothing more to start, and every clock to stand still."""
 
@@ -156,6 +164,6 @@ class RevertRequested:
     time_limit: timedelta | None = None
 
 
-Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved
+Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved | Judged
 Order = Began | Paused | Resumed | Promoted | CancelRequested | RetryRequested | RevertRequested
 Event = Fact | Order

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from controller.core import copying, dispatch, model, progress
+from controller.core import copying, dispatch, judging, model, progress
 from controller.core import draft as drafts
 
 _MOVED = ("progress_by", "due_at", "judge_from", "bake_until", "verify_until", "deadline_at", "offline_until")
@@ -28,6 +28,7 @@ def resume(draft: drafts.Draft, state: model.RolloutState, at: datetime) -> None
     moved = {name: _later(getattr(draft.rollout, name), length) for name in _MOVED}
     stopped_for = draft.rollout.stopped_for + length
     draft.set(state=state, paused_at=None, paused_because="", stopped_for=stopped_for, **moved)
+    judging.put_off(draft, length, at)
     for each in draft.begun():
         if each.deadline_at is not None:
             deadline_at, healthy_by = _later(each.deadline_at, length), _later(each.healthy_by, length)

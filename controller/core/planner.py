@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from controller.core import (
+    analyses,
     capacity,
     cautions,
     errors,
@@ -47,6 +48,9 @@ def plan(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
         RefusedError: The fleet, as it is known, does not allow it.
     """
     requests.check(request)
+    analysis = requests.analysis(request)
+    if analysis is not None:
+        analyses.check_source(analysis, fleet.sources)
     with _collected_later():
         return _planned(request, fleet)
 

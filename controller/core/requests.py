@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import assert_never
 
-from controller.core import errors, model
+from controller.core import analyses, errors, model
 
 COUNT_MAX = 1_000_000  # nodes or requests that a policy may speak of; more is a slip of the hand
 DURATION_MAX = timedelta(days=365)  # that a policy may speak of; more is a slip of the hand
@@ -99,8 +99,8 @@ def check_parameters(request: model.UpgradeRequest) -> None:
     match given:
         case None:
             return
-        case model.CanaryParameters(nodes=nodes):
-            _check_count("parameters.nodes", nodes)
+        case model.CanaryParameters():
+            _check_canary(given, request.kind)
         case model.RollingParameters(batch_nodes=nodes):
             _check_count("parameters.batch_nodes", nodes)
         case model.GradualParameters(percents=percents):
@@ -111,6 +111,12 @@ def check_parameters(request: model.UpgradeRequest) -> None:
                 raise _bad("parameters.verify_duration", duration, rule, "invalid_parameters")
         case _:
             assert_never(given)
+
+
+def _check_canary(given: model.CanaryParameters, kind: model.ChangeKind | None) -> None:
+    _check_count("parameters.nodes", given.nodes)
+    if given.analysis is not None:
+        analyses.check(given.analysis, kind)
 
 
 def _check_count(field: str, nodes: int) -> None:
@@ -256,6 +262,12 @@ def canary_nodes(request: model.UpgradeRequest) -> int:
         return 0
     given = request.parameters
     return (given if isinstance(given, model.CanaryParameters) else model.CanaryParameters()).nodes
+
+
+def analysis(request: model.UpgradeRequest) -> model.Analysis | None:
+    """Give how the canary is judged; None where it is not."""
+    given = request.parameters
+    return given.analysis if isinstance(given, model.CanaryParameters) else None
 
 
 def batch_nodes(request: model.UpgradeRequest) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core import dispatch, model
+from controller.core import dispatch, judging, model
 from controller.core import draft as drafts
 
 S = model.RolloutState
@@ -35,7 +35,18 @@ def _reason_between(draft: drafts.Draft, at: datetime) -> Reason | None:
     wave = f"wave {rollout.wave}"
     if rollout.bake_until is not None and at < rollout.bake_until:
         return Reason("baking", f"{wave} bakes until {_text(rollout.bake_until)}")
+    record = judging.current(rollout)
+    if record is not None and not record.is_over:
+        return _reason_of_judge(wave, record)
     return Reason("promotion_by_hand", f"{wave} is done, and somebody has to promote it", rollout.idle_since)
+
+
+def _reason_of_judge(wave: str, record: model.Judging) -> Reason:
+    told = "nobody has looked yet" if record.latest is None else record.latest.message
+    if record.doubt is None:
+        return Reason("judging", f"{wave} is done, and is judged: {told}", record.began_at)
+    code = judging.UNKNOWN if record.doubt is model.Finding.UNKNOWN else judging.INCONCLUSIVE
+    return Reason(code, f"{wave} is done, and somebody has to promote it or take it back: {told}", record.awaited_since)
 
 
 def _reason_within(draft: drafts.Draft) -> Reason | None:
@@ -106,12 +117,12 @@ def _under_way(draft: drafts.Draft) -> Reason:
 
 
 def next_time(rollout: model.Rollout) -> datetime | None:
-    """Tell when what is waited for is over by time alone: a bake, a verification, a closed window."""
+    """Tell when what is waited for is over by time alone: a bake, a verification, a closed window, a doubt."""
     if rollout.state is not S.RUNNING:
         return None
     is_by_hand = rollout.request.policy.is_promoted_by_hand and not rollout.is_promoted
     bake_until = rollout.bake_until if rollout.idle_since is None else None
-    known = (bake_until, None if is_by_hand else rollout.verify_until, rollout.opens_at)
+    known = (bake_until, None if is_by_hand else rollout.verify_until, rollout.opens_at, judging.due_at(rollout))
     return min((each for each in known if each is not None), default=None)
 
 

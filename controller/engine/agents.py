@@ -44,6 +44,7 @@ class Agents(office.Office):
         if self._desk.world.sessions[hello.node_id].session_id == session_id:
             fresh = presence.Presence(session_id, session.opened_at)
             self._present[hello.node_id] = presence.heard(fresh, hello.report, session.opened_at)
+            self.collector.take(hello.node_id, hello.report, session.opened_at)
         return commands.SessionGrant(session_id, session.generation, self._heartbeat_period, self._clock.now())
 
     async def close_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
@@ -68,6 +69,7 @@ class Agents(office.Office):
             RefusedError: A later session has taken this one's place, or the node was removed.
         """
         self._check_session(node_id, session_id)
+        received_at = self._clock.now()
 
         def work(draft: drafts.Draft) -> None:
             self._node(draft, node_id)
@@ -76,6 +78,7 @@ class Agents(office.Office):
         await self._desk.submit(work)
         present = self._check_session(node_id, session_id)
         self._present[node_id] = presence.heard(present, report, self._clock.now())
+        self.collector.take(node_id, report, received_at)
 
     def commands(self, node_id: model.NodeId) -> tuple[commands.Command, ...]:
         """Return what is asked of a node now."""

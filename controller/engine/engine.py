@@ -14,11 +14,13 @@ from datetime import timedelta
 from controller import clock as clocks
 from controller.core import events, model, statistics
 from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
+from controller.metrics import collector
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
 RECONNECT_WINDOW = timedelta(seconds=60)
+_LIMITS = collector.Limits()
 
 
 class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue):
@@ -27,6 +29,7 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
     Args:
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
+        limits: How much is kept of what nodes measure.
     """
 
     def __init__(
@@ -37,8 +40,9 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         *,
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
+        limits: collector.Limits = _LIMITS,
     ) -> None:
-        super().__init__(store, clock, ids)
+        super().__init__(store, clock, ids, limits)
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()

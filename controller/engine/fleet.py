@@ -129,6 +129,7 @@ class Fleet(office.Office):
 
         await self._asked(actor, "remove_node", node_id, work)
         self._present.pop(node_id, None)
+        self.collector.forget(node_id)
         return shown
 
     async def _change(

@@ -14,6 +14,7 @@ from controller.core import errors, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
 from controller.engine import following, lookout, planning, presence, queueing, recent, stepping, timing, watching
+from controller.metrics import collector
 from controller.store import database, reading, rows
 
 Answer = TypeVar("Answer")
@@ -26,9 +27,13 @@ class Office:
         store: Where the world is kept.
         clock: What time it is.
         ids: Where new identities come from.
+        limits: How much is kept of what nodes measure.
     """
 
-    def __init__(self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource) -> None:
+    def __init__(
+        self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource, limits: collector.Limits
+    ) -> None:
+        self.collector = collector.Collector(clock, limits)
         self._store = store
         self._clock = clock
         self._ids = ids

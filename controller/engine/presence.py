@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -29,9 +30,11 @@ class Presence:
 
 
 def heard(presence: Presence, report: model.NodeReport, at: datetime) -> Presence:
-    """Return what is known after a report."""
-    told = {(each.component, each.name): each for each in report.metrics}
-    metrics = told if report.is_full else {**presence.metrics, **told}
+    """Return what is known after a report; what is no number, or shown no longer, is unknown."""
+    told = {(each.component, each.name): each for each in report.metrics if math.isfinite(each.value)}
+    gone = {(component, name) for name, component in report.gone_metrics}
+    kept = {key: each for key, each in presence.metrics.items() if key not in gone}
+    metrics = told if report.is_full else {**kept, **told}
     return replace(
         presence,
         last_seen_at=at,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, unique
 
+from controller.core.model.words import NodeId
+
 
 @unique
 class SeriesKind(Enum):
@@ -225,3 +227,62 @@ class Power:
     lift_percent: int
     found_within: timedelta | None
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What an analysis that is asked for can find, said before anything moves.
+
+    Args:
+        canary_nodes: Nodes of the first canary wave.
+        control_nodes: Untouched nodes with which they are compared, as far as they are known now.
+        control_total: How many such nodes there are; more than the named ones where these are enough.
+        powers: What is found of each metric, in the order of the metrics.
+        basis: What that is reckoned from, in a sentence.
+    """
+
+    canary_nodes: tuple[NodeId, ...]
+    control_nodes: tuple[NodeId, ...]
+    control_total: int
+    powers: tuple[Power, ...]
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How a canary wave is judged, or was.
+
+    Args:
+        wave: Number of the wave.
+        began_at: When the first of its nodes had changed: evidence counts from there on.
+        inconclusive_at: Instant at which the evidence has to suffice; moved by what stops the clocks.
+        unknown_since: Since when there is no evidence; None while there is some.
+        unknown_at: Instant at which that has lasted for too long; None while there is some.
+        heed_from: What was looked at before this instant promotes nothing: nobody was there to see what came after.
+        stopped_for: How long its clocks stood still: in pauses, and while no controller was up.
+        awaited_since: Since when nothing but the judge keeps the next wave back; None while something else does.
+        doubt: Finding for which it is held: UNKNOWN or INCONCLUSIVE; None while it is not.
+        latest: What was found at the latest look; None before the first.
+        decided: What was found by then, once it is over; None where nothing was.
+        decided_at: When it was over; None while it goes on.
+        decided_by: Who promoted it by hand; empty where the evidence or the lack of it decided.
+    """
+
+    wave: int
+    began_at: datetime
+    inconclusive_at: datetime
+    unknown_since: datetime | None
+    unknown_at: datetime | None
+    heed_from: datetime
+    stopped_for: timedelta = timedelta()
+    awaited_since: datetime | None = None
+    doubt: Finding | None = None
+    latest: Judgement | None = None
+    decided: Judgement | None = None
+    decided_at: datetime | None = None
+    decided_by: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more is looked at."""
+        return self.decided_at is not None

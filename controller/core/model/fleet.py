@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from controller.core.model.analysis import SeriesKind
 from controller.core.model.words import (
     ComponentName,
     Digest,
@@ -218,11 +219,18 @@ class OperationStatus:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured value; ``component`` is empty for the host."""
+    """One measured value.
+
+    Args:
+        component: Empty for the host.
+        life: Of a counter, the number of the process that counts; a higher one is younger, 0 where it is not known.
+    """
 
     name: str
     component: str
     value: float
+    kind: SeriesKind = SeriesKind.GAUGE
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +239,8 @@ class NodeReport:
 
     Args:
         conditions: Everything that is wrong; None where that has not changed.
+        gone_metrics: Names and components of metrics that are no longer shown: unknown from here on.
+        sent_at: When it was sent, on the agent's clock; None where it does not say.
     """
 
     metrics: tuple[Metric, ...] = ()
@@ -240,6 +250,8 @@ class NodeReport:
     steps: tuple[StepRecord, ...] = ()
     is_full: bool = False
     conditions: tuple[Condition, ...] | None = None
+    gone_metrics: tuple[tuple[str, str], ...] = ()
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

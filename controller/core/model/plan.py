@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import cast
 
+from controller.core.model.analysis import Analysis, Forecast
 from controller.core.model.words import (
     ChangeKind,
     ComponentName,
@@ -133,9 +134,10 @@ class GradualParameters:
 
 @dataclass(frozen=True, slots=True)
 class CanaryParameters:
-    """Parameters of CANARY: how many nodes go first."""
+    """Parameters of CANARY: how many nodes go first, and how these are judged, if more than their health counts."""
 
     nodes: int = 1
+    analysis: Analysis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +371,7 @@ class Plan:
         excluded: Nodes that the selector takes and that are left out, each with its reason.
         facts: What the fingerprint is over, by name; two plans that differ are told apart by it.
         operation_p95: Time after which an operation is expected to have left the node; bounds the last start.
+        forecast: What the analysis that is asked for can find; None where none is.
     """
 
     fingerprint: str
@@ -381,6 +384,7 @@ class Plan:
     estimate: Estimate = Estimate(timedelta(), timedelta(), "")
     operation_p95: timedelta = timedelta()
     facts: tuple[tuple[str, str], ...] = ()
+    forecast: Forecast | None = None
     _order: Order | None = field(default=None, init=False, repr=False, compare=False)
 
     @property

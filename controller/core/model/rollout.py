@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from rpds import HashTrieMap
 
+from controller.core.model.analysis import Judging
 from controller.core.model.fleet import Standing
 from controller.core.model.plan import Change, ChangeKey, Plan, UpgradeRequest
 from controller.core.model.words import Fault, NodeId, OperationId, OperationState, RolloutId, RolloutState, Step
@@ -152,6 +153,7 @@ class Rollout:
         ready: Numbers of changes that were passed and may start now, by failure domain, ascending.
         unwell: In a revert, numbers of changes whose node is unavailable already, ascending: they go first.
         joined: Changes of nodes that appeared later; they follow those of the last wave.
+        judging: How its latest canary wave is judged, or was; None where none has been yet.
     """
 
     id: RolloutId
@@ -193,3 +195,4 @@ class Rollout:
     ready: HashTrieMap[str, tuple[int, ...]] = field(default_factory=HashTrieMap)
     unwell: tuple[int, ...] = ()
     joined: tuple[Change, ...] = ()
+    judging: Judging | None = None

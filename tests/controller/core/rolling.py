@@ -79,7 +79,7 @@ class Rolling:
             case "report":
                 return self._report(at, node_id, arguments)
             case _:
-                return _order(case.command, at, arguments)
+                return _told(case.command, at, arguments)
 
     def _report(self, at: datetime, node_id: model.NodeId, arguments: dict[str, str]) -> events.NodeReported:
         components = []
@@ -138,6 +138,7 @@ class Rolling:
         yield _standing(state)
         due = rollout.next_deadline(state)
         yield f"  next deadline {scenario.since_start(due) if due else 'none'}"
+        yield from _describe_judging(state.judging)
         if state.stopped_for:
             yield f"  its clocks stood still for {state.stopped_for.total_seconds():g}s"
         yield from (describe_change(state, each) for each in _in_order(state))
@@ -162,7 +163,17 @@ def request(arguments: dict[str, str]) -> model.UpgradeRequest:
     parameters = asked.parameters
     if "verify" in arguments:
         parameters = model.BlueGreenParameters(scenario.duration(arguments["verify"]))
+    analysis = {"inconclusive", "unknown", "analysis"} & arguments.keys()
+    if analysis and isinstance(parameters, model.CanaryParameters):
+        parameters = replace(parameters, analysis=scenario.analysis(arguments))
     return replace(asked, policy=policy, parameters=parameters, is_revertible="unrevertible" not in arguments)
+
+
+def judgement(arguments: dict[str, str], at: datetime) -> model.Judgement:
+    """What somebody has found; looked at earlier where that is said."""
+    looked_at = START + scenario.duration(arguments["looked_at"]) if "looked_at" in arguments else at
+    finding = model.Finding[arguments["finding"]]
+    return model.Judgement(looked_at, timedelta(), 1, finding, (), f"error rate is {finding.value}")
 
 
 def _windows(text: str) -> Iterator[model.Window]:
@@ -241,6 +252,22 @@ def _change(
     )
 
 
+def _describe_judging(record: model.Judging | None) -> Iterator[str]:
+    if record is None:
+        return
+    words = [f"  wave {record.wave} is judged from {scenario.since_start(record.began_at)} on"]
+    words += [f"inconclusive at {scenario.since_start(record.inconclusive_at)}"]
+    words += [f"unknown at {scenario.since_start(record.unknown_at)}"] if record.unknown_at else []
+    words += [f"stood still for {record.stopped_for.total_seconds():g}s"] if record.stopped_for else []
+    words += [f"held for being {record.doubt.value}"] if record.doubt else []
+    words += [f"found {record.latest.finding.value}"] if record.latest else []
+    if record.decided_at:
+        found = record.decided.finding.value if record.decided else "nothing"
+        words += [f"over at {scenario.since_start(record.decided_at)} with {found}"]
+    words += [f"by {record.decided_by}"] if record.decided_by else []
+    yield ", ".join(words)
+
+
 # Orders.
 
 _TEXTS = frozenset({"because", "down", "frozen"})
@@ -253,6 +280,12 @@ _VERBS: Mapping[str, Callable[[datetime, str, str], events.Event]] = {
     "cancel": events.CancelRequested,
     "retry": events.RetryRequested,
 }
+
+
+def _told(command: str, at: datetime, arguments: dict[str, str]) -> events.Event:
+    if command == "judged":
+        return events.Judged(at, judgement(arguments, at))
+    return _order(command, at, arguments)
 
 
 def _order(command: str, at: datetime, arguments: dict[str, str]) -> events.Event:
