@@ -103,6 +103,8 @@ def _decide_on_promotion(draft: drafts.Draft, at: datetime) -> Why | None:
         return None
     if judging.is_awaited(rollout):
         return judging.decide(draft, at)
+    if draft.is_held_by_rules:
+        return None
     if is_last:
         return Why(Cause.LAST_WAVE_PROMOTED)
     is_by_hand = draft.policy.is_promoted_by_hand and rollout.wave == 1 and not draft.is_together

@@ -104,6 +104,19 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """Other rules of the monitor than before keep the rollout where it is, or none any more.
+
+    Args:
+        holds: Rules of its policy that fire, or of which nobody can tell, on a node that it has changed or on the
+            fleet; one entry for each, by name.
+    """
+
+    at: datetime
+    holds: tuple[model.RuleHold, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     """Somebody wants nothing more to start, and every clock to stand still."""
 
@@ -164,6 +177,6 @@ class RevertRequested:
     time_limit: timedelta | None = None
 
 
-Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved | Judged
+Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved | Judged | RulesChanged
 Order = Began | Paused | Resumed | Promoted | CancelRequested | RetryRequested | RevertRequested
 Event = Fact | Order

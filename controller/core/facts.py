@@ -108,7 +108,7 @@ def _fall_due(draft: drafts.Draft, due: model.Progress, at: datetime) -> None:
         draft.put(progress.overdue(due, draft.policy), at)
     elif dispatch.may_try_again(draft, due, at):
         draft.begin(due, at)
-    elif not draft.stands_against(due.change.node_id) and draft.rollout.opens_at is None:
+    elif not (draft.stands_against(due.change.node_id) or draft.is_held_by_rules or draft.rollout.opens_at is not None):
         draft.advance_due(progress.next_attempt_at(at))
 
 
@@ -214,3 +214,17 @@ def remove(draft: drafts.Draft, event: events.NodeRemoved) -> None:
         dispatch.drop(draft, each, NODE_REMOVED, "it is no longer part of the fleet", event.at)
     draft.move("removed", 1)
     draft.has_moved = True
+
+
+# The monitor.
+
+
+def heed_rules(draft: drafts.Draft, event: events.RulesChanged) -> None:
+    """Note which rules keep the rollout where it is; once none does any more it goes on."""
+    if event.holds == draft.rollout.rule_holds:
+        return
+    draft.set(rule_holds=event.holds)
+    if not event.holds:
+        draft.has_moved = True
+        if draft.tally.retrying:
+            draft.advance_due(draft.clock(event.at))

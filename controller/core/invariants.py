@@ -53,7 +53,7 @@ def missteps(before: model.Rollout, decision: rollouts.Decision) -> tuple[str, .
     """Name every rule that a step breaks, by what it asks of nodes."""
     after = decision.rollout
     begun = [each for each in decision.effects if isinstance(each, effects.Assign)]
-    sentences = [*_starts_while_paused(decision), *_starts_in_order(after, begun)]
+    sentences = [*_starts_while_paused(decision), *_starts_in_order(after, begun), *_goes_on(before, after, begun)]
     if begun and not after.is_emergency and after.request.strategy is not model.Strategy.BLUE_GREEN:
         sentences += [*_slots(after), *_floor(before, after, begun), *_domains(before, after, begun)]
     return tuple(sentences)
@@ -330,6 +330,15 @@ def _slots(after: model.Rollout) -> Iterator[str]:
     )
     if bound and out > bound:
         yield f"parallelism is kept: {out} operations are out where {bound} may be"
+
+
+def _goes_on(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:
+    """What a rule of the monitor holds starts nothing forward and passes no wave."""
+    if not after.rule_holds or after.state in _BACK:
+        return
+    is_passed = before.state is S.RUNNING and (after.wave > before.wave or after.state is S.SUCCEEDED)
+    if is_passed or any(not each.is_reverting for each in begun):
+        yield f"a rule that holds it is heeded: it went on from wave {before.wave} to {after.wave}"
 
 
 def _fresh(before: model.Rollout, begun: list[effects.Assign]) -> set[model.NodeId]:

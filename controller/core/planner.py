@@ -48,6 +48,7 @@ def plan(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
         RefusedError: The fleet, as it is known, does not allow it.
     """
     requests.check(request)
+    requests.check_rules(request.policy, fleet.rules)
     analysis = requests.analysis(request)
     if analysis is not None:
         analyses.check_source(analysis, fleet.sources)

@@ -21,6 +21,7 @@ DURATION_MAX = timedelta(days=365)  # that a policy may speak of; more is a slip
 MIN_HEALTHY_DURATION_MIN = timedelta(milliseconds=100)  # less could pass before a first probe
 ALSO_MAX = 32  # components beside the first; more is no upgrade but a migration
 PRIORITY_MAX = 1_000_000
+RULES_MAX = 32  # that a policy may name; as many as there are
 WINDOWS_MAX = 64  # that a policy may have; a week of hours is fewer with days than without
 WINDOW_DURATION_MAX = timedelta(days=7)
 DAY = timedelta(days=1)
@@ -150,6 +151,18 @@ def check_policy(policy: model.Policy) -> None:
         raise _bad_number(name, value, rule)
 
 
+def check_rules(policy: model.Policy, known: frozenset[str]) -> None:
+    """Refuse rules that the monitor does not have: what nobody looks for would hold the rollout for ever.
+
+    Raises:
+        InvalidRequestError: Code ``rule_unknown``.
+    """
+    for name in policy.hold_while_firing:
+        if name not in known:
+            rule = f"it must be one of the rules {', '.join(sorted(known))}" if known else "no rules are configured"
+            raise _bad("policy.hold_while_firing", name, rule, "rule_unknown")
+
+
 def _contradictions(policy: model.Policy) -> Iterator[tuple[str, object, str]]:
     """Give each number that cannot stand beside another one: its name, its value and why."""
     if policy.min_healthy_duration >= policy.healthy_deadline:
@@ -164,6 +177,8 @@ def _contradictions(policy: model.Policy) -> Iterator[tuple[str, object, str]]:
         yield "deadline", policy.deadline, rule
     if policy.domain_label and _LABEL.fullmatch(policy.domain_label) is None:
         yield "domain_label", policy.domain_label, "it must be the name of a label"
+    if len(policy.hold_while_firing) > RULES_MAX or len({*policy.hold_while_firing}) < len(policy.hold_while_firing):
+        yield "hold_while_firing", ",".join(policy.hold_while_firing), f"there are at most {RULES_MAX}, each once"
 
 
 def _bad_windows(policy: model.Policy) -> Iterator[tuple[str, object, str]]:

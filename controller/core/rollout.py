@@ -133,10 +133,17 @@ def _take(draft: drafts.Draft, event: events.Event) -> None:
             facts.join(draft, event)
         case events.NodeRemoved():
             facts.remove(draft, event)
-        case events.Judged():
-            judging.hear(draft, event)
+        case events.Judged() | events.RulesChanged():
+            _weigh(draft, event)
         case _:
             _obey(draft, event)
+
+
+def _weigh(draft: drafts.Draft, event: events.Judged | events.RulesChanged) -> None:
+    if isinstance(event, events.Judged):
+        judging.hear(draft, event)
+    else:
+        facts.heed_rules(draft, event)
 
 
 def _obey(draft: drafts.Draft, order: events.Order) -> None:

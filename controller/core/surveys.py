@@ -24,6 +24,7 @@ class Fleet:
         releases: All that is published.
         holds: Evaluates a condition of an edge over a node; None where that is unknown.
         expected: What past operations tell, by component, version before, version after, method and class of node.
+        rules: Names of the rules of the monitor.
         sources: Names of the Prometheus servers that are configured.
         at: Now.
     """
@@ -34,6 +35,7 @@ class Fleet:
     freezes: tuple[model.Freeze, ...] = ()
     holds: alike.Holds = lambda _condition, _node: None
     expected: estimates.Expected = lambda *_: None
+    rules: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
     at: datetime = field(kw_only=True)
 

@@ -21,6 +21,7 @@ class Cause(Enum):
     STANDING_CHANGED = "the standing of a node changes"
     NODE_REMOVED = "a node is removed"
     JUDGED = "the canary is judged"
+    RULES_CHANGED = "a rule fires or clears"
     NODE_JOINED = "a node joins"
     BEGAN = "a controller begins it"
     PAUSED = "a pause is ordered"
@@ -61,6 +62,7 @@ FACTS = (
     Cause.STANDING_CHANGED,
     Cause.NODE_REMOVED,
     Cause.JUDGED,
+    Cause.RULES_CHANGED,
 )
 
 TRANSITIONS: Mapping[model.RolloutState, Mapping[Cause, model.RolloutState]] = {
@@ -148,6 +150,7 @@ _CAUSE_OF: Mapping[type[events.Event], Cause] = {
     events.StandingChanged: Cause.STANDING_CHANGED,
     events.NodeRemoved: Cause.NODE_REMOVED,
     events.Judged: Cause.JUDGED,
+    events.RulesChanged: Cause.RULES_CHANGED,
     events.NodeJoined: Cause.NODE_JOINED,
     events.Began: Cause.BEGAN,
     events.Paused: Cause.PAUSED,

@@ -24,7 +24,20 @@ def reason(draft: drafts.Draft, at: datetime) -> Reason | None:
         return _reason_back(draft)
     if draft.is_giving_up:
         return Reason(rollout.reason, f"it starts nothing more: {rollout.message}")
-    return _reason_between(draft, at) or _reason_within(draft)
+    return _reason_of_rules(draft) or _reason_between(draft, at) or _reason_within(draft)
+
+
+def _reason_of_rules(draft: drafts.Draft) -> Reason | None:
+    """Name the rule of the monitor that keeps it where it is, one that fires before one of which nobody can tell."""
+    holds = draft.rollout.rule_holds
+    found = next((each for each in holds if each.state is model.RuleState.FIRING), holds[0] if holds else None)
+    if found is None:
+        return None
+    where = f"on {found.node_id}" if found.node_id else "on the fleet"
+    rest = f", and {len(holds) - 1} more" if len(holds) > 1 else ""
+    if found.state is model.RuleState.FIRING:
+        return Reason("rule_firing", f"rule {found.rule} fires {where}{rest}", found.since)
+    return Reason("rule_unknown", f"nobody can tell whether rule {found.rule} fires {where}{rest}", found.since)
 
 
 def _reason_between(draft: drafts.Draft, at: datetime) -> Reason | None:

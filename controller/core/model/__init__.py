@@ -42,7 +42,7 @@ from controller.core.model.fleet import (
     hindrance,
 )
 from controller.core.model.graph import BOTH_METHODS, Barrier, Channel, Edge, Outcome, VersionGraph
-from controller.core.model.monitor import Rule, RuleBasis, RuleHold, RuleScope, RuleState, Watch
+from controller.core.model.monitor import Rule, RuleBasis, RuleHold, RuleScope, RuleState, Watch, Watched
 from controller.core.model.plan import (
     BlastRadius,
     BlueGreenParameters,
@@ -178,6 +178,7 @@ __all__ = [
     "ValidationLevel",
     "VersionGraph",
     "Watch",
+    "Watched",
     "Wave",
     "Window",
     "hindrance",

@@ -108,6 +108,19 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """How a rule stands somewhere, with what tells where.
+
+    Args:
+        node_id: None for the fleet.
+    """
+
+    rule: str
+    node_id: NodeId | None
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
 class RuleHold:
     """A rule that keeps a rollout where it is.
 
@@ -116,11 +129,9 @@ class RuleHold:
         state: FIRING or UNKNOWN.
         since: Since when, on the node where it is so for the longest time.
         node_id: That node; None for the fleet.
-        nodes: On how many nodes it is so; 0 for the fleet.
     """
 
     rule: str
     state: RuleState
     since: datetime
     node_id: NodeId | None
-    nodes: int

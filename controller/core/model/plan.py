@@ -87,6 +87,8 @@ class Policy:
         join: What becomes of nodes that appear later.
         revert_max_parallel: Operations at the same time where nodes go back; 0 for as many as there are.
         deadline: Time after the start after which the rollout fails whatever its progress; None for none.
+        hold_while_firing: Names of rules of the monitor: while one of them fires, or nobody can tell, on a node that
+            the rollout has changed or on the fleet, no wave is promoted and nothing new starts.
     """
 
     max_parallel: int = 0
@@ -111,6 +113,7 @@ class Policy:
     join: JoinPolicy = JoinPolicy.IGNORE
     revert_max_parallel: int = 0
     deadline: timedelta | None = None
+    hold_while_firing: tuple[str, ...] = ()
 
     @property
     def infrastructure_failures_max(self) -> int:

@@ -9,6 +9,7 @@ from rpds import HashTrieMap
 
 from controller.core.model.analysis import Judging
 from controller.core.model.fleet import Standing
+from controller.core.model.monitor import RuleHold
 from controller.core.model.plan import Change, ChangeKey, Plan, UpgradeRequest
 from controller.core.model.words import Fault, NodeId, OperationId, OperationState, RolloutId, RolloutState, Step
 
@@ -153,6 +154,7 @@ class Rollout:
         ready: Numbers of changes that were passed and may start now, by failure domain, ascending.
         unwell: In a revert, numbers of changes whose node is unavailable already, ascending: they go first.
         joined: Changes of nodes that appeared later; they follow those of the last wave.
+        rule_holds: Rules of its policy that keep it where it is, one entry for each, by name.
         judging: How its latest canary wave is judged, or was; None where none has been yet.
     """
 
@@ -196,3 +198,4 @@ class Rollout:
     unwell: tuple[int, ...] = ()
     joined: tuple[Change, ...] = ()
     judging: Judging | None = None
+    rule_holds: tuple[RuleHold, ...] = ()

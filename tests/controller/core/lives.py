@@ -26,6 +26,11 @@ SECONDS = timedelta(seconds=1)
 KEEPING = (K.START, K.STOP, K.RESTART)
 DOWN, FROZEN, FREE = model.Standing(down="not connected"), model.Standing(frozen="frozen"), model.Standing()
 
+HOLDS = tuple(
+    (model.RuleHold("errors", state, scenario.START, node_id),)
+    for state, node_id in ((model.RuleState.FIRING, None), (model.RuleState.UNKNOWN, model.NodeId("a")))
+)
+
 policies = st.builds(
     model.Policy,
     max_parallel=st.integers(0, 3),
@@ -43,6 +48,7 @@ policies = st.builds(
     join=st.sampled_from(model.JoinPolicy),
     revert_max_parallel=st.integers(0, 2),
     deadline=st.sampled_from([None, None, 900 * SECONDS]),
+    hold_while_firing=st.sampled_from([(), (), ("errors",)]),
 )
 analyses = st.builds(
     model.Analysis,
@@ -163,6 +169,7 @@ class Script:
         ]
         self.kinds += ["judged", "judged"] if state.request.parameters else []
         self.findings = st.sampled_from([each for each in F if not (is_version_sound and each is F.WORSE)])
+        self.kinds += ["rules"] if state.request.policy.hold_while_firing else []
         self.kinds += ["pause", "resume", "promote", "cancel", "retry"]
         self.kinds += [] if is_version_sound else ["revert", "emergency"]
 
@@ -181,6 +188,8 @@ class Script:
         if kind == "absent":
             since, self.at = self.at, self.at + timedelta(minutes=self.draw(st.integers(0, 9)))
             return events.ControllerAbsent(since, self.at, self.at + timedelta(minutes=1))
+        if kind == "rules":
+            return events.RulesChanged(self.at, self.draw(st.sampled_from([(), (), *HOLDS])))
         if kind == "judged":
             ago, finding = self.draw(st.sampled_from([0, 0, 0, 9])) * SECONDS, self.draw(self.findings)
             return judged(self.at, finding, self.at - ago)
@@ -291,6 +300,7 @@ def end(state: model.Rollout, at: datetime, *, answers: bool, rounds_max: int) -
         current = rollout.step(current, events.Began(now)).rollout
     for node_id in sorted(current.standings):
         current = rollout.step(current, events.StandingChanged(now, node_id, FREE)).rollout
+    current = rollout.step(current, events.RulesChanged(now, ())).rollout
     for _ in range(rounds_max):
         if current.state.is_terminal:
             break

@@ -50,6 +50,7 @@ class Planning:
         self.releases: list[model.Release] = []
         self.graph = model.VersionGraph()
         self.freezes: tuple[model.Freeze, ...] = ()
+        self.rules: frozenset[str] = frozenset()
         self.past: dict[tuple[str, ...], Past] = {}
         self.saved: model.Plan | None = None
         self.asked: model.UpgradeRequest | None = None
@@ -76,6 +77,8 @@ class Planning:
                 self.graph = _graph(lines)
             case "freezes":
                 self.freezes = tuple(_freeze(words) for words in lines)
+            case "rules":
+                self.rules = frozenset(each for words in lines for each in words)
             case "past":
                 self.past = dict(_past(words) for words in lines)
             case _:
@@ -90,6 +93,7 @@ class Planning:
             freezes=self.freezes,
             holds=_holds,
             expected=lambda *key: self.past.get((*key[:3], key[3].value, key[4] or "-")),
+            rules=self.rules,
             at=scenario.START,
         )
 
@@ -170,6 +174,7 @@ def _policy(arguments: Mapping[str, str]) -> model.Policy:
     values |= {"domain_label": arguments["domain"]} if "domain" in arguments else {}
     values |= {"offline": model.OfflinePolicy[arguments["offline"]]} if "offline" in arguments else {}
     values |= {"windows": tuple(map(_window, arguments["windows"].split(";")))} if "windows" in arguments else {}
+    values |= {"hold_while_firing": tuple(arguments["rules"].split(","))} if "rules" in arguments else {}
     return model.Policy(**values)  # type: ignore[arg-type] # each name has the type that its table says
 
 

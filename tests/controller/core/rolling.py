@@ -285,7 +285,17 @@ _VERBS: Mapping[str, Callable[[datetime, str, str], events.Event]] = {
 def _told(command: str, at: datetime, arguments: dict[str, str]) -> events.Event:
     if command == "judged":
         return events.Judged(at, judgement(arguments, at))
+    if command == "rules":
+        return events.RulesChanged(at, tuple(_holds(at, arguments)))
     return _order(command, at, arguments)
+
+
+def _holds(at: datetime, arguments: dict[str, str]) -> Iterator[model.RuleHold]:
+    """Which rules hold it: ``firing=errors:a,queue`` for one on node a and one on the fleet, ``unknown`` alike."""
+    for state in (model.RuleState.FIRING, model.RuleState.UNKNOWN):
+        for each in filter(None, arguments.get(state.value.lower(), "").split(",")):
+            rule, _, node = each.partition(":")
+            yield model.RuleHold(rule, state, at, model.NodeId(node) if node else None)
 
 
 def _order(command: str, at: datetime, arguments: dict[str, str]) -> events.Event:
