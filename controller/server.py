@@ -103,7 +103,13 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     with contextlib.closing(store):
         register = principals.Register(loaded.principals_file)
         _make_operator_token(loaded, register)
-        machine = engine.Engine(store, time, clock.RandomIds(), heartbeat_period=loaded.heartbeat_period)
+        machine = engine.Engine(
+            store,
+            time,
+            clock.RandomIds(),
+            heartbeat_period=loaded.heartbeat_period,
+            monitoring=loaded.monitor,
+        )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
         async with (
             _emitting(store, loaded.otlp_endpoint),

@@ -104,6 +104,14 @@ class Table:
         table = Table(self.key(name), self._take(name, {}))
         return {key: table.text(key) for key in list(table._found)}
 
+    def table(self, name: str) -> Table:
+        """Read a table that has to be there."""
+        return Table(self.key(name), self._take(name, None))
+
+    def tables(self, name: str) -> list[Table]:
+        """Read an array of tables; empty where there is none."""
+        return tables(self.key(name), self._take(name, []))
+
     def end(self) -> None:
         """Refuse what was not asked for."""
         for name, value in self._found.items():

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import sources
+from controller.config import rules, sources
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -29,7 +29,7 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "heartbeat_period": "INSTAR_HEARTBEAT_PERIOD",
 }
 _OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_TABLES = ("prometheus",)  # of the file; all other keys of it are texts
+_TABLES: Mapping[str, object] = {"prometheus": [], "monitor": {}}  # of the file; all other keys of it are texts
 _PORT_MAX = 65535
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
 
@@ -44,6 +44,7 @@ class Settings:
         heartbeat_period: Time between two heartbeats of an agent.
         otlp_endpoint: Where spans go; empty for nowhere.
         prometheus: Servers that may be asked for figures; of the file only.
+        monitor: What the fleet is watched for; of the file only.
     """
 
     listen: str
@@ -51,6 +52,7 @@ class Settings:
     heartbeat_period: timedelta
     otlp_endpoint: str
     prometheus: tuple[sources.Server, ...] = ()
+    monitor: rules.Monitoring = rules.NOTHING
 
     @property
     def operator_token_file(self) -> Path:
@@ -81,7 +83,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
     """
     given = _defaults(environment)
     found = _read(file) if file else {}
-    tables = {name: found.pop(name, []) for name in _TABLES}
+    tables = {name: found.pop(name, empty) for name, empty in _TABLES.items()}
     given |= _texts(found)
     given |= _from_environment(environment)
     given |= {key: value for key, value in flags.items() if value is not None}
@@ -91,6 +93,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         heartbeat_period=_period(given["heartbeat_period"]),
         otlp_endpoint=given["otlp_endpoint"],
         prometheus=sources.read(tables["prometheus"]),
+        monitor=rules.read(tables["monitor"]),
     )
 
 

@@ -1,9 +1,10 @@
 """The engine as its callers see it: sessions of agents on one side, the API on the other, time in between.
 
 Rules kept: whatever returns has been stored; questions are answered from memory, or from the store where a rollout has
-ended; the desk, one task that looks after the deadlines of all rollouts and after absent nodes, and one that begins
-what waits are all that runs in the background. Given an inline store, a clock of the loop and no large fleet, nothing
-here uses threads, the machine's time or chance. The rooms: `agents`, `rollouts`, `fleet`, `catalogue`.
+ended; all that runs in the background are the desk, one task that looks after the deadlines of all rollouts and after
+absent nodes, one that begins what waits, and one that looks by the rules of the monitor. Given an inline store, a clock
+of the loop and no large fleet, nothing here uses threads, the machine's time or chance. The rooms: `agents`,
+`rollouts`, `fleet`, `catalogue`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import functools
 from datetime import timedelta
 
 from controller import clock as clocks
+from controller.config import rules
 from controller.core import events, model, statistics
 from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
+from controller.engine import rules as ruling
 from controller.metrics import collector
 from controller.store import database, reading
 
@@ -30,9 +33,10 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
         limits: How much is kept of what nodes measure.
+        monitoring: What the fleet is watched for.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each is a part of its own
         self,
         store: database.Store,
         clock: clocks.Clock,
@@ -41,14 +45,17 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
         limits: collector.Limits = _LIMITS,
+        monitoring: rules.Monitoring = rules.NOTHING,
     ) -> None:
-        super().__init__(store, clock, ids, limits)
+        super().__init__(store, clock, ids, limits, monitoring)
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()
 
     async def start(self) -> None:
         """Take every rollout over, tell each of the absence and how its nodes stand, and look after time."""
+        await self.collector.start_collection(self._heartbeat_period)
+        self._rules.restore(*self._store.read(reading.watched))
         alive_at = self._store.read(reading.alive_at)
         await self._store.take_leases(self._owner)
         self._desk.read_again()
@@ -61,13 +68,16 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
             await self._desk.submit(functools.partial(timing.feed_running, rollout_id=rollout_id, event=event))
         started_at = self._clock.now()
         await self._lookout.start(started_at, started_at + self._reconnect_window)
+        await self._desk.submit(ruling.tell_all)
         self._guard.start(self._ticker.run(), "engine ticker")
         self._guard.start(self._queue.run(), "engine queue")
+        self._guard.start(self._rules.run(), "engine rules")
 
     async def stop(self) -> None:
         """End the background work; what was acknowledged is stored, what was not is refused."""
         await self._desk.close()
         await self._guard.stop()
+        await self.collector.stop_collection()
 
     def statistics(self) -> model.Statistics:
         """Count the work of the fleet."""

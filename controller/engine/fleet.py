@@ -45,6 +45,25 @@ class Fleet(office.Office):
         present = self._present.get(node_id)
         return () if present is None else tuple(present.metrics[key] for key in sorted(present.metrics))
 
+    def rules_watched(self, rule: str = "", node_id: model.NodeId | None = None) -> tuple[model.Watched, ...]:
+        """Say where rules of the monitor are anything but INACTIVE, by rule and node; the fleet comes first.
+
+        Args:
+            rule: Of this rule alone; empty for all.
+            node_id: On this node alone; None for everywhere.
+
+        Raises:
+            NotFoundError: There is no such rule, code ``rule_not_found``.
+        """
+        if rule and rule not in self._rules.names:
+            raise office.not_found("rule", "rule", rule)
+        board = self._desk.world.board
+        found = () if board is None else board.watches.items()
+        wanted = ((key, each) for key, each in found if key[0] == (rule or key[0]) and node_id in (None, key[1]))
+        return tuple(
+            model.Watched(*key, each) for key, each in sorted(wanted, key=lambda one: (one[0][0], one[0][1] or ""))
+        )
+
     def explain_node(self, node_id: model.NodeId) -> tuple[model.Reason, ...]:
         """Say what becomes of a node, and why.
 

@@ -10,7 +10,7 @@ import itertools
 
 from controller.core import events, model, planner, selector
 from controller.engine import draft as drafts
-from controller.engine import planning, standing, stepping
+from controller.engine import planning, rules, standing, stepping
 from controller.engine import world as worlds
 
 # Nodes that must have left a version for cause before nobody is offered it: one or two may have faults of their own.
@@ -34,6 +34,7 @@ class Following:
             _count_bad(draft, digest, reason)
         for node_id in draft.appeared:
             self._take_in(draft, node_id)
+        rules.follow(draft)
 
     def _take_in(self, draft: drafts.Draft, node_id: model.NodeId) -> None:
         for rollout_id in sorted(draft.world.rollouts):

@@ -10,11 +10,23 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from controller import clock as clocks
+from controller.config import rules as settings_of_rules
 from controller.core import errors, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
-from controller.engine import following, lookout, planning, presence, queueing, recent, stepping, timing, watching
-from controller.metrics import collector
+from controller.engine import (
+    following,
+    lookout,
+    planning,
+    presence,
+    queueing,
+    recent,
+    rules,
+    stepping,
+    timing,
+    watching,
+)
+from controller.metrics import collector, monitor
 from controller.store import database, reading, rows
 
 Answer = TypeVar("Answer")
@@ -28,10 +40,16 @@ class Office:
         clock: What time it is.
         ids: Where new identities come from.
         limits: How much is kept of what nodes measure.
+        monitoring: What the fleet is watched for.
     """
 
     def __init__(
-        self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource, limits: collector.Limits
+        self,
+        store: database.Store,
+        clock: clocks.Clock,
+        ids: clocks.IdSource,
+        limits: collector.Limits,
+        monitoring: settings_of_rules.Monitoring,
     ) -> None:
         self.collector = collector.Collector(clock, limits)
         self._store = store
@@ -42,7 +60,7 @@ class Office:
         self._rollout_bell: watching.Bell[model.RolloutId] = watching.Bell()
         self._node_bell: watching.Bell[model.NodeId] = watching.Bell()
         self._recent = recent.Recent()
-        self._plans = planning.Planning(self._metrics_of)
+        self._plans = planning.Planning(self._metrics_of, frozenset(each.name for each in monitoring.rules))
         self._desk = desks.Desk(
             store,
             clock,
@@ -52,6 +70,8 @@ class Office:
         )
         self._lookout = lookout.Lookout(self._desk, self._present.keys())
         self._ticker = timing.Ticker(self._desk, clock, self._lookout)
+        watch = monitor.Monitor(monitoring.rules, self.collector)
+        self._rules = rules.Rules(self._desk, clock, watch, monitoring.interval)
         self._queue = queueing.Queue(self._desk, clock, self._plans)
 
     async def _asked(self, actor: str, action: str, what: object, work: Callable[[drafts.Draft], Answer]) -> Answer:

@@ -47,10 +47,12 @@ class Planning:
 
     Args:
         metrics: The latest metrics of a node's host, by name.
+        rules: Names of the rules of the monitor.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, rules: frozenset[str]) -> None:
         self._metrics = metrics
+        self._rules = rules
 
     def is_large(self, world: worlds.World) -> bool:
         """Tell whether a plan is made beside the loop."""
@@ -105,6 +107,7 @@ class Planning:
             freezes=tuple(sorted(world.freezes.values(), key=lambda each: (each.since, each.id))),
             holds=holds,
             expected=expected,
+            rules=self._rules,
             at=at,
         )
 

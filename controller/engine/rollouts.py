@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controller.core import errors, events, explain, model, planner
-from controller.engine import admission, emergency, office, planning, standing, stepping
+from controller.engine import admission, emergency, office, planning, rules, standing, stepping
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
 from controller.store import reading, rows
@@ -317,7 +317,7 @@ class Rollouts(office.Office):
         for node_id in nodes:
             if node_id not in draft.world.nodes:
                 rollout = stepping.feed(draft, rollout, lease, events.NodeRemoved(draft.at, node_id))
-        return standing.tell(draft, rollout, lease, nodes, goes_back=goes_back)
+        return rules.tell(draft, standing.tell(draft, rollout, lease, nodes, goes_back=goes_back), lease)
 
     def _ended(self, draft: drafts.Draft, component: model.ComponentName) -> Iterator[emergency.Stepped]:
         """Find the rollouts of a component that have ended so that they can go back, newest first."""

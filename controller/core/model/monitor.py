@@ -113,11 +113,13 @@ class Watched:
 
     Args:
         node_id: None for the fleet.
+        of: What the rule said when that was seen, for what is stored: another rule of its name takes nothing over.
     """
 
     rule: str
     node_id: NodeId | None
     watch: Watch
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from controller import engine
+from controller.config import rules
 from controller.core import model
 from controller.core import rollout as rollouts
 from controller.engine import commands
@@ -63,8 +64,9 @@ class CountedIds:
 class Controller:
     """One life after another of a controller on one file."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, monitoring: rules.Monitoring = rules.NOTHING) -> None:
         self._path = path
+        self.monitoring = monitoring
         self._life = 0
         self.store: database.Store
         self.engine: engine.Engine
@@ -72,7 +74,8 @@ class Controller:
     async def start(self) -> engine.Engine:
         self._life += 1
         self.store = database.Store(self._path, executor.InlineExecutor())
-        self.engine = engine.Engine(self.store, LoopClock(), CountedIds(self._life))
+        ids = CountedIds(self._life)
+        self.engine = engine.Engine(self.store, LoopClock(), ids, monitoring=self.monitoring)
         await self.engine.start()
         return self.engine
 
@@ -258,11 +261,11 @@ def replayed(rollout: model.Rollout, journal: tuple[rows.Occurrence, ...]) -> mo
 Tale = Callable[[Controller, list[Agent]], Coroutine[Any, Any, None]]
 
 
-def told(path: Path, tale: Tale, nodes: int = 3) -> None:
+def told(path: Path, tale: Tale, nodes: int = 3, monitoring: rules.Monitoring = rules.NOTHING) -> None:
     """Tell a tale of a fleet that runs the first version."""
 
     async def story() -> None:
-        controller = Controller(path / "store")
+        controller = Controller(path / "store", monitoring)
         await tale(controller, await upgraded_fleet(controller, nodes))
         await controller.stop()
 

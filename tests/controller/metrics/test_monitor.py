@@ -1,0 +1,167 @@
+"""Looks of the monitor at real windows: what each basis compares, what is stored, and what is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from controller.core import model
+from controller.core.monitoring import board as boards
+from controller.metrics import collector, monitor
+
+S, B, K = model.RuleState, model.RuleBasis, model.MeasureKind
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+BEAT = 10 * SECOND
+WEB = model.ComponentName("web")
+QUEUE = model.Rule(
+    name="queue",
+    component=WEB,
+    measure=model.Measure(K.LEVEL, "queue_size"),
+    fire_at=5.0,
+    clear_at=3.0,
+    window=60 * SECOND,
+    past=120 * SECOND,
+    pending_for=timedelta(),
+)
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.at = START
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return (self.at - START).total_seconds()
+
+
+class Stage:
+    """Windows of some nodes, and a monitor that looks at them."""
+
+    def __init__(self, *rules: model.Rule) -> None:
+        self.clock = Hand()
+        self.windows = collector.Collector(self.clock, collector.Limits())
+        self.monitor = monitor.Monitor(rules, self.windows)
+
+    async def begin(self) -> None:
+        await self.windows.start_collection(BEAT)
+
+    def show(self, beats: int, values: Mapping[str, float], *, series: str = "queue_size") -> None:
+        """Let each node show its value with so many heartbeats; a counter grows by it."""
+        kind = model.SeriesKind.COUNTER if series.endswith("_total") else model.SeriesKind.GAUGE
+        for _ in range(beats):
+            self.clock.at += BEAT
+            for node, value in values.items():
+                grown = value * (self.clock.monotonic() / BEAT.total_seconds())
+                metric = model.Metric(series, WEB, grown if kind is model.SeriesKind.COUNTER else value, kind)
+                self.windows.take(model.NodeId(node), model.NodeReport(metrics=(metric,)), self.clock.at)
+
+    def look(self, *nodes: str) -> dict[boards.Key, model.Watched | None]:
+        names = {WEB: [model.NodeId(node) for node in nodes]}
+        found: dict[boards.Key, model.Watched | None] = {}
+        for rule in self.monitor.rules:
+            found |= self.monitor.look(rule, names, self.clock.at)
+        return found
+
+    def states(self) -> dict[str | None, model.RuleState]:
+        shown = self.monitor.board(self.clock.at).watches
+        return {node: watch.state for (_, node), watch in shown.items()}
+
+
+async def staged(*rules: model.Rule) -> Stage:
+    stage = Stage(*rules)
+    await stage.begin()
+    return stage
+
+
+async def test_what_is_well_is_not_shown_and_what_is_silent_is_unknown() -> None:
+    stage = await staged(QUEUE)
+    stage.show(8, {"a": 9.0, "b": 1.0})
+    stage.look("a", "b", "c")
+    assert stage.states() == {"a": S.FIRING, "c": S.UNKNOWN}
+    assert stage.monitor.board(stage.clock.at).looked_at == stage.clock.at
+
+
+async def test_a_node_that_falls_silent_is_unknown_and_not_well() -> None:
+    stage = await staged(QUEUE)
+    stage.show(8, {"a": 1.0, "b": 1.0})
+    stage.look("a", "b")
+    stage.show(12, {"b": 1.0})
+    stage.look("a", "b")
+    assert stage.states() == {"a": S.UNKNOWN}
+
+
+async def test_a_rule_compares_a_node_with_its_own_past() -> None:
+    stage = await staged(replace(QUEUE, basis=B.OWN_PAST, fire_at=1.5, clear_at=1.2))
+    stage.show(20, {"a": 4.0, "b": 4.0})
+    stage.show(7, {"a": 8.0, "b": 4.0})
+    stage.look("a", "b")
+    assert stage.states() == {"a": S.FIRING}
+
+
+async def test_a_rule_compares_a_node_with_its_peers() -> None:
+    stage = await staged(replace(QUEUE, basis=B.PEERS, fire_at=3.0, clear_at=2.0))
+    stage.show(8, {"a": 1.0, "b": 1.2, "c": 9.0})
+    stage.look("a", "b", "c")
+    assert stage.states() == {"c": S.FIRING}
+
+
+async def test_a_rule_sees_what_rises_by_the_hour() -> None:
+    stage = await staged(replace(QUEUE, basis=B.TREND, fire_at=100.0, clear_at=10.0, window=120 * SECOND))
+    for beat in range(20):
+        stage.show(1, {"a": 10.0 + beat, "b": 50.0})  # by 360 in an hour
+    stage.look("a", "b")
+    assert stage.states() == {"a": S.FIRING}
+    assert stage.look("a", "b") == {}  # the same look again changes nothing
+    watch = stage.monitor.board(stage.clock.at).watches["queue", model.NodeId("a")]
+    assert watch.value == pytest.approx(360, rel=0.05)
+
+
+async def test_a_rule_over_the_fleet_looks_at_all_nodes_as_one() -> None:
+    rule = replace(QUEUE, measure=model.Measure(K.RATE, "errors_total"), scope=model.RuleScope.FLEET, fire_at=0.5)
+    stage = await staged(replace(rule, clear_at=0.5))
+    stage.show(8, {"a": 1.0, "b": 11.0}, series="errors_total")  # 0.1 and 1.1 in a second
+    stage.look("a", "b")
+    assert stage.states() == {None: S.FIRING}
+    stage.look("a", "b", "c", "d", "e")  # of most nothing is known
+    stage.show(1, {"a": 1.0, "b": 1.0}, series="errors_total")
+    stage.look("a", "b", "c", "d", "e")
+    assert stage.states() == {None: S.UNKNOWN}
+
+
+async def test_only_what_has_a_clock_is_stored_and_what_goes_is_deleted() -> None:
+    stage = await staged(replace(QUEUE, pending_for=20 * SECOND))
+    stage.show(8, {"a": 9.0, "b": 1.0})
+    first = stage.look("a", "b", "c")
+    assert {node: each and each.watch.state for (_, node), each in first.items()} == {"a": S.PENDING}
+    stage.show(1, {"a": 9.0, "b": 1.0})
+    assert stage.look("a", "b", "c") == {}
+    stage.show(1, {"a": 9.0, "b": 1.0})
+    fired = stage.look("a", "b", "c")
+    assert {node: each and each.watch.state for (_, node), each in fired.items()} == {"a": S.FIRING}
+    stage.show(10, {"b": 1.0})
+    silent = stage.look("a", "b")
+    assert {node: each and each.watch.state for (_, node), each in silent.items()} == {"a": S.UNKNOWN}
+    assert stage.look("b") == {("queue", "a"): None}
+    assert stage.states() == {}
+
+
+async def test_what_was_stored_of_a_rule_is_taken_up_only_if_it_says_the_same() -> None:
+    watch = model.Watch(S.FIRING, START, START, fired_at=START)
+    same = model.Watched("queue", model.NodeId("a"), watch, repr(QUEUE))
+    stored = (same, replace(same, node_id=model.NodeId("b"), of="another"), replace(same, rule="gone"))
+    stage = await staged(QUEUE)
+    assert stage.monitor.restore(stored, START) == (("queue", "b"), ("gone", "a"))
+    stage.clock.at += BEAT
+    stage.look("a", "b")
+    watches = stage.monitor.board(stage.clock.at).watches
+    assert watches["queue", model.NodeId("a")].fired_at == START
+    assert watches["queue", model.NodeId("b")].fired_at is None
+    assert Stage(QUEUE).monitor.restore((same,), None) == (("queue", "a"),)
