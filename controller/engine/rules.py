@@ -1,8 +1,7 @@
 """The rules of the monitor: looks by them at intervals, and tells every rollout which of them keep it where it is.
 
-Theory of operation. A look goes rule by rule, so that the loop is never held up for long, and is then written in one
-transaction, in which the rollouts are told as well. Between two looks a rollout is told when it begins, is taken up
-again, or changes a node on which a rule fires already.
+Theory of operation. A look is written in one transaction, in which the rollouts are told as well. Between two looks a
+rollout is told when it begins, is taken up again, or changes a node on which a rule fires already.
 
 Rules kept: until somebody has looked, and when the looks fail, nothing is known, and that holds (G7); a look that
 cannot be written is written with the next one. Left out: what is seen (`controller.metrics.monitor`).
@@ -99,9 +98,7 @@ class Rules:
         """
         now = self._clock.now()
         nodes = _by_component(self._desk.world, {each.component for each in self._monitor.rules.values()})
-        for name in self._monitor.rules:
-            self._unwritten |= self._monitor.look(name, nodes, now)
-            await asyncio.sleep(0)  # others have waited for the loop meanwhile
+        self._unwritten |= await self._monitor.look(nodes, now)
         changed = dict(self._unwritten)
         await self._desk.submit(functools.partial(_write, board=self._monitor.board(now), changed=changed))
         self._unwritten = {key: each for key, each in self._unwritten.items() if changed.get(key) is not each}

@@ -1,8 +1,9 @@
 """The performance monitor: looks at what nodes measure by the rules of the configuration, and keeps how each stands.
 
-Theory of operation. A look asks the windows once for each rule, for all nodes that have its component, and makes one
-value of each (`observing`); the machine of a rule (`machine`) is stepped only where the look may change something: most
-nodes are well, and stay so. What is not INACTIVE stands in a persistent map that others may keep.
+Theory of operation. A look asks the windows once for all rules that look at the same spans of time, for the nodes that
+have their component, and makes one value of each (`observing`); the machine of a rule (`machine`) is stepped only where
+the look may change something: most nodes are well, and stay so. What is not INACTIVE stands in a persistent map that
+others may keep.
 
 Rules kept: a look costs a bounded time, whatever is seen; what was stored of a rule is taken up again only if the rule
 still says the same; what fires, or is about to, is stored, with the instants of its clocks; what is merely unknown is
@@ -11,11 +12,13 @@ found anew by the first look. Left out: when it looks, and the writing (`control
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+import numpy as np
 from rpds import HashTrieMap
 
 from controller.core import model
@@ -23,8 +26,9 @@ from controller.core.monitoring import board as boards
 from controller.core.monitoring import machine, observing
 from controller.metrics import collector, figures
 
-RULES_MAX = 32  # in one configuration; a look at 10,000 nodes takes some 30 ms for each
+NODES_AT_ONCE = 1_000  # of which the windows are asked without a break: some ten milliseconds of the loop
 
+_INSTANT = timedelta(microseconds=1)  # before the first look nobody has looked
 S = model.RuleState
 Nodes = Mapping[model.ComponentName, Sequence[model.NodeId]]
 
@@ -59,24 +63,53 @@ class Monitor:
                 self._watches[key] = dataclasses.replace(each.watch, seen_at=max(each.watch.seen_at, looked_at))
         return tuple(stale)
 
-    def look(self, name: str, nodes: Nodes, at: datetime) -> dict[boards.Key, model.Watched | None]:
-        """Look by one rule, and give what has to be stored of it now: None for what stands no longer.
+    async def look(self, nodes: Nodes, at: datetime) -> dict[boards.Key, model.Watched | None]:
+        """Look by every rule, and give what has to be stored of that now: None for what stands no longer.
+
+        Others have the loop between some nodes and the next; what they add meanwhile is later than the look.
 
         Args:
-            name: Name of the rule.
             nodes: Nodes by component.
             at: Now.
         """
-        rule = self.rules[name]
-        names = tuple(nodes.get(rule.component, ()))
-        values = _observed(rule, self._windows, names, at).tolist()
-        where: Sequence[model.NodeId | None] = (None,) if rule.scope is model.RuleScope.FLEET else names
         changed: dict[boards.Key, model.Watched | None] = {}
-        for node_id, value in zip(where, values, strict=True):
-            self._see(rule, (name, node_id), None if math.isnan(value) else value, at, changed)
-        for key in self._gone(name, where):
-            self._put(rule, key, self._watches.pop(key), None, changed)
+        for (component, bounds), rules in _together(self.rules.values(), at).items():
+            names = tuple(nodes.get(component, ()))
+            seen = await self._seen(component, rules, names, bounds)
+            for rule in rules:
+                self._look(rule, names, seen[rule.name], at, changed)
+                await asyncio.sleep(0)
         return changed
+
+    async def _seen(
+        self,
+        component: model.ComponentName,
+        rules: Sequence[model.Rule],
+        nodes: tuple[model.NodeId, ...],
+        bounds: tuple[datetime, ...],
+    ) -> dict[str, observing.Seen]:
+        """Ask the windows for the figures of some rules, some nodes at a time."""
+        metrics = tuple(model.JudgedMetric(rule.name, rule.measure) for rule in rules)
+        parts = [self._windows.over(component, metrics, (), bounds)]
+        for first in range(0, len(nodes), NODES_AT_ONCE):
+            parts.append(self._windows.over(component, metrics, nodes[first : first + NODES_AT_ONCE], bounds))
+            await asyncio.sleep(0)
+        return {rule.name: _joined([part[rule.name] for part in parts]) for rule in rules}
+
+    def _look(
+        self,
+        rule: model.Rule,
+        nodes: tuple[model.NodeId, ...],
+        seen: observing.Seen,
+        at: datetime,
+        changed: dict[boards.Key, model.Watched | None],
+    ) -> None:
+        values = _observed(rule, seen).tolist()
+        where: Sequence[model.NodeId | None] = (None,) if rule.scope is model.RuleScope.FLEET else nodes
+        for node_id, value in zip(where, values, strict=True):
+            self._see(rule, (rule.name, node_id), None if math.isnan(value) else value, at, changed)
+        for key in self._gone(rule.name, where):
+            self._put(rule, key, self._watches.pop(key), None, changed)
 
     def board(self, at: datetime) -> boards.Board:
         """Give how all rules stand after a look."""
@@ -122,9 +155,6 @@ class Monitor:
         return [key for key in self._watches if key[0] == name and key[1] not in present]
 
 
-_INSTANT = timedelta(microseconds=1)
-
-
 def _rests(rule: model.Rule, watch: model.Watch, value: float | None) -> bool:
     """Tell whether a look leaves a rule as it is: nothing is the case, or still nobody can tell and nothing fired."""
     if value is None:
@@ -140,14 +170,26 @@ def _clocks(watch: model.Watch) -> tuple[object, ...]:
     return watch.state, watch.since, watch.fired_at, watch.clear_since
 
 
-def _observed(
-    rule: model.Rule, windows: collector.Collector, nodes: tuple[model.NodeId, ...], at: datetime
-) -> observing.Floats:
-    metric = model.JudgedMetric(rule.name, rule.measure)
-    seen = windows.over(rule.component, (metric,), nodes, tuple(_bounds(rule, at)))[rule.name]
+def _together(
+    rules: Iterable[model.Rule], at: datetime
+) -> dict[tuple[model.ComponentName, tuple[datetime, ...]], list[model.Rule]]:
+    """Put rules together that look at the same spans of time: most of a look is finding these."""
+    found: dict[tuple[model.ComponentName, tuple[datetime, ...]], list[model.Rule]] = {}
+    for rule in rules:
+        found.setdefault((rule.component, tuple(_bounds(rule, at))), []).append(rule)
+    return found
+
+
+def _joined(parts: Sequence[figures.Figure]) -> observing.Seen:
+    return observing.Seen(
+        np.concatenate([part.value for part in parts]), np.concatenate([part.exposure for part in parts])
+    )
+
+
+def _observed(rule: model.Rule, seen: observing.Seen) -> observing.Floats:
     if rule.basis is model.RuleBasis.OWN_PAST:
         return observing.observe(rule, _span(seen, 1), _span(seen, 0))
-    return observing.observe(rule, observing.Seen(seen.value, seen.exposure))
+    return observing.observe(rule, seen)
 
 
 def _bounds(rule: model.Rule, at: datetime) -> Iterator[datetime]:
@@ -159,5 +201,5 @@ def _bounds(rule: model.Rule, at: datetime) -> Iterator[datetime]:
     yield from (begins + rule.window * number / pieces for number in range(pieces + 1))
 
 
-def _span(seen: figures.Figure, number: int) -> observing.Seen:
-    return observing.Seen(seen.value[:, number : number + 1], seen.exposure[:, number : number + 1])
+def _span(seen: observing.Seen, number: int) -> observing.Seen:
+    return observing.Seen(seen.values[:, number : number + 1], seen.exposures[:, number : number + 1])
