@@ -139,6 +139,10 @@ class Asked:
     offline_deadline: _Span = None
     join: Annotated[Join | None, typer.Option(case_sensitive=False, help="Nodes that appear later; ignore.")] = None
     deadline: _Span = None
+    hold_while_firing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Go no further while this rule of the monitor fires; may repeat."),
+    ] = None
     revert_max_parallel: Annotated[
         int | None, typer.Option("--revert-parallel", min=0, max=_COUNT_MAX, help="Nodes that go back at once; 0: all.")
     ] = None
@@ -201,6 +205,8 @@ class Asked:
                 getattr(policy, field.name).FromTimedelta(self._span(field.name))
             elif isinstance(value, Enum):
                 setattr(policy, field.name, _PREFIXES[type(value)] + value.name)
+            elif isinstance(value, list):
+                getattr(policy, field.name).extend(value)
             else:
                 setattr(policy, field.name, value)
         return policy

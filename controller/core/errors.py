@@ -81,7 +81,7 @@ class IllegalEventError(InstarError):
     """An event that its state machine does not allow in this state; nothing changed."""
 
 
-class SourceError(InstarError):
+class SourceError(UnavailableError):
     """A source of metrics gave no answer that counts: what was asked for is unknown, and nobody's version is at fault.
 
     Args:

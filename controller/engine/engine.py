@@ -9,12 +9,13 @@ of the loop and no large fleet, nothing here uses threads, the machine's time or
 
 from __future__ import annotations
 
+import collections
 import functools
 from datetime import timedelta
 
 from controller import clock as clocks
 from controller.config import rules
-from controller.core import events, model, statistics
+from controller.core import copying, events, model, statistics
 from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
 from controller.engine import rules as ruling
 from controller.metrics import collector
@@ -82,4 +83,9 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
     def statistics(self) -> model.Statistics:
         """Count the work of the fleet."""
         world = self._desk.world
-        return statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        counted = statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        states = collections.Counter(
+            each.state for each in (() if world.board is None else world.board.watches.values())
+        )
+        firing, unknown = states[model.RuleState.FIRING], states[model.RuleState.UNKNOWN]
+        return copying.replace(counted, rules_firing=firing, rules_unknown=unknown)

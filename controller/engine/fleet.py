@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from controller.core import errors, events, explain, model, selector
+from controller.core.monitoring import board as boards
 from controller.engine import draft as drafts
 from controller.engine import freezing, labelling, lookout, office, presence, standing, stepping, timing
 from controller.store import reading
@@ -45,6 +46,15 @@ class Fleet(office.Office):
         present = self._present.get(node_id)
         return () if present is None else tuple(present.metrics[key] for key in sorted(present.metrics))
 
+    def rules(self) -> tuple[model.Rule, ...]:
+        """Return the rules of the monitor."""
+        return self._rules.all
+
+    def rules_looked_at(self) -> datetime | None:
+        """Tell when it was looked by them; None where nobody has since the controller is up."""
+        board = self._desk.world.board
+        return None if board is None else board.looked_at
+
     def rules_watched(self, rule: str = "", node_id: model.NodeId | None = None) -> tuple[model.Watched, ...]:
         """Say where rules of the monitor are anything but INACTIVE, by rule and node; the fleet comes first.
 
@@ -75,7 +85,11 @@ class Fleet(office.Office):
         latest = self._store.read(lambda connection: reading.latest_rollout_of(connection, node_id))
         if latest is not None and latest.id not in known:
             known[latest.id] = latest
-        return explain.node(node, known.values(), world.freezes.values(), self._clock.now())
+        reasons = explain.node(node, known.values(), world.freezes.values(), self._clock.now())
+        return (
+            *reasons,
+            *(boards.reason(each) for each in self.rules_watched(node_id=node_id) if boards.is_held(each)),
+        )
 
     async def label_node(
         self, node_id: model.NodeId, labels: Mapping[str, str], removed_keys: Iterable[str], *, actor: str

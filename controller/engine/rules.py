@@ -52,7 +52,7 @@ def follow(draft: drafts.Draft) -> None:
         rollout = draft.world.rollouts.get(rollout_id)
         if rollout is None or not rollout.request.policy.hold_while_firing:
             continue
-        if boards.is_news(draft.world.board, rollout, (key.node_id for key in write.changes)):
+        if boards.is_news(draft.world.board, rollout, write.changes):
             tell(draft, rollout, draft.world.leases[rollout_id])
 
 
@@ -74,6 +74,11 @@ class Rules:
     def names(self) -> frozenset[str]:
         """Names of all rules."""
         return frozenset(self._monitor.rules)
+
+    @property
+    def all(self) -> tuple[model.Rule, ...]:
+        """All rules."""
+        return tuple(self._monitor.rules.values())
 
     def restore(self, stored: Iterable[model.Watched], looked_at: datetime | None) -> None:
         """Take up what was stored before this life."""

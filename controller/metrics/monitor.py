@@ -46,6 +46,7 @@ class Monitor:
         self._windows = windows
         self._watches: dict[boards.Key, model.Watch] = {}
         self._shown: HashTrieMap[boards.Key, model.Watch] = HashTrieMap()
+        self._looked: dict[model.ComponentName, frozenset[model.NodeId]] = {}
 
     def restore(self, stored: Iterable[model.Watched], looked_at: datetime | None) -> tuple[boards.Key, ...]:
         """Take up what was stored; give the keys of what says nothing any more.
@@ -73,6 +74,7 @@ class Monitor:
             at: Now.
         """
         changed: dict[boards.Key, model.Watched | None] = {}
+        self._looked = {each: frozenset(having) for each, having in nodes.items()}
         for (component, bounds), rules in _together(self.rules.values(), at).items():
             names = tuple(nodes.get(component, ()))
             seen = await self._seen(component, rules, names, bounds)
@@ -113,7 +115,7 @@ class Monitor:
 
     def board(self, at: datetime) -> boards.Board:
         """Give how all rules stand after a look."""
-        return boards.Board(at, self.rules, self._shown)
+        return boards.Board(at, self.rules, self._shown, self._looked)
 
     def _see(
         self,

@@ -60,6 +60,7 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/instar.v1.FleetService/ExplainNode": _API,
     "/instar.v1.FleetService/GetNode": _API,
     "/instar.v1.FleetService/GetStatistics": _API,
+    "/instar.v1.FleetService/ListRuleStates": _API,
     "/instar.v1.FleetService/LabelNode": _API,
     "/instar.v1.FleetService/ListFreezes": _API,
     "/instar.v1.FleetService/ListNodes": _API,

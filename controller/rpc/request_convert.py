@@ -94,6 +94,7 @@ def policy(value: model.Policy) -> rollout_pb2.Policy:
         join=convert.number(rollout_pb2.JoinPolicy.Value, "JOIN_POLICY_", value.join),
         revert_max_parallel=value.revert_max_parallel,
         deadline=convert.optional_duration(value.deadline),
+        hold_while_firing=value.hold_while_firing,
     )
 
 
@@ -214,6 +215,7 @@ def from_policy(message: rollout_pb2.Policy) -> model.Policy:
         join=_from_join(message.join) or default.join,
         revert_max_parallel=message.revert_max_parallel,
         deadline=_optional_span(message, "deadline"),
+        hold_while_firing=tuple(message.hold_while_firing),
     )
 
 

@@ -293,6 +293,8 @@ class Statistics:
         timed_out: Operations whose node was silent for too long.
         mean_duration: Of the completed ones; None where there is none.
         refused: Requests that were refused.
+        rules_firing: Rules of the monitor that fire, counted by rule and node.
+        rules_unknown: Rules of which nobody can tell, counted alike.
     """
 
     queued: int
@@ -305,6 +307,8 @@ class Statistics:
     total_nodes: int
     active_nodes: int
     refused: int
+    rules_firing: int = 0
+    rules_unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,7 @@ class Policy(_message.Message):
     JOIN_FIELD_NUMBER: _builtins.int
     REVERT_MAX_PARALLEL_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    HOLD_WHILE_FIRING_FIELD_NUMBER: _builtins.int
     max_parallel: _builtins.int
     """Number of operations at the same time within a wave; 0 for as many as the wave has."""
     max_failures: _builtins.int
@@ -348,6 +349,12 @@ class Policy(_message.Message):
     def deadline(self) -> _duration_pb2.Duration:
         """Time after the start after which the rollout fails whatever its progress; none where it is left out."""
 
+    @_builtins.property
+    def hold_while_firing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of rules of the monitor: while one of them fires, or nobody can tell, on a node that the rollout has changed
+        or on the fleet, no wave is promoted and nothing new starts.
+        """
+
     def __init__(
         self,
         *,
@@ -373,10 +380,11 @@ class Policy(_message.Message):
         join: Global___JoinPolicy.ValueType = ...,
         revert_max_parallel: _builtins.int = ...,
         deadline: _duration_pb2.Duration | None = ...,
+        hold_while_firing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "healthy_deadline", b"healthy_deadline", "max_infrastructure_failures", b"max_infrastructure_failures", "min_healthy_duration", b"min_healthy_duration", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "soak_duration", b"soak_duration", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "discard_writes", b"discard_writes", "domain_label", b"domain_label", "domain_max_parallel", b"domain_max_parallel", "floor_percent", b"floor_percent", "healthy_deadline", b"healthy_deadline", "join", b"join", "max_failures", b"max_failures", "max_infrastructure_failures", b"max_infrastructure_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "offline", b"offline", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "promoted_by_hand", b"promoted_by_hand", "restart_allowed", b"restart_allowed", "revert_max_parallel", b"revert_max_parallel", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "discard_writes", b"discard_writes", "domain_label", b"domain_label", "domain_max_parallel", b"domain_max_parallel", "floor_percent", b"floor_percent", "healthy_deadline", b"healthy_deadline", "hold_while_firing", b"hold_while_firing", "join", b"join", "max_failures", b"max_failures", "max_infrastructure_failures", b"max_infrastructure_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "offline", b"offline", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "promoted_by_hand", b"promoted_by_hand", "restart_allowed", b"restart_allowed", "revert_max_parallel", b"revert_max_parallel", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_infrastructure_failures: _TypeAlias = _typing.Literal["max_infrastructure_failures"]  # noqa: Y015
     _WhichOneofArgType__max_infrastructure_failures: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures"]  # noqa: Y015
