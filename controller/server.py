@@ -21,6 +21,7 @@ from controller import clock, engine, releases
 from controller.config import settings
 from controller.core import errors
 from controller.engine import tasks
+from controller.metrics import prometheus
 from controller.rpc import (
     agent_service,
     door,
@@ -103,7 +104,10 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     with contextlib.closing(store):
         register = principals.Register(loaded.principals_file)
         _make_operator_token(loaded, register)
-        machine = engine.Engine(store, time, clock.RandomIds(), heartbeat_period=loaded.heartbeat_period)
+        servers = {each.name: prometheus.Prometheus(each) for each in loaded.prometheus}
+        machine = engine.Engine(
+            store, time, clock.RandomIds(), heartbeat_period=loaded.heartbeat_period, servers=servers
+        )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
         async with (
             _emitting(store, loaded.otlp_endpoint),

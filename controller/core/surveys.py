@@ -6,11 +6,12 @@ the others change (`planner`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core import aims, alike, dependencies, estimates, fingerprints, model, moves, routes, selector
+from controller.core.analysis import power
 
 NOTHING_DECLARED = model.VersionGraph()
 
@@ -25,6 +26,7 @@ class Fleet:
         holds: Evaluates a condition of an edge over a node; None where that is unknown.
         expected: What past operations tell, by component, version before, version after, method and class of node.
         sources: Names of the Prometheus servers that are configured.
+        habits: How the metrics of the request's analysis behave now, as far as they are measured.
         at: Now.
     """
 
@@ -35,6 +37,7 @@ class Fleet:
     holds: alike.Holds = lambda _condition, _node: None
     expected: estimates.Expected = lambda *_: None
     sources: frozenset[str] = frozenset()
+    habits: Mapping[str, power.Habit] = field(default_factory=dict)
     at: datetime = field(kw_only=True)
 
 

@@ -1,26 +1,29 @@
 """The engine as its callers see it: sessions of agents on one side, the API on the other, time in between.
 
 Rules kept: whatever returns has been stored; questions are answered from memory, or from the store where a rollout has
-ended; the desk, one task that looks after the deadlines of all rollouts and after absent nodes, and one that begins
-what waits are all that runs in the background. Given an inline store, a clock of the loop and no large fleet, nothing
-here uses threads, the machine's time or chance. The rooms: `agents`, `rollouts`, `fleet`, `catalogue`.
+ended; all that runs in the background are the desk, one task that looks after the deadlines of all rollouts and after
+absent nodes, one that begins what waits, and one that looks at canary waves. Given an inline store, a clock of the
+loop, no large fleet and no analysis, nothing here uses threads, the machine's time or chance. The rooms: `agents`,
+`rollouts`, `fleet`, `catalogue`.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from datetime import timedelta
 
 from controller import clock as clocks
 from controller.core import events, model, statistics
 from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
-from controller.metrics import collector
+from controller.metrics import collector, prometheus
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
 RECONNECT_WINDOW = timedelta(seconds=60)
 _LIMITS = collector.Limits()
+_NO_SERVERS: Mapping[str, prometheus.Prometheus] = {}
 
 
 class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue):
@@ -30,9 +33,10 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
         limits: How much is kept of what nodes measure.
+        servers: Prometheus servers that an analysis may name, by their names; closed with the engine.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each is a part of its own
         self,
         store: database.Store,
         clock: clocks.Clock,
@@ -41,14 +45,16 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
         limits: collector.Limits = _LIMITS,
+        servers: Mapping[str, prometheus.Prometheus] = _NO_SERVERS,
     ) -> None:
-        super().__init__(store, clock, ids, limits)
+        super().__init__(store, clock, ids, limits, servers)
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()
 
     async def start(self) -> None:
         """Take every rollout over, tell each of the absence and how its nodes stand, and look after time."""
+        await self.collector.start_collection(self._heartbeat_period)
         alive_at = self._store.read(reading.alive_at)
         await self._store.take_leases(self._owner)
         self._desk.read_again()
@@ -63,11 +69,14 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         await self._lookout.start(started_at, started_at + self._reconnect_window)
         self._guard.start(self._ticker.run(), "engine ticker")
         self._guard.start(self._queue.run(), "engine queue")
+        self._guard.start(self._judges.run(self._heartbeat_period), "engine judges")
 
     async def stop(self) -> None:
         """End the background work; what was acknowledged is stored, what was not is refused."""
         await self._desk.close()
         await self._guard.stop()
+        await self._sources.close()
+        await self.collector.stop_collection()
 
     def statistics(self) -> model.Statistics:
         """Count the work of the fleet."""

@@ -13,8 +13,20 @@ from controller import clock as clocks
 from controller.core import errors, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
-from controller.engine import following, lookout, planning, presence, queueing, recent, stepping, timing, watching
-from controller.metrics import collector
+from controller.engine import (
+    following,
+    judges,
+    lookout,
+    planning,
+    presence,
+    queueing,
+    recent,
+    sources,
+    stepping,
+    timing,
+    watching,
+)
+from controller.metrics import collector, prometheus
 from controller.store import database, reading, rows
 
 Answer = TypeVar("Answer")
@@ -28,12 +40,19 @@ class Office:
         clock: What time it is.
         ids: Where new identities come from.
         limits: How much is kept of what nodes measure.
+        servers: Prometheus servers that an analysis may name.
     """
 
     def __init__(
-        self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource, limits: collector.Limits
+        self,
+        store: database.Store,
+        clock: clocks.Clock,
+        ids: clocks.IdSource,
+        limits: collector.Limits,
+        servers: Mapping[str, prometheus.Prometheus],
     ) -> None:
         self.collector = collector.Collector(clock, limits)
+        self._sources = sources.Sources(self.collector, servers)
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -42,7 +61,7 @@ class Office:
         self._rollout_bell: watching.Bell[model.RolloutId] = watching.Bell()
         self._node_bell: watching.Bell[model.NodeId] = watching.Bell()
         self._recent = recent.Recent()
-        self._plans = planning.Planning(self._metrics_of)
+        self._plans = planning.Planning(self._metrics_of, self._sources)
         self._desk = desks.Desk(
             store,
             clock,
@@ -53,6 +72,7 @@ class Office:
         self._lookout = lookout.Lookout(self._desk, self._present.keys())
         self._ticker = timing.Ticker(self._desk, clock, self._lookout)
         self._queue = queueing.Queue(self._desk, clock, self._plans)
+        self._judges = judges.Judges(self._desk, clock, self._sources)
 
     async def _asked(self, actor: str, action: str, what: object, work: Callable[[drafts.Draft], Answer]) -> Answer:
         """Have work done for somebody; where it is refused, keep that it was."""

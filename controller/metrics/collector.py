@@ -11,7 +11,7 @@ unknown, never zero. Left out: judging.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -73,6 +73,11 @@ class Collector:
     def is_collecting(self) -> bool:
         """True between start and stop."""
         return self._period is not None
+
+    @property
+    def period(self) -> timedelta:
+        """Time between two readings of a node; nothing while it does not collect."""
+        return self._period or timedelta()
 
     async def start_collection(self, interval: timedelta) -> bool:
         """Begin to take readings; say whether that is new.
@@ -162,6 +167,32 @@ class Collector:
                 found[each.name].put(positions, figures.figure(each.measure, grown))
         is_canary = np.arange(len(nodes)) < len(canary)
         return {each.name: figures.sample(each.measure, found[each.name], is_canary) for each in metrics}
+
+    def over(
+        self,
+        component: model.ComponentName,
+        metrics: tuple[model.JudgedMetric, ...],
+        nodes: tuple[model.NodeId, ...],
+        bounds: Sequence[datetime],
+    ) -> dict[str, figures.Figure]:
+        """Say how each metric went over spans of time that follow each other, [node, span], by its name.
+
+        Args:
+            component: Whose series.
+            metrics: What is asked for.
+            nodes: Of which nodes.
+            bounds: Where each span begins, and where the last one ends.
+        """
+        ticks = np.array([self._at(each) for each in bounds], np.uint32)
+        begins = np.broadcast_to(ticks[:-1], (len(nodes), len(ticks) - 1))
+        found = {each.name: figures.unknown(*begins.shape) for each in metrics}
+        for shelf, positions, rows in self._by_shelf(nodes, component):
+            ends = np.broadcast_to(ticks[1:], begins.shape)[positions]
+            spans = _read(rows, begins[positions], ends, self._stale)
+            grown = figures.Grown(shelf.columns, shelf.is_counter, spans, self._period_seconds)
+            for each in metrics:
+                found[each.name].put(positions, figures.figure(each.measure, grown))
+        return found
 
     def _spans(
         self, since: tuple[datetime, ...], past: timedelta, began_at: datetime, at: datetime
