@@ -88,7 +88,7 @@ def _metrics(told: analysis_pb2.Judgement) -> rich.table.Table:
 
 
 def _value(told: analysis_pb2.Evidence, name: str, form: str) -> str:
-    return form.format(getattr(told, name)) if told.DESCRIPTOR and told.HasField(name) else _NOTHING  # type: ignore[arg-type]  # the stubs want literals
+    return form.format(getattr(told, name)) if told.HasField(name) else _NOTHING  # type: ignore[arg-type]  # the stubs want literals
 
 
 def _lift(told: analysis_pb2.Evidence) -> str:

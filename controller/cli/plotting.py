@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import axes, dates, figure, ticker
@@ -22,8 +24,9 @@ from instar.v1 import analysis_pb2, rollout_service_pb2
 _CANARY, _CONTROL, _INK, _FAINT = "#d55e00", "#0072b2", "#222222", "#6b6b6b"
 _WIDTH_INCHES, _HEIGHT_INCHES, _HEAD_INCHES = 10.0, 2.6, 1.5
 _DOTS_PER_INCH = 150
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # times of messages come without a zone, in UTC
 _LABEL_GAP = 0.09  # of the height of a panel: closer labels would cover each other
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.edgecolor": _FAINT,
@@ -59,7 +62,7 @@ def draw(told: rollout_service_pb2.GetAnalysisResponse, file: Path) -> None:
 def _figure(told: rollout_service_pb2.GetAnalysisResponse, courses: Sequence[analysis_pb2.Course]) -> figure.Figure:
     height = _HEAD_INCHES + _HEIGHT_INCHES * len(courses)
     drawn = figure.Figure(figsize=(_WIDTH_INCHES, height), facecolor="white")
-    panels = drawn.subplots(len(courses), 1, sharex=True, squeeze=False)[:, 0]
+    panels = list(drawn.subplots(len(courses), 1, sharex=True, squeeze=False)[:, 0])
     drawn.subplots_adjust(left=0.08, right=0.83, top=1 - _HEAD_INCHES / height, bottom=0.5 / height, hspace=0.5)
     judgement = judging_tables.found(told.judging)
     found = {one.metric: one for one in judgement.evidence} if judgement is not None else {}
@@ -67,9 +70,10 @@ def _figure(told: rollout_service_pb2.GetAnalysisResponse, courses: Sequence[ana
         _draw_course(panel, course)
         _head_panel(panel, course, found.get(course.metric.name))
     _draw_moments(panels, told.judging)
-    locator = dates.AutoDateLocator(minticks=3, maxticks=8)
+    locator = dates.AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # it has no types
     panels[-1].xaxis.set_major_locator(locator)
-    panels[-1].xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))
+    writes = dates.ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]  # nor has it
+    panels[-1].xaxis.set_major_formatter(writes)
     drawn.text(0.08, 1 - 0.38 / height, _title(told), fontsize=15, fontweight="bold", va="center")
     drawn.text(0.08, 1 - 0.66 / height, _subtitle(told), fontsize=10, color=_FAINT, va="center")
     return drawn
@@ -139,7 +143,7 @@ class _Line:
 
 
 def _draw_course(panel: axes.Axes, course: analysis_pb2.Course) -> None:
-    times = [one.time.ToDatetime() for one in course.points]
+    times = [_days(one.time.ToDatetime()) for one in course.points]
     low, high = (list(_values(course.points, name)) for name in ("control_low", "control_high"))
     panel.fill_between(times, low, high, color=_CONTROL, alpha=0.13, linewidth=0)
     lines = [
@@ -199,17 +203,17 @@ def _draw_moments(panels: Sequence[axes.Axes], record: analysis_pb2.Judging) -> 
     if record.HasField("decide_time"):
         word = f"promoted by {record.decided_by}" if record.decided_by else _verdict(record)
         moments.append((record.decide_time.ToDatetime(), word))
-    first, last = dates.date2num(moments[0][0]), dates.date2num(moments[-1][0])
+    first, last = _days(moments[0][0]), _days(moments[-1][0])
     left, right = panels[0].dataLim.intervalx
     panels[0].set_xlim(left, max(right, last))
     for panel in panels:
         panel.axvspan(first, last if len(moments) > 1 else right, color=_INK, alpha=0.035, linewidth=0)
         for at, _ in moments:
-            panel.axvline(dates.date2num(at), color=_INK, linewidth=1, linestyle=(0, (2, 3)))
+            panel.axvline(_days(at), color=_INK, linewidth=1, linestyle=(0, (2, 3)))
     for (at, word), side in zip(moments, ("right", "left"), strict=False):
         panels[0].annotate(
             word,
-            (dates.date2num(at), 1.0),
+            (_days(at), 1.0),
             xycoords=panels[0].get_xaxis_transform(),
             xytext=(-3 if side == "right" else 3, 4),
             textcoords="offset points",
@@ -223,6 +227,11 @@ def _draw_moments(panels: Sequence[axes.Axes], record: analysis_pb2.Judging) -> 
 def _verdict(record: analysis_pb2.Judging) -> str:
     is_worse = record.decided.finding == analysis_pb2.FINDING_WORSE
     return "taken back" if is_worse else judging_tables.finding(record.decided.finding)
+
+
+def _days(at: datetime) -> float:
+    """An instant as an axis of time counts it."""
+    return (at - _EPOCH) / timedelta(days=1)
 
 
 def _known(points: Sequence[analysis_pb2.Point], name: str) -> Iterator[bool]:

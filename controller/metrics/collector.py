@@ -187,8 +187,8 @@ class Collector:
         found = {each.name: figures.unknown(*begins.shape) for each in metrics}
         for shelf, positions, rows in self._by_shelf(nodes, component):
             ends = np.broadcast_to(ticks[1:], begins.shape)[positions]
-            spans = _read(rows, begins[positions], ends, self._stale)
-            grown = figures.Grown(shelf.columns, shelf.is_counter, spans, self._period_seconds)
+            spans = shelf.table.spans(np.array(rows), begins[positions], ends, self._stale)
+            grown = figures.grown(shelf, spans, self._period_seconds)
             for each in metrics:
                 found[each.name].put(positions, figures.figure(each.measure, grown))
         return found
