@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
   faults drivers bench judge-e2e soak deb demo clean
 
 help:  ## print this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(READY)  ## make .venv with everything
 $(READY): requirements.lock pyproject.toml

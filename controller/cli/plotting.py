@@ -24,6 +24,7 @@ from instar.v1 import analysis_pb2, rollout_service_pb2
 _CANARY, _CONTROL, _INK, _FAINT = "#d55e00", "#0072b2", "#222222", "#6b6b6b"
 _WIDTH_INCHES, _HEIGHT_INCHES, _HEAD_INCHES = 10.0, 2.6, 1.5
 _DOTS_PER_INCH = 150
+_TIMES = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]  # by what the ticks lie apart: years, ... seconds
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # times of messages come without a zone, in UTC
 _LABEL_GAP = 0.09  # of the height of a panel: closer labels would cover each other
 _STYLE: dict[Any, Any] = {
@@ -72,7 +73,7 @@ def _figure(told: rollout_service_pb2.GetAnalysisResponse, courses: Sequence[ana
     _draw_moments(panels, told.judging)
     locator = dates.AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]  # it has no types
     panels[-1].xaxis.set_major_locator(locator)
-    writes = dates.ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]  # nor has it
+    writes = dates.ConciseDateFormatter(locator, formats=_TIMES, zero_formats=_TIMES, show_offset=False)  # type: ignore[no-untyped-call]  # nor has it
     panels[-1].xaxis.set_major_formatter(writes)
     drawn.text(0.08, 1 - 0.38 / height, _title(told), fontsize=15, fontweight="bold", va="center")
     drawn.text(0.08, 1 - 0.66 / height, _subtitle(told), fontsize=10, color=_FAINT, va="center")

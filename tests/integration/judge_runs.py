@@ -72,7 +72,7 @@ def _document(arm: Arm, found: list[Outcome]) -> dict[str, object]:
 
 
 def _say(line: str, *, file: Any = sys.stdout) -> None:  # noqa: ANN401  # either stream
-    print(line, file=file, flush=True)  # noqa: T201  # it is what the command is for
+    print(line, file=file, flush=True)
 
 
 def main() -> int:

@@ -99,7 +99,7 @@ async def up() -> AsyncIterator[Judged]:
 async def _set_up(house: zones.Zones, started: AsyncExitStack) -> Judged:
     async def are_connected() -> bool:
         found = await house.ask("node", "list")
-        return sum(node["connected"] for node in found["nodes"]) == NODES
+        return [node["connected"] for node in found["nodes"]].count(True) == NODES
 
     await process.until("the nodes are connected", are_connected, seconds=READY_SECONDS)
     judged = Judged(house)

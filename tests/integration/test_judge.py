@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ async def shown(judged: houses.Judged, name: str, plot: Path) -> None:
     plotted = await judged.house.say("rollout", "analysis", name, "--plot", str(plot))
     assert "error rate" in plotted.out, plotted
     found = await judged.house.ask("rollout", "analysis", name)
-    assert plot.read_bytes().startswith(PNG)
+    assert (await asyncio.to_thread(plot.read_bytes)).startswith(PNG)
     (course,) = found["courses"]
     assert any(point["canary"] is not None and point["control"] is not None for point in course["points"])
     assert len(found["canary_nodes"]) == houses.CANARY
