@@ -21,6 +21,7 @@ from controller import clock, engine, releases
 from controller.config import settings
 from controller.core import errors
 from controller.engine import tasks
+from controller.metrics import prometheus
 from controller.rpc import (
     agent_service,
     door,
@@ -103,11 +104,13 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     with contextlib.closing(store):
         register = principals.Register(loaded.principals_file)
         _make_operator_token(loaded, register)
+        servers = {each.name: prometheus.Prometheus(each) for each in loaded.prometheus}
         machine = engine.Engine(
             store,
             time,
             clock.RandomIds(),
             heartbeat_period=loaded.heartbeat_period,
+            servers=servers,
             monitoring=loaded.monitor,
         )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")

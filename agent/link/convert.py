@@ -88,11 +88,22 @@ def log_text(effect: session.SendLogText) -> agent_service_pb2.ConnectRequest:
 def _report(report: model.Report) -> agent_service_pb2.Report:
     gone = [node_pb2.ComponentStatus(name=name, removed=True) for name in report.removed]
     return agent_service_pb2.Report(
-        metrics=[node_pb2.Metric(name=m.name, component=m.component, value=m.value) for m in report.metrics],
+        metrics=map(_metric, report.metrics),
         components=[*map(_component, report.components), *gone],
         operations=map(_operation, report.operations),
         steps=map(_step_record, report.steps),
         conditions=_conditions(report.conditions),
+        gone_metrics=[node_pb2.MetricName(name=name, component=component) for name, component in report.gone_metrics],
+    )
+
+
+def _metric(metric: model.Metric) -> node_pb2.Metric:
+    return node_pb2.Metric(
+        name=metric.name,
+        component=metric.component,
+        value=metric.value,
+        kind=node_pb2.MetricKind.Value(f"METRIC_KIND_{metric.kind.name}"),
+        life=metric.life,
     )
 
 

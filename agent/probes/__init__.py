@@ -97,8 +97,14 @@ async def ask(probe: model.Probe, address: str, run: RunCommand) -> Answer:
     return Answer(is_success=True)
 
 
-async def scrape(source: model.MetricsSource, component: str, address: str) -> tuple[model.Metric, ...]:
+async def scrape(source: model.MetricsSource, component: str, address: str, life: int = 0) -> tuple[model.Metric, ...]:
     """Read the series that the manifest names; a series that is not shown is absent.
+
+    Args:
+        source: Where they are.
+        component: Whose they are.
+        address: Where the instance listens, as `target` says.
+        life: Number of its process; 0 where that is not known.
 
     Raises:
         ProbeError: The answer is no success, or too large, or did not come in time.
@@ -110,8 +116,8 @@ async def scrape(source: model.MetricsSource, component: str, address: str) -> t
         raise ProbeError(f"cannot read {source.path}: no answer within {SCRAPE_TIMEOUT_SECONDS:g} s") from error
     except (OSError, ValueError, asyncio.IncompleteReadError) as error:
         raise ProbeError(f"cannot read {source.path}: {error}") from error
-    values = series.read(body.decode(errors="replace"), source.series)
-    return tuple(model.Metric(name, component, value) for name, value in values.items())
+    found = series.read(body.decode(errors="replace"), source.series)
+    return tuple(model.Metric(each.name, component, each.value, each.kind, life) for each in found)
 
 
 async def _check(probe: model.Probe, address: str, run: RunCommand) -> None:

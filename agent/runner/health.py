@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -20,6 +20,9 @@ from agent.runner import clock, releases
 
 ALIVE_PERIOD_SECONDS = 1.0  # between two looks at an instance that has no health probe: it is well while it serves
 UNJUDGED = frozenset({model.InstanceState.STARTING, model.InstanceState.PREPARED, model.InstanceState.PAUSED})
+PROBE_CHECKS = "instar.probe.checks"  # counters of each component, beside what it shows itself
+PROBE_FAILURES = "instar.probe.failures"
+MILLISECONDS = 1000
 AGENT_DRIVER = "agent"  # of the agent itself, which is well once a controller has heard it
 
 _logger = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ class Followed:
 
     Args:
         flapped_at_seconds: Monotonic instant at which it was last seen to flap; 0, the kernel's start, for never.
+        metrics: What it last showed.
+        checks: How often it was asked whether it is well.
+        failures: How often it was not.
     """
 
     instance: model.Instance
@@ -41,6 +47,8 @@ class Followed:
     flapped_at_seconds: float = 0.0
     metrics: tuple[model.Metric, ...] = ()
     scrape_due_seconds: float = 0.0
+    checks: int = 0
+    failures: int = 0
 
 
 class HealthBoard:
@@ -125,9 +133,9 @@ class HealthBoard:
         return min(followed.watch.healthy_for(now_seconds), steady_for)
 
     def metrics(self, instance_id: str) -> tuple[model.Metric, ...]:
-        """What an instance last showed."""
+        """What an instance last showed, and how often it was asked whether it is well."""
         followed = self._followed.get(instance_id)
-        return followed.metrics if followed else ()
+        return (*_probed(followed), *followed.metrics) if followed else ()
 
     async def _ask_on(self, followed: Followed) -> None:
         probe = followed.manifest.health
@@ -162,6 +170,8 @@ class HealthBoard:
         instance_id = followed.instance.id
         before, was_flapping = followed.watch.health, self.is_flapping(instance_id)
         now_seconds = self._now().monotonic_seconds
+        followed.checks += 1
+        followed.failures += not answer.is_success
         followed.watch = followed.watch.seen(is_success=answer.is_success, now_seconds=now_seconds)
         if followed.watch.health is not before and before is not model.Health.UNKNOWN:
             followed.turns = followed.turns.turned(now_seconds)
@@ -181,10 +191,21 @@ class HealthBoard:
         followed.scrape_due_seconds = now_seconds + source.period.total_seconds()
         try:
             address = self._address(followed, source.socket)
-            followed.metrics = await probes.scrape(source, followed.component, address)
+            followed.metrics = await probes.scrape(source, followed.component, address, _life(followed.instance))
         except (ConfigError, probes.ProbeError) as error:
             followed.metrics = ()  # absent is unknown; a stale value would be a lie
             _logger.warning("%s", error)
+
+
+def _probed(followed: Followed) -> Iterator[model.Metric]:
+    for name, value in ((PROBE_CHECKS, followed.checks), (PROBE_FAILURES, followed.failures)):
+        life = _life(followed.instance)
+        yield model.Metric(name, followed.component, float(value), model.SeriesKind.COUNTER, life)
+
+
+def _life(instance: model.Instance) -> int:
+    """Number the process of an instance: younger ones have higher numbers; 0 where its beginning is not known."""
+    return round(instance.started_at_seconds * MILLISECONDS)
 
 
 def _is_same_life(before: model.Instance, after: model.Instance) -> bool:

@@ -196,9 +196,14 @@ class Inventory:
 
     @property
     def metrics(self) -> tuple[model.Metric, ...]:
-        """What the components show of themselves."""
-        serving = (self.serving(component) for component in self._pointers)
-        return tuple(metric for seen in serving if seen for metric in self._board.metrics(seen.id))
+        """What the components show of themselves: of each the instance that serves now."""
+        showing = (self._showing(component) for component in self._pointers)
+        return tuple(metric for seen in showing if seen for metric in self._board.metrics(seen.id))
+
+    def _showing(self, component: str) -> model.Instance | None:
+        """Return the instance that accepts, though it is not yet the committed one; that one where both or none do."""
+        active = [seen for seen in self.of(component) if seen.state is model.InstanceState.ACTIVE]
+        return next(iter(sorted(active, key=lambda seen: not seen.is_kept)), None) or self.serving(component)
 
     @property
     def digests(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum, unique
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -83,6 +84,10 @@ class Asked:
     strategy: Annotated[Strategy, typer.Option(case_sensitive=False, help="How the fleet changes.")] = Strategy.CANARY
     canary_nodes: Annotated[
         int | None, typer.Option(min=1, max=_COUNT_MAX, help="canary: nodes of the first wave.")
+    ] = None
+    analysis: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="canary: how it is judged by what it measures; JSON, or TOML as *.toml."),
     ] = None
     batch: Annotated[int | None, typer.Option(min=1, max=_COUNT_MAX, help="rolling: nodes of a batch.")] = None
     percents: Annotated[
@@ -176,15 +181,17 @@ class Asked:
         return tuple(self._option(name) for name, value in told.items() if value != [])
 
     def _put_parameters(self, request: rollout_pb2.UpgradeRequest) -> None:
-        from controller.cli import failures, spans
+        from controller.cli import failures, files, spans
 
-        options = ("canary_nodes", "batch", "percents", "verify")
+        options = ("canary_nodes", "analysis", "batch", "percents", "verify")
         told = [name for name in options if getattr(self, name) is not None]
-        if len(told) > 1:
+        if len(told) > 1 and told != ["canary_nodes", "analysis"]:
             rule = f"without {self._option(told[0])}: each belongs to a strategy of its own"
-            raise failures.usage(self._option(told[1]), str(getattr(self, told[1])), rule)
+            raise failures.usage(self._option(told[-1]), str(getattr(self, told[-1])), rule)
         if self.canary_nodes is not None:
             request.canary.nodes = self.canary_nodes
+        if self.analysis is not None:
+            request.canary.analysis.CopyFrom(files.read_analysis(self.analysis))
         if self.batch is not None:
             request.rolling.batch_nodes = self.batch
         if self.percents is not None:

@@ -126,6 +126,7 @@ def begin(draft: drafts.Draft, at: datetime) -> None:
     since = draft.clock(at)
     record = model.Judging(
         wave=rollout.wave,
+        left_at=min((cast("datetime", each.assigned_at) for each in _changed_in(draft)), default=since),
         began_at=since,
         inconclusive_at=since + analysis.inconclusive_after,
         unknown_since=since,

@@ -27,6 +27,7 @@ from controller.core import (
     errors,
     estimates,
     fingerprints,
+    forecasts,
     model,
     requests,
     selections,
@@ -79,9 +80,10 @@ def _planned(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
     _check_freezes(survey)
     warnings = _warnings(survey, selection, loads, course, fleet)
     names = survey.facts(fleet.graph)
+    parts = tuple(each.wave for each in made)
     return model.Plan(
         fingerprint=fingerprints.fingerprint(names),
-        waves=tuple(each.wave for each in made),
+        waves=parts,
         unchanged=selection.unchanged,
         excluded=selection.excluded,
         warnings=warnings,
@@ -90,6 +92,7 @@ def _planned(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
         estimate=course.estimate,
         operation_p95=course.operation_p95,
         facts=names,
+        forecast=forecasts.forecast(request, parts, fleet.nodes, fleet.habits),
     )
 
 

@@ -6,11 +6,12 @@ the others change (`planner`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core import aims, alike, dependencies, estimates, fingerprints, model, moves, routes, selector
+from controller.core.analysis import power
 
 NOTHING_DECLARED = model.VersionGraph()
 
@@ -26,6 +27,7 @@ class Fleet:
         expected: What past operations tell, by component, version before, version after, method and class of node.
         rules: Names of the rules of the monitor.
         sources: Names of the Prometheus servers that are configured.
+        habits: How the metrics of the request's analysis behave now, as far as they are measured.
         at: Now.
     """
 
@@ -37,6 +39,7 @@ class Fleet:
     expected: estimates.Expected = lambda *_: None
     rules: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
+    habits: Mapping[str, power.Habit] = field(default_factory=dict)
     at: datetime = field(kw_only=True)
 
 

@@ -2,8 +2,9 @@
 
 Rules kept: whatever returns has been stored; questions are answered from memory, or from the store where a rollout has
 ended; all that runs in the background are the desk, one task that looks after the deadlines of all rollouts and after
-absent nodes, one that begins what waits, and one that looks by the rules of the monitor. Given an inline store, a clock
-of the loop and no large fleet, nothing here uses threads, the machine's time or chance. The rooms: `agents`,
+absent nodes, one that begins what waits, one that looks by the rules of the monitor, and one that looks at canary
+waves. Given an inline store, a clock of the loop, no large fleet and no analysis, nothing here uses threads, the
+machine's time or chance. The rooms: `agents`,
 `rollouts`, `fleet`, `catalogue`.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import functools
+from collections.abc import Mapping
 from datetime import timedelta
 
 from controller import clock as clocks
@@ -18,13 +20,14 @@ from controller.config import rules
 from controller.core import copying, events, model, statistics
 from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
 from controller.engine import rules as ruling
-from controller.metrics import collector
+from controller.metrics import collector, prometheus
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
 RECONNECT_WINDOW = timedelta(seconds=60)
 _LIMITS = collector.Limits()
+_NO_SERVERS: Mapping[str, prometheus.Prometheus] = {}
 
 
 class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue):
@@ -34,6 +37,7 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
         limits: How much is kept of what nodes measure.
+        servers: Prometheus servers that an analysis may name, by their names; closed with the engine.
         monitoring: What the fleet is watched for.
     """
 
@@ -46,9 +50,10 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
         limits: collector.Limits = _LIMITS,
+        servers: Mapping[str, prometheus.Prometheus] = _NO_SERVERS,
         monitoring: rules.Monitoring = rules.NOTHING,
     ) -> None:
-        super().__init__(store, clock, ids, limits, monitoring)
+        super().__init__(store, clock, ids, limits, servers, monitoring)
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()
@@ -73,11 +78,13 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         self._guard.start(self._ticker.run(), "engine ticker")
         self._guard.start(self._queue.run(), "engine queue")
         self._guard.start(self._rules.run(), "engine rules")
+        self._guard.start(self._judges.run(self._heartbeat_period), "engine judges")
 
     async def stop(self) -> None:
         """End the background work; what was acknowledged is stored, what was not is refused."""
         await self._desk.close()
         await self._guard.stop()
+        await self._sources.close()
         await self.collector.stop_collection()
 
     def statistics(self) -> model.Statistics:

@@ -41,7 +41,7 @@ class Following:
             rollout, node = draft.world.rollouts[rollout_id], draft.world.nodes.get(node_id)
             if node is None or node_id in draft.world.claims or not _wants(rollout, node, draft.world):
                 continue
-            fleet = self._plans.fleet(draft.world, draft.at)
+            fleet = self._plans.fleet(draft.world, None, draft.at)
             changes = planner.join(rollout.request, fleet, node, rollout.plan)
             if changes:
                 lease = draft.world.leases[rollout_id]

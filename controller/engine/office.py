@@ -16,17 +16,19 @@ from controller.engine import desk as desks
 from controller.engine import draft as drafts
 from controller.engine import (
     following,
+    judges,
     lookout,
     planning,
     presence,
     queueing,
     recent,
     rules,
+    sources,
     stepping,
     timing,
     watching,
 )
-from controller.metrics import collector, monitor
+from controller.metrics import collector, monitor, prometheus
 from controller.store import database, reading, rows
 
 Answer = TypeVar("Answer")
@@ -40,6 +42,7 @@ class Office:
         clock: What time it is.
         ids: Where new identities come from.
         limits: How much is kept of what nodes measure.
+        servers: Prometheus servers that an analysis may name.
         monitoring: What the fleet is watched for.
     """
 
@@ -49,9 +52,11 @@ class Office:
         clock: clocks.Clock,
         ids: clocks.IdSource,
         limits: collector.Limits,
+        servers: Mapping[str, prometheus.Prometheus],
         monitoring: settings_of_rules.Monitoring,
     ) -> None:
         self.collector = collector.Collector(clock, limits)
+        self._sources = sources.Sources(self.collector, servers)
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -60,7 +65,8 @@ class Office:
         self._rollout_bell: watching.Bell[model.RolloutId] = watching.Bell()
         self._node_bell: watching.Bell[model.NodeId] = watching.Bell()
         self._recent = recent.Recent()
-        self._plans = planning.Planning(self._metrics_of, frozenset(each.name for each in monitoring.rules))
+        names = frozenset(each.name for each in monitoring.rules)
+        self._plans = planning.Planning(self._metrics_of, self._sources, names)
         self._desk = desks.Desk(
             store,
             clock,
@@ -73,6 +79,7 @@ class Office:
         watch = monitor.Monitor(monitoring.rules, self.collector)
         self._rules = rules.Rules(self._desk, clock, watch, monitoring.interval)
         self._queue = queueing.Queue(self._desk, clock, self._plans)
+        self._judges = judges.Judges(self._desk, clock, self._sources)
 
     async def _asked(self, actor: str, action: str, what: object, work: Callable[[drafts.Draft], Answer]) -> Answer:
         """Have work done for somebody; where it is refused, keep that it was."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controller.core import errors, events, explain, model, planner
-from controller.engine import admission, emergency, office, planning, rules, standing, stepping
+from controller.engine import admission, courses, emergency, office, planning, rules, standing, stepping
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
 from controller.store import reading, rows
@@ -86,7 +86,7 @@ class Rollouts(office.Office):
         """
         by = admission.By(actor, self._owner, self._ids, self._clock.now())
         order = _Order(admission.named(request), request_id, saved, by)
-        for _ in range(PLAN_TRIES if self._plans.is_large(self._desk.world) else 0):
+        for _ in range(PLAN_TRIES if self._plans.is_large(self._desk.world, order.wanted) else 0):
             made = await self._made(order)
             if made is None:
                 break
@@ -180,6 +180,24 @@ class Rollouts(office.Office):
             raise office.not_found("node", "node_id", node_id)
         stands = standing.NOTHING if node is None else standing.of(self._desk.world, found, node, now)
         return explain.node_in(found, named, stands, now)
+
+    def courses(self, name_or_id: str) -> courses.Courses:
+        """Say how what is judged of a canary went over time.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: None of its waves is judged, or was; code ``nothing_judged``.
+        """
+        found = self.rollout(name_or_id)
+        if found.judging is None:
+            raise errors.RefusedError(
+                f"cannot show the analysis of rollout {name_or_id}: none of its waves is judged, or not yet",
+                code="nothing_judged",
+                field="rollout",
+                value=name_or_id,
+                rule="a canary wave with an analysis, of which a node has changed",
+            )
+        return courses.of(found, found.judging, self._desk.world, self.collector, self._clock.now())
 
     # The verbs.
 

@@ -156,13 +156,12 @@ class Collector:
             at: Now.
         """
         nodes = (*canary, *control)
-        first_at = min(canary.values(), default=began_at)
-        since = (*canary.values(), *(first_at for _ in control))
-        begins, ends = self._spans(since, past, began_at, at)
-        found = {each.name: figures.unknown(len(nodes), len(ends)) for each in metrics}
+        begins, ends = self._spans(canary, len(nodes), past, began_at, at)
+        found = {each.name: figures.unknown(*begins.shape) for each in metrics}
         for shelf, positions, rows in self._by_shelf(nodes, component):
-            spans = _read(rows, begins[positions], np.broadcast_to(ends, begins.shape)[positions], self._stale)
-            grown = figures.Grown(shelf.columns, shelf.is_counter, spans, self._period_seconds)
+            ends_of = np.broadcast_to(ends, (len(rows), len(ends)))
+            spans = shelf.table.spans(np.array(rows), begins[positions], ends_of, self._stale)
+            grown = figures.grown(shelf, spans, self._period_seconds)
             for each in metrics:
                 found[each.name].put(positions, figures.figure(each.measure, grown))
         is_canary = np.arange(len(nodes)) < len(canary)
@@ -188,40 +187,41 @@ class Collector:
         found = {each.name: figures.unknown(*begins.shape) for each in metrics}
         for shelf, positions, rows in self._by_shelf(nodes, component):
             ends = np.broadcast_to(ticks[1:], begins.shape)[positions]
-            spans = _read(rows, begins[positions], ends, self._stale)
-            grown = figures.Grown(shelf.columns, shelf.is_counter, spans, self._period_seconds)
+            spans = shelf.table.spans(np.array(rows), begins[positions], ends, self._stale)
+            grown = figures.grown(shelf, spans, self._period_seconds)
             for each in metrics:
                 found[each.name].put(positions, figures.figure(each.measure, grown))
         return found
 
     def _spans(
-        self, since: tuple[datetime, ...], past: timedelta, began_at: datetime, at: datetime
+        self, canary: Mapping[model.NodeId, datetime], nodes: int, past: timedelta, began_at: datetime, at: datetime
     ) -> tuple[windows.Ticks, windows.Ticks]:
         """Begins of the spans that are looked at, [node, span], and their ends, [span], alike for all nodes."""
-        length = at - min(since, default=began_at)
+        first_at = min(canary.values(), default=began_at)
+        length = at - first_at
         oldest = began_at - past
         if length < THIN_READINGS_MIN * self._limits.step:
             oldest = max(oldest, at - self._limits.window)
         stretches = _stretches(oldest, began_at, length)
-        begins = np.empty((len(since), figures.STRETCHES + len(stretches)), np.uint32)
-        begins[:] = [self._at(each) for each in (began_at - past, at, *stretches)]
-        begins[:, figures.AFTER] = [self._at(each) for each in since]
+        begins = np.empty((nodes, figures.STRETCHES + len(stretches)), np.uint32)
+        begins[:] = [self._at(each) for each in (began_at - past, first_at, *stretches)]
+        begins[: len(canary), figures.AFTER] = [self._at(each) for each in canary.values()]
         ends = [self._at(each) for each in (began_at, at, *(each + length for each in stretches))]
         return begins, np.array(ends, np.uint32)
 
     def _by_shelf(
         self, nodes: tuple[model.NodeId, ...], component: str
-    ) -> list[tuple[shelves.Shelf, list[int], list[shelves.Place]]]:
-        """Where the series of nodes stand, those of one shelf together and those of one page next to each other."""
-        found: dict[shelves.Shelf, dict[int, list[tuple[int, shelves.Place]]]] = {}
+    ) -> list[tuple[shelves.Shelf, list[int], list[int]]]:
+        """Find where the series of nodes stand: of each shelf which nodes it has, and their rows."""
+        found: dict[shelves.Shelf, tuple[list[int], list[int]]] = {}
         for position, node_id in enumerate(nodes):
             node = self._nodes.get(node_id)
             place = None if node is None else node.places.get(component)
             if place is not None:
-                pages = found.setdefault(place.shelf, {})
-                pages.setdefault(id(place.page), []).append((position, place))
-        sorted_out = ((shelf, [each for page in pages.values() for each in page]) for shelf, pages in found.items())
-        return [(shelf, [each[0] for each in every], [each[1] for each in every]) for shelf, every in sorted_out]
+                positions, rows = found.setdefault(place.shelf, ([], []))
+                positions.append(position)
+                rows.append(place.row)
+        return [(shelf, positions, rows) for shelf, (positions, rows) in found.items()]
 
     @property
     def _period_seconds(self) -> float:
@@ -236,23 +236,6 @@ class Collector:
 
     def _tick(self, seconds: float) -> int:
         return min(max(0, round((seconds - self._base_seconds) * windows.TICKS_PER_SECOND)), windows.TICK_MAX)
-
-
-def _read(places: list[shelves.Place], begins: windows.Ticks, ends: windows.Ticks, stale: int) -> windows.Spans:
-    """Read the spans of nodes of one shelf, page by page."""
-    shape = (*begins.shape, len(places[0].shelf.columns))
-    spans = windows.Spans(np.empty(shape), np.empty(shape))
-    first = 0
-    while first < len(places):
-        page = places[first].page
-        last = first
-        while last < len(places) and places[last].page is page:
-            last += 1
-        rows = np.array([place.row for place in places[first:last]])
-        found = page.spans(rows, begins[first:last], ends[first:last], stale)
-        spans.growth[first:last], spans.seconds[first:last] = found.growth, found.seconds
-        first = last
-    return spans
 
 
 def _stretches(oldest: datetime, newest: datetime, length: timedelta) -> list[datetime]:

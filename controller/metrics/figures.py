@@ -50,31 +50,40 @@ class Grown:
     Args:
         columns: Where each series stands.
         is_counter: Of each column.
-        spans: What happened, [node, span, column].
+        growth: What happened, [column, node, span].
+        seconds: The same of the time over which it did, or one for all columns.
         period_seconds: Time between two readings.
     """
 
     columns: Mapping[str, int]
     is_counter: tuple[bool, ...]
-    spans: windows.Spans
+    growth: Floats
+    seconds: Floats
     period_seconds: float
 
     @property
     def unknown(self) -> Floats:
         """A figure of which nothing is known."""
-        return np.full(self.spans.growth.shape[:2], np.nan)
+        return np.full(self.growth.shape[1:], np.nan)
 
-    def growth(self, name: str, *, is_counter: bool = True) -> Floats:
+    def grew(self, name: str, *, is_counter: bool = True) -> Floats:
         """By how much a series grew; unknown where there is none of the name and kind."""
         column = self.columns.get(name)
         if column is None or self.is_counter[column] is not is_counter:
             return self.unknown
-        return self.spans.growth[:, :, column]
+        found: Floats = self.growth[column]
+        return found
 
-    def seconds(self, name: str) -> Floats:
-        """Time over which a series that there is was looked at."""
+    def took(self, name: str) -> Floats:
+        """Seconds over which a series that there is was looked at."""
         column = self.columns.get(name)
-        return self.unknown if column is None else self.spans.seconds[:, :, column]
+        return self.unknown if column is None else self.seconds[column if len(self.seconds) > 1 else 0]
+
+
+def grown(shelf: shelves.Shelf, spans: windows.Spans, period_seconds: float) -> Grown:
+    """What the series of nodes of one shelf did; each series by itself, since figures are made of few of them."""
+    growth, seconds = (np.ascontiguousarray(np.moveaxis(each, 2, 0)) for each in (spans.growth, spans.seconds))
+    return Grown(shelf.columns, shelf.is_counter, growth, seconds, period_seconds)
 
 
 def unknown(nodes: int, spans: int) -> Figure:
@@ -84,17 +93,17 @@ def unknown(nodes: int, spans: int) -> Figure:
 
 def figure(measure: model.Measure, grown: Grown) -> Figure:
     """Make a figure of series."""
-    growth, seconds = grown.growth(measure.series), grown.seconds(measure.series)
+    growth, seconds = grown.grew(measure.series), grown.took(measure.series)
     match measure.kind:
         case model.MeasureKind.RATIO:
-            return _together(growth, grown.growth(measure.per))
+            return _together(growth, grown.grew(measure.per))
         case model.MeasureKind.RATE:
             return _together(growth, seconds)
         case model.MeasureKind.MEAN:
-            per = grown.growth(measure.per)
+            per = grown.grew(measure.per)
             return _together(_over(growth, per), per)
         case model.MeasureKind.LEVEL:
-            level = _over(grown.growth(measure.series, is_counter=False), seconds)
+            level = _over(grown.grew(measure.series, is_counter=False), seconds)
             return _together(level, np.rint(seconds / grown.period_seconds) + 1)
         case model.MeasureKind.QUANTILE:
             return _quantile(measure, grown)
@@ -137,7 +146,7 @@ def _quantile(measure: model.Measure, grown: Grown) -> Figure:
     bounds = sorted((bound, name) for name, bound in buckets(measure.series, grown.columns).items())
     if len(bounds) <= 1 or not np.isinf(bounds[-1][0]):
         return Figure(grown.unknown, grown.unknown)
-    counted = np.stack([grown.growth(name) for _, name in bounds], axis=2)
+    counted = np.stack([grown.grew(name) for _, name in bounds], axis=2)
     edges = np.array([bound for bound, _ in bounds])
     return _together(_interpolated(edges, counted, measure.quantile_percent / PERCENT), counted[:, :, -1])
 

@@ -110,7 +110,9 @@ class Intake:
             gone.setdefault(component, []).append(name)
         for component, place in node.places.items():
             readings = told[component].readings if component in told else []
-            place.page.take(place.row, tick, _told(place, readings, gone.get(component, ()), is_full=report.is_full))
+            place.shelf.table.take(
+                place.row, tick, _told(place, readings, gone.get(component, ()), is_full=report.is_full)
+            )
         node.heard_tick = tick
 
     def forget(self, node: NodeSeries) -> None:

@@ -1,4 +1,4 @@
-"""Where the series of each node and component stand: nodes that show the same series share pages.
+"""Where the series of each node and component stand: nodes that show the same series share a table.
 
 Rules kept: series are kept together by component, name and kind, so that a node that shows others than the rest costs
 nobody else anything; a node that shows more than before moves, with all that is known of it; all that can be made is
@@ -8,7 +8,7 @@ bounded, in number and in bytes, whatever nodes send. Left out: which series a n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,9 +22,9 @@ SERIES_MAX = 1_000_000
 Kinds = Mapping[str, bool]  # of each series, whether it is a counter
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shelf:
-    """The pages of one component and one set of series.
+    """The nodes with one set of series of one component.
 
     Args:
         columns: Where each series stands, by name.
@@ -34,7 +34,7 @@ class Shelf:
     component: str
     columns: Mapping[str, int]
     is_counter: tuple[bool, ...]
-    pages: list[windows.Page] = field(default_factory=list)
+    table: windows.Table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,6 @@ class Place:
     """The row of one node."""
 
     shelf: Shelf
-    page: windows.Page
     row: int
 
     @property
@@ -53,8 +52,9 @@ class Place:
     @property
     def dead(self) -> frozenset[str]:
         """Series that are not shown, and of which nothing is left in the windows."""
-        _, kept = self.page.coarse.of(self.row)
-        is_dead = ~self.page.is_shown[self.row] & np.isnan(kept).all(axis=0)
+        table = self.shelf.table
+        _, kept = table.coarse.of(self.row)
+        is_dead = ~table.is_shown[self.row] & np.isnan(kept).all(axis=0)
         return frozenset(name for name, column in self.shelf.columns.items() if is_dead[column])
 
 
@@ -73,15 +73,16 @@ class Shelves:
     @property
     def fine_nbytes(self) -> int:
         """Bytes of all that is kept at full resolution, room that nobody has among it."""
-        return sum(page.fine_nbytes for page in self._pages())
+        return sum(shelf.table.fine_nbytes for shelf in self.all())
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(page.fine_nbytes + page.coarse.nbytes for page in self._pages())
+        return sum(shelf.table.fine_nbytes + shelf.table.coarse.nbytes for shelf in self.all())
 
-    def _pages(self) -> list[windows.Page]:
-        return [page for each in self._shelves.values() for shelf in each.values() for page in shelf.pages]
+    def all(self) -> tuple[Shelf, ...]:
+        """Return every shelf that there is."""
+        return tuple(shelf for each in self._shelves.values() for shelf in each.values())
 
     def has_room(self, component: str, kinds: Kinds) -> bool:
         """Tell whether a node may get a place for these series."""
@@ -96,25 +97,18 @@ class Shelves:
         shelf = shelves.get(key)
         if shelf is None:
             columns = {name: column for column, (name, _) in enumerate(key)}
-            shelf = shelves[key] = Shelf(component, columns, tuple(is_counter for _, is_counter in key))
-        page = next((page for page in reversed(shelf.pages) if page.free), None)
-        if page is None:
-            page = windows.Page(np.array(shelf.is_counter, np.bool_), self._extent)
-            shelf.pages.append(page)
-        row = page.free.pop()
-        page.clear(row)
+            is_counter = tuple(is_counter for _, is_counter in key)
+            table = windows.Table(np.array(is_counter, np.bool_), self._extent)
+            shelf = shelves[key] = Shelf(component, columns, is_counter, table)
         self.series += len(kinds)
-        return Place(shelf, page, row)
+        return Place(shelf, shelf.table.row())
 
     def release(self, place: Place) -> None:
-        """Take a row back; a page that nobody is on goes, and a shelf without pages."""
-        shelf, page = place.shelf, place.page
-        page.free.append(place.row)
+        """Take a row back; a shelf that nobody is on goes."""
+        shelf = place.shelf
+        shelf.table.give_back(place.row)
         self.series -= len(shelf.columns)
-        if len(page.free) < windows.PAGE_NODES:
-            return
-        shelf.pages.remove(page)
-        if not shelf.pages:
+        if not shelf.table.rows:
             shelves = self._shelves[shelf.component]
             del shelves[_key(place.kinds)]
             if not shelves:
@@ -127,7 +121,7 @@ class Shelves:
         names = [name for name, is_counter in kinds.items() if known.get(name) is is_counter]
         old_columns = [place.shelf.columns[name] for name in names]
         columns = [new.shelf.columns[name] for name in names]
-        windows.copy(place.page, place.row, old_columns, new.page, new.row, columns)
+        windows.copy(place.shelf.table, place.row, old_columns, new.shelf.table, new.row, columns)
         self.release(place)
         return new
 

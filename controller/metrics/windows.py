@@ -25,8 +25,8 @@ Flags = npt.NDArray[np.bool_]
 # Ticks per second: 31 ms tell the readings of any heartbeat apart, and 32 bits of them last for four years.
 TICKS_PER_SECOND = 32
 TICK_MAX = 2**32 - 2  # one more has to be a tick as well, since the end of a span is searched for by it
-# Nodes of one page: ten thousand nodes leave at most half a percent of it empty.
-PAGE_NODES = 64
+# Rows that a table grows by: so few that hardly any are empty, and a 64th of a large one, so that it grows seldom.
+GROWTH_MIN, GROWTH_MAX = 4, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +71,41 @@ class Spans:
 
     Args:
         growth: By how much each series grew, [row, span, series]; of a gauge the area under it. NaN where unknown.
-        seconds: Between the two readings that this was taken from.
+        seconds: Between the two readings that this was taken from; of all series at once where they are alike.
     """
 
     growth: Floats
     seconds: Floats
 
 
+def grow(array: npt.NDArray[np.generic], rows: int) -> None:
+    """Have so many rows in place; new ones are zero.
+
+    A large block of memory is moved by the kernel, without being copied. Nothing that looks into the array outlives a
+    call of this module, so nothing looks at where it was.
+    """
+    array.resize((rows, *array.shape[1:]), refcheck=False)
+
+
 class Ring:
     """The latest readings of each row, oldest overwritten."""
 
-    def __init__(self, nodes: int, slots: int, series: int) -> None:
-        # Memory of zeros costs nothing until it is written to: rows that nobody has are not resident.
-        self.times = np.zeros((nodes, slots), np.uint32)
-        self.values = np.zeros((nodes, slots, series))
-        self._first = np.zeros(nodes, np.int64)
-        self.count = np.zeros(nodes, np.int64)
+    def __init__(self, slots: int, series: int) -> None:
+        self.times = np.zeros((0, slots), np.uint32)
+        self.values = np.zeros((0, slots, series))
+        self.count = np.zeros(0, np.int64)
+        self._first = np.zeros(0, np.int64)
         self._slots = slots
 
     @property
     def nbytes(self) -> int:
         """Bytes of all of it."""
         return self.times.nbytes + self.values.nbytes + self._first.nbytes + self.count.nbytes
+
+    def grow(self, rows: int) -> None:
+        """Have so many rows; new ones are empty."""
+        for array in (self.times, self.values, self.count, self._first):
+            grow(array, rows)
 
     def clear(self, row: int) -> None:
         """Forget a row."""
@@ -123,7 +136,7 @@ class Ring:
         self._first[row], self.count[row] = 0, count
 
     def time(self, row: int, index: int) -> int:
-        """Tick of a reading; the oldest is 0, the latest -1."""
+        """Tick of a reading; the latest is -1."""
         return int(self.times[row, self._slot(row, index)])
 
     def of(self, row: int) -> tuple[Ticks, Floats]:
@@ -136,34 +149,34 @@ class Ring:
         return self.times[rows, self._first[rows]]
 
     def _slot(self, row: int, index: int) -> int:
-        place = index if index >= 0 else int(self.count[row]) + index
-        return (int(self._first[row]) + place) % self._slots
+        return (int(self._first[row]) + int(self.count[row]) + index) % self._slots
 
     def slots(self, rows: Numbers, places: Numbers) -> Numbers:
-        """Turn places in a row, [row, …], into places in the flat arrays."""
-        slots = self._first[rows].reshape(-1, *(1,) * (places.ndim - 1)) + places
-        slots -= self._slots * (slots >= self._slots)
-        slots += self._slots * rows.reshape(-1, *(1,) * (places.ndim - 1))
+        """Turn places in rows, [row, place], into places in the flat arrays."""
+        slots = places + self._first[rows][:, None]
+        np.subtract(slots, self._slots, out=slots, where=slots >= self._slots)
+        slots += (self._slots * rows)[:, None]
         return slots
 
     def earlier(self, rows: Numbers, ticks: Ticks) -> Numbers:
-        """Count the readings of each row before each tick of it, [row, tick]."""
-        flat = self.times.reshape(-1)
-        count = self.count[rows][:, None]
-        low = np.zeros(ticks.shape, np.int64)
+        """Count the readings of each row before each tick of it, [row, tick], by halving."""
+        flat, count = self.times.reshape(-1), self.count[rows][:, None]
+        found = np.zeros(ticks.shape, np.int64)
         step = 1 << (self._slots.bit_length() - 1)
         while step:
-            place = low + step
-            is_there = place <= count
-            at = self.slots(rows, np.where(is_there, place - 1, 0))
-            is_there &= flat.take(at) < ticks
-            low += step * is_there
+            further = found + step
+            is_before = flat.take(self.slots(rows, np.minimum(further, count) - 1), mode="clip") < ticks
+            is_before &= further <= count
+            np.copyto(found, further, where=is_before)
             step >>= 1
-        return low
+        return found
 
 
-class Page:
-    """Nodes that show the same series.
+_Part = tuple[Numbers, Floats, Floats]  # columns, values and times
+
+
+class Table:
+    """Nodes that show the same series, a row for each.
 
     Args:
         is_counter: Of each series, whether it is a counter.
@@ -174,15 +187,20 @@ class Page:
         series = len(is_counter)
         self.is_counter = is_counter
         self._extent = extent
-        self.fine = Ring(PAGE_NODES, extent.fine_slots, series)
-        self.coarse = Ring(PAGE_NODES, extent.coarse_slots, series)
-        self.free = list(range(PAGE_NODES))[::-1]
+        self.fine = Ring(extent.fine_slots, series)
+        self.coarse = Ring(extent.coarse_slots, series)
+        self._free: list[int] = []
         # Of each row what was told last, what it has come to, and whether it is still shown.
-        self.seen = np.zeros((PAGE_NODES, series))
-        self.total = np.zeros((PAGE_NODES, series))
-        self.is_shown = np.zeros((PAGE_NODES, series), np.bool_)
-        self.life = np.zeros(PAGE_NODES, np.int64)
-        self.latest = np.zeros(PAGE_NODES, np.int64)
+        self.seen = np.zeros((0, series))
+        self.total = np.zeros((0, series))
+        self.is_shown = np.zeros((0, series), np.bool_)
+        self.life = np.zeros(0, np.int64)
+        self.latest = np.zeros(0, np.int64)
+
+    @property
+    def rows(self) -> int:
+        """Rows that somebody has."""
+        return len(self.latest) - len(self._free)
 
     @property
     def fine_nbytes(self) -> int:
@@ -190,8 +208,28 @@ class Page:
         state = self.seen.nbytes + self.total.nbytes + self.is_shown.nbytes + self.life.nbytes + self.latest.nbytes
         return self.fine.nbytes + state
 
-    def clear(self, row: int) -> None:
-        """Begin a row with nothing."""
+    def row(self) -> int:
+        """Give out an empty row."""
+        if not self._free:
+            self._grow()
+        row = self._free.pop()
+        self._clear(row)
+        return row
+
+    def give_back(self, row: int) -> None:
+        """Take a row back."""
+        self._free.append(row)
+
+    def _grow(self) -> None:
+        known = len(self.latest)
+        rows = known + min(GROWTH_MAX, max(GROWTH_MIN, known // GROWTH_MAX))
+        self.fine.grow(rows)
+        self.coarse.grow(rows)
+        for array in (self.seen, self.total, self.is_shown, self.life, self.latest):
+            grow(array, rows)
+        self._free.extend(range(rows - 1, known - 1, -1))
+
+    def _clear(self, row: int) -> None:
         self.fine.clear(row)
         self.coarse.clear(row)
         self.seen[row] = self.total[row] = np.nan
@@ -260,33 +298,43 @@ class Page:
             ends: Last ticks, [row, span].
             stale: Ticks before an end for which the last reading still speaks of it; past that it is unknown.
         """
-        first = self._read(rows, begins, stale, is_end=False)
-        last = self._read(rows, ends, stale, is_end=True)
-        seconds = (last[1] - first[1]) / TICKS_PER_SECOND
-        growth = last[0] - first[0]
-        is_unknown = ~(seconds > 0)
-        growth[is_unknown] = seconds[is_unknown] = np.nan
-        return Spans(growth, seconds)
+        first, first_at = self._read(rows, begins, stale, is_end=False)
+        last, last_at = self._read(rows, ends, stale, is_end=True)
+        seconds = (last_at - first_at) / TICKS_PER_SECOND
+        seconds[~(seconds > 0)] = np.nan
+        return Spans(np.where(np.isnan(seconds), np.nan, last - first), seconds)
 
     def _read(self, rows: Numbers, ticks: Ticks, stale: int, *, is_end: bool) -> tuple[Floats, Floats]:
-        """Read values and their ticks, [row, tick, series], from the ring that has the closest reading."""
+        """Read values, [row, tick, series], and when they were, from the ring that has the closest reading."""
         oldest = self.fine.oldest(rows)
-        near = np.flatnonzero(ticks.max(axis=0) >= oldest.min())
-        far = np.flatnonzero(ticks.min(axis=0) < oldest.max())
-        values = np.full((*ticks.shape, len(self.is_counter)), np.nan)
-        times = np.full_like(values, np.nan)
-        if len(near):
-            values[:, near], times[:, near] = _found(self.fine, rows, ticks[:, near], stale, is_end=is_end)
-        if len(far):
-            found, at = _found(self.coarse, rows, ticks[:, far], stale, is_end=is_end)
-            known = times[:, far]
-            is_better = np.isnan(known) | ((at > known) if is_end else (at < known))
-            values[:, far] = np.where(is_better, found, values[:, far])
-            times[:, far] = np.where(is_better, at, known)
+        near = np.flatnonzero(ticks.max(axis=0, initial=0) >= oldest.min())
+        far = np.flatnonzero(ticks.min(axis=0, initial=TICK_MAX) < oldest.max())
+        if not len(far):
+            return _found(self.fine, rows, ticks, stale, is_end=is_end)
+        values, times = _found(self.coarse, rows, ticks[:, far], stale, is_end=is_end)
+        if len(far) == ticks.shape[1] and not len(near):
+            return values, times
+        return self._closest(
+            (near, *_found(self.fine, rows, ticks[:, near], stale, is_end=is_end)),
+            (far, values, times),
+            ticks.shape[1],
+            is_end=is_end,
+        )
+
+    def _closest(self, near: _Part, far: _Part, columns: int, *, is_end: bool) -> tuple[Floats, Floats]:
+        """Put together what was found in both rings."""
+        width = max(near[2].shape[2], far[2].shape[2])
+        values = np.full((len(near[1]), columns, near[1].shape[2]), np.nan)
+        times = np.full((len(near[1]), columns, width), np.nan)
+        values[:, near[0]], times[:, near[0]] = near[1], near[2]
+        known = times[:, far[0]]
+        is_better = np.isnan(known) | ((far[2] > known) if is_end else (far[2] < known))
+        values[:, far[0]] = np.where(is_better, far[1], values[:, far[0]])
+        times[:, far[0]] = np.where(is_better, far[2], known)
         return values, times
 
 
-def copy(page: Page, row: int, columns: list[int], to_page: Page, to_row: int, to_columns: list[int]) -> None:
+def copy(page: Table, row: int, columns: list[int], to_page: Table, to_row: int, to_columns: list[int]) -> None:
     """Copy what is known of some series of a row into other columns of an empty row of another page."""
     for ring, to_ring in ((page.fine, to_page.fine), (page.coarse, to_page.coarse)):
         times, known = ring.of(row)
@@ -300,7 +348,10 @@ def copy(page: Page, row: int, columns: list[int], to_page: Page, to_row: int, t
 
 
 def _found(ring: Ring, rows: Numbers, ticks: Ticks, stale: int, *, is_end: bool) -> tuple[Floats, Floats]:
-    """Find in one ring the first reading from a tick on, or the last one up to it, and when it was."""
+    """Find in one ring the first reading from a tick on, or the last one up to it, and when it was.
+
+    Times are [row, tick, 1] where all series of a row were read at once, else [row, tick, series].
+    """
     places = ring.earlier(rows, ticks + np.uint32(1)) - 1 if is_end else ring.earlier(rows, ticks)
     is_there = (places >= 0) & (places < ring.count[rows][:, None])
     slots = ring.slots(rows, np.where(is_there, places, 0))
@@ -309,13 +360,14 @@ def _found(ring: Ring, rows: Numbers, ticks: Ticks, stale: int, *, is_end: bool)
     if is_end:
         is_there &= times >= ticks.astype(np.float64) - stale
     values[~is_there] = np.nan
-    spread = np.repeat(times[:, :, None], values.shape[2], axis=2)
+    times[~is_there] = np.nan
     is_missing = np.isnan(values)
-    if (is_missing & is_there[:, :, None]).any():
-        _mend(ring, _Missing(rows, places, ticks, is_missing & is_there[:, :, None], stale, is_end), values, spread)
-        is_missing = np.isnan(values)
-    spread[is_missing] = np.nan
-    return values, spread
+    is_missing &= is_there[:, :, None]
+    if not is_missing.any():
+        return values, times[:, :, None]
+    every = np.repeat(times[:, :, None], values.shape[2], axis=2)
+    _mend(ring, _Missing(rows, places, ticks, is_missing, stale, is_end), values, every)
+    return values, every
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +399,7 @@ def _mend(ring: Ring, missing: _Missing, values: Floats, times: Floats) -> None:
     if missing.is_end:
         is_there &= at >= missing.ticks[row, span].astype(np.float64) - missing.stale
     values[row, span, series] = np.where(is_there, known[of_pair, place], np.nan)
-    times[row, span, series] = at
+    times[row, span, series] = np.where(is_there, at, np.nan)
 
 
 def _last_known(is_known: Flags) -> Numbers:

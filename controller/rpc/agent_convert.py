@@ -29,6 +29,12 @@ MESSAGE_CHARS_MAX = 512  # of an operation, for people; as much as an agent keep
 REASON_CHARS_MAX = 64  # a code
 EVIDENCE_MAX = 16  # entries of one step
 EVIDENCE_CHARS_MAX = 1024  # of one of its values; the longest is the end of a log
+LIFE_MAX = 2**63 - 1  # what windows and stores have room for; in milliseconds, 292 million years
+COUNTER_SUFFIXES = ("_total", "_count", "_sum", "_bucket")  # by Prometheus' conventions
+_KINDS = {
+    node_pb2.METRIC_KIND_COUNTER: model.SeriesKind.COUNTER,
+    node_pb2.METRIC_KIND_GAUGE: model.SeriesKind.GAUGE,
+}
 _CODE = re.compile(r"[a-z0-9_]{1,64}")
 _HEALTHS = {
     node_pb2.HEALTH_UNSPECIFIED: model.Health.UNKNOWN,
@@ -69,21 +75,38 @@ def protocol_version(hello: agent_service_pb2.Hello) -> int:
     return max(shared)
 
 
-def report(message: agent_service_pb2.Report, *, is_full: bool) -> model.NodeReport:
+def heartbeat(message: agent_service_pb2.Heartbeat) -> model.NodeReport:
+    """What a heartbeat tells of a node."""
+    sent_at = _instant(message.send_time, "send_time") if message.HasField("send_time") else None
+    return report(message.report, is_full=message.full, sent_at=sent_at)
+
+
+def report(message: agent_service_pb2.Report, *, is_full: bool, sent_at: datetime | None = None) -> model.NodeReport:
     """What one message tells of a node; a full one that names no conditions says that there are none."""
     is_told = is_full or message.HasField("conditions")
     if len(message.conditions.items) > CONDITIONS_MAX:
         count = str(len(message.conditions.items))
         raise _unreadable("conditions", count, f"at most {CONDITIONS_MAX} entries")
     return model.NodeReport(
-        metrics=tuple(model.Metric(m.name, m.component, m.value) for m in message.metrics),
+        metrics=tuple(map(_metric, message.metrics)),
         components=tuple(_component(c) for c in message.components if not c.removed),
         removed=tuple(model.ComponentName(c.name) for c in message.components if c.removed),
         operations=tuple(map(_operation, message.operations)),
         steps=tuple(map(_step_record, message.steps)),
         is_full=is_full,
         conditions=tuple(map(_condition, message.conditions.items)) if is_told else None,
+        gone_metrics=tuple((m.name, m.component) for m in message.gone_metrics),
+        sent_at=sent_at,
     )
+
+
+def _metric(message: node_pb2.Metric) -> model.Metric:
+    """A kind that this controller does not know, or that an earlier agent does not say, is told by the name."""
+    kind = _KINDS.get(message.kind)
+    if kind is None:
+        is_counter = message.name.partition("{")[0].endswith(COUNTER_SUFFIXES)
+        kind = model.SeriesKind.COUNTER if is_counter else model.SeriesKind.GAUGE
+    return model.Metric(message.name, message.component, message.value, kind, min(message.life, LIFE_MAX))
 
 
 def _condition(message: node_pb2.Condition) -> model.Condition:

@@ -33,13 +33,23 @@ def node(value: model.Node, metrics: Iterable[model.Metric]) -> node_pb2.Node:
         capabilities=sorted(value.capabilities),
         fence=value.fence,
         components=[_component(value.components[name]) for name in sorted(value.components)],
-        metrics=[node_pb2.Metric(name=one.name, component=one.component, value=one.value) for one in metrics],
+        metrics=map(_metric, metrics),
         operation_id=value.operation_id or "",
         conditions=map(_condition, value.conditions),
         cordon_reason=value.cordoned_because,
         quarantine_reason=value.quarantined_because,
         active_operations=0 if value.operation_id is None else 1,
         max_operations=OPERATIONS_MAX,
+    )
+
+
+def _metric(value: model.Metric) -> node_pb2.Metric:
+    return node_pb2.Metric(
+        name=value.name,
+        component=value.component,
+        value=value.value,
+        kind=convert.number(node_pb2.MetricKind.Value, "METRIC_KIND_", value.kind),
+        life=value.life,
     )
 
 

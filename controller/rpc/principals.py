@@ -78,6 +78,7 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/instar.v1.ReleaseService/PutGraph": _API,
     "/instar.v1.RolloutService/CancelRollout": _API,
     "/instar.v1.RolloutService/ExplainRollout": _API,
+    "/instar.v1.RolloutService/GetAnalysis": _API,
     "/instar.v1.RolloutService/GetRollout": _API,
     "/instar.v1.RolloutService/ListRollouts": _API,
     "/instar.v1.RolloutService/PauseRollout": _API,

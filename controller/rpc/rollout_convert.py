@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from controller.core import model
 from controller.core import rollout as core
-from controller.rpc import convert, request_convert
+from controller.rpc import analysis_convert, convert, request_convert
 from instar.v1 import operation_pb2, rollout_pb2, rollout_service_pb2
 
 _UNDER_WAY = "under_way"  # code of the reason that is none: what was begun has to end first
@@ -35,6 +35,7 @@ def plan(value: model.Plan, *, with_facts: bool = True) -> rollout_pb2.Plan:
             reason=value.estimate.why,
         ),
         facts=dict(value.facts) if with_facts else {},
+        forecast=analysis_convert.forecast(value.forecast),
     )
 
 
@@ -120,6 +121,7 @@ def rollout(value: model.Rollout, trace_id: str, at: datetime) -> rollout_pb2.Ro
         stopped_for=convert.duration(_stopped_for(value, at)),
         next_time=convert.timestamp(core.next_time(value)),
         waiting_for=waits.message if waits is not None and waits.code != _UNDER_WAY else "",
+        judging=analysis_convert.judging(value.judging),
     )
 
 

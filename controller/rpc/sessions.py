@@ -273,7 +273,7 @@ class AgentSession:
             self._is_full_report_wanted = True
             self._due.set()
             return
-        report = agent_convert.report(message.heartbeat.report, is_full=message.heartbeat.full)
+        report = agent_convert.heartbeat(message.heartbeat)
         await self._engine.report(self.node_id, self._session_id, report)
         is_first = self._echo_send_time is None
         self._sequence = message.sequence

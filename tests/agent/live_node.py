@@ -168,6 +168,10 @@ class LiveNode:
         await self.until_state(self.assign(version, digest), "PERMANENT")
         return digest
 
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What the agent last told of the component's series."""
+        return {each["name"]: each for each in self.told()["report"]["metrics"] if each["component"] == "web"}
+
     def conditions(self) -> set[str]:
         """Codes of what the agent last told to be wrong."""
         return {each["code"] for each in self.told()["report"]["conditions"]}

@@ -9,6 +9,7 @@ from instar_handover import asyncio_server, connection
 WORK_SECONDS = 0.003  # so that requests are in flight when something happens
 UNWELL_AFTER_SECONDS = float(os.environ.get("UNWELL_AFTER_SECONDS", "inf"))  # after its first request
 
+MUTE_IF_EXISTS = os.environ.get("MUTE_IF_EXISTS", "")  # shows no metrics then
 UNWELL_IF_EXISTS = os.environ.get("UNWELL_IF_EXISTS", "")
 
 
@@ -39,6 +40,9 @@ class Service:
                 return
 
     async def _answer_probe(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"/metrics" in head and os.path.exists(MUTE_IF_EXISTS):  # noqa: PTH110, ASYNC240  # as below
+            await _write(writer, "503 Mute", "", is_last=True)
+            return
         if b"/metrics" in head:
             await _write(writer, "200 OK", f"web_requests_total {self._served}\n", is_last=True)
             return

@@ -295,10 +295,10 @@ FRAMINGS = {
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_only_the_named_series_are_read_however_the_answer_is_framed(tmp_path: Path, framing: str) -> None:
     async with serving(tmp_path, FRAMINGS[framing], stays_open=framing != "by its end") as (path, _):
-        seen = await probes.scrape(SOURCE, "web", f"unix:{path}")
+        seen = await probes.scrape(SOURCE, "web", f"unix:{path}", life=9)
     assert seen == (
-        model.Metric('errors_total{code="500"}', "web", 2.0),
-        model.Metric("requests_total", "web", 7.5),
+        model.Metric('errors_total{code="500"}', "web", 2.0, model.SeriesKind.COUNTER, 9),
+        model.Metric("requests_total", "web", 7.5, model.SeriesKind.COUNTER, 9),
     )
 
 
@@ -328,9 +328,11 @@ async def test_metrics_that_do_not_come_are_given_up(tmp_path: Path, monkeypatch
             await probes.scrape(SOURCE, "web", f"unix:{path}")
 
 
-def test_only_so_many_lines_are_read() -> None:
-    lines = "# c\n" * 50 + "a 1\n" * series.LINES_MAX + "b 1\n"
-    assert series.read(lines, ("a", "b")) == {"a": float(series.LINES_MAX)}
+async def test_a_text_with_too_many_lines_is_no_metrics(tmp_path: Path) -> None:
+    text = b"requests_total 1\n" * (series.LINES_MAX + 1)
+    async with serving(tmp_path, b"HTTP/1.1 200 OK\r\n\r\n" + text) as (path, _):
+        with pytest.raises(probes.ProbeError, match="more than 2000"):
+            await probes.scrape(SOURCE, "web", f"unix:{path}")
 
 
 def test_health_breaks_only_at_the_threshold() -> None:

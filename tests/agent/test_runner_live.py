@@ -327,3 +327,46 @@ async def test_steps_metrics_and_health_are_told(a_node: live_node.LiveNode) -> 
     )
     assert a_node.component()["health"] == "HEALTHY"
     assert "driver.handover" in a_node.told()["hello"]["capabilities"]
+
+
+async def test_series_are_those_of_the_instance_that_serves_before_and_after_a_commit(
+    a_node: live_node.LiveNode,
+) -> None:
+    old = await a_node.installed("1.0.0")
+    new = a_node.bundle("1.1.0")
+
+    def served() -> tuple[float, int]:
+        shown = a_node.metrics().get("web_requests_total", {"value": 0.0, "life": 0})
+        return shown["value"], shown["life"]
+
+    async with load.on(a_node.address) as seen:
+        await seen.until_served("1.0.0", 200)
+        await a_node.until(lambda: served()[0] >= 100)
+        before, old_life = served()
+        operation_id = a_node.assign("1.1.0", new, old, hold_before=model.Step.COMMIT)
+        await a_node.until_state(operation_id, "HELD")
+        await a_node.until(lambda: served()[1] > old_life)  # a younger process counts, though nothing is committed
+        assert served()[0] < before + 100
+        _, new_life = served()
+        a_node.command("cancel", model.Cancel(operation_id, 2, "wanted back"))
+        await a_node.until_state(operation_id, "ABORTED")
+        await a_node.until(lambda: served()[1] == old_life)
+        assert served()[0] >= before
+        assert new_life > old_life > 0
+    assert a_node.metrics()["web_requests_total"]["kind"] == "COUNTER"
+
+
+async def test_a_component_that_shows_nothing_any_more_has_no_series_but_those_of_its_probe(
+    a_node: live_node.LiveNode,
+) -> None:
+    mute = a_node.root / "mute"
+    await a_node.installed("1.0.0", environment={"MUTE_IF_EXISTS": str(mute), "UNWELL_IF_EXISTS": str(mute)})
+    await a_node.until(lambda: "web_requests_total" in a_node.metrics())
+    mute.touch()
+    await a_node.until(lambda: set(a_node.metrics()) == {"instar.probe.checks", "instar.probe.failures"})
+    await a_node.until(lambda: a_node.metrics()["instar.probe.failures"]["value"] > 0)
+    probed = a_node.metrics()
+    assert probed["instar.probe.failures"]["value"] < probed["instar.probe.checks"]["value"]
+    assert {each["kind"] for each in probed.values()} == {"COUNTER"}
+    mute.unlink()
+    await a_node.until(lambda: "web_requests_total" in a_node.metrics())

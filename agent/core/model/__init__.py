@@ -60,6 +60,7 @@ from agent.core.model.words import (
     OnAgentStop,
     OperationState,
     ReloadProgram,
+    SeriesKind,
     Step,
 )
 
@@ -106,6 +107,7 @@ __all__ = [
     "Report",
     "Requirement",
     "Resources",
+    "SeriesKind",
     "Socket",
     "StateSchema",
     "Step",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from agent.core.model.words import Fault, Health, InstanceState, OperationState, Step
+from agent.core.model.words import Fault, Health, InstanceState, OperationState, SeriesKind, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +113,24 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured value; ``component`` is empty for the host."""
+    """One measured value.
+
+    Args:
+        component: Empty for the host.
+        life: Of a counter, the number of the process that counts: a higher one is younger and began at 0; 0 where that
+            is not known.
+    """
 
     name: str
     component: str
     value: float
+    kind: SeriesKind = SeriesKind.GAUGE
+    life: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names it: its own name and its component's."""
+        return self.name, self.component
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +140,7 @@ class Report:
     Args:
         removed: Names of components that have left the node.
         conditions: Everything that is wrong; None in a delta where that has not changed.
+        gone_metrics: Names and components of metrics that are shown no longer.
     """
 
     metrics: tuple[Metric, ...] = ()
@@ -135,6 +149,7 @@ class Report:
     operations: tuple[OperationStatus, ...] = ()
     steps: tuple[StepRecord, ...] = ()
     conditions: tuple[Condition, ...] | None = None
+    gone_metrics: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

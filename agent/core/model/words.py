@@ -29,6 +29,14 @@ class ChangeKind(Enum):
 
 
 @unique
+class SeriesKind(Enum):
+    """What a measured value is: one that only grows until its process ends, or one that goes up and down."""
+
+    COUNTER = "COUNTER"
+    GAUGE = "GAUGE"
+
+
+@unique
 class Step(Enum):
     """A part of an operation."""
 

@@ -254,7 +254,8 @@ class Judging:
 
     Args:
         wave: Number of the wave.
-        began_at: When the first of its nodes had changed: evidence counts from there on.
+        left_at: When the first of its nodes began to change.
+        began_at: When it had: evidence counts from there on.
         inconclusive_at: Instant at which the evidence has to suffice; moved by what stops the clocks.
         unknown_since: Since when there is no evidence; None while there is some.
         unknown_at: Instant at which that has lasted for too long; None while there is some.
@@ -269,6 +270,7 @@ class Judging:
     """
 
     wave: int
+    left_at: datetime
     began_at: datetime
     inconclusive_at: datetime
     unknown_since: datetime | None

@@ -301,6 +301,7 @@ class Report(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    GONE_METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.Metric]:
         """Host and component metrics."""
@@ -321,6 +322,10 @@ class Report(_message.Message):
     def conditions(self) -> _node_pb2.Conditions:
         """What is wrong with the node; in a delta, unset when it has not changed."""
 
+    @_builtins.property
+    def gone_metrics(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.MetricName]:
+        """Metrics that are shown no longer: unknown from here on, not as they were."""
+
     def __init__(
         self,
         *,
@@ -329,10 +334,11 @@ class Report(_message.Message):
         operations: _abc.Iterable[_operation_pb2.OperationStatus] | None = ...,
         steps: _abc.Iterable[_operation_pb2.StepRecord] | None = ...,
         conditions: _node_pb2.Conditions | None = ...,
+        gone_metrics: _abc.Iterable[_node_pb2.MetricName] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "conditions", b"conditions", "metrics", b"metrics", "operations", b"operations", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "conditions", b"conditions", "gone_metrics", b"gone_metrics", "metrics", b"metrics", "operations", b"operations", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

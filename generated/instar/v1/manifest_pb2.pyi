@@ -861,7 +861,7 @@ class Metrics(_message.Message):
     """Socket of the manifest that is read; as for a probe where it is left out."""
     @_builtins.property
     def series(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the series to report; everything else is dropped on the node."""
+        """Names of the series to report; everything else is dropped on the node. A histogram is reported as its buckets, its sum and its count."""
 
     @_builtins.property
     def period(self) -> _duration_pb2.Duration:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14instar/v1/node.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.instar.v1.InstanceState\x12\x0e\n\x06served\x18\x05 \x01(\x04\x12\x10\n\x08restarts\x18\x06 \x01(\r\"m\n\tCondition\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"1\n\nConditions\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.instar.v1.Condition\"\xf7\x01\n\x0f\x43omponentStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x18\n\x10permanent_digest\x18\x04 \x01(\t\x12!\n\x06health\x18\x05 \x01(\x0e\x32\x11.instar.v1.Health\x12.\n\x0bhealthy_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\tinstances\x18\x07 \x03(\x0b\x32\x13.instar.v1.Instance\x12\x0f\n\x07removed\x18\x08 \x01(\x08\x12\x0f\n\x07stopped\x18\t \x01(\x08\"8\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\"\xef\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12+\n\x06labels\x18\x02 \x03(\x0b\x32\x1b.instar.v1.Node.LabelsEntry\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\r\n\x05\x66\x65nce\x18\x07 \x01(\x04\x12.\n\ncomponents\x18\x08 \x03(\x0b\x32\x1a.instar.v1.ComponentStatus\x12\"\n\x07metrics\x18\t \x03(\x0b\x32\x11.instar.v1.Metric\x12\x14\n\x0coperation_id\x18\n \x01(\t\x12(\n\nconditions\x18\x0b \x03(\x0b\x32\x14.instar.v1.Condition\x12\x15\n\rcordon_reason\x18\x0c \x01(\t\x12\x19\n\x11quarantine_reason\x18\r \x01(\t\x12\x19\n\x11\x61\x63tive_operations\x18\x0e \x01(\r\x12\x16\n\x0emax_operations\x18\x0f \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*J\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_HEALTHY\x10\x01\x12\x14\n\x10HEALTH_UNHEALTHY\x10\x02*\xd7\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x01\x12\x1b\n\x17INSTANCE_STATE_PREPARED\x10\x02\x12\x19\n\x15INSTANCE_STATE_ACTIVE\x10\x03\x12\x19\n\x15INSTANCE_STATE_PAUSED\x10\x04\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x05\x12\x19\n\x15INSTANCE_STATE_EXITED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14instar/v1/node.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x08Instance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.instar.v1.InstanceState\x12\x0e\n\x06served\x18\x05 \x01(\x04\x12\x10\n\x08restarts\x18\x06 \x01(\r\"m\n\tCondition\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"1\n\nConditions\x12#\n\x05items\x18\x01 \x03(\x0b\x32\x14.instar.v1.Condition\"\xf7\x01\n\x0f\x43omponentStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x18\n\x10permanent_digest\x18\x04 \x01(\t\x12!\n\x06health\x18\x05 \x01(\x0e\x32\x11.instar.v1.Health\x12.\n\x0bhealthy_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\tinstances\x18\x07 \x03(\x0b\x32\x13.instar.v1.Instance\x12\x0f\n\x07removed\x18\x08 \x01(\x08\x12\x0f\n\x07stopped\x18\t \x01(\x08\"k\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.instar.v1.MetricKind\x12\x0c\n\x04life\x18\x05 \x01(\x04\"-\n\nMetricName\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\"\xef\x03\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12+\n\x06labels\x18\x02 \x03(\x0b\x32\x1b.instar.v1.Node.LabelsEntry\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\r\n\x05\x66\x65nce\x18\x07 \x01(\x04\x12.\n\ncomponents\x18\x08 \x03(\x0b\x32\x1a.instar.v1.ComponentStatus\x12\"\n\x07metrics\x18\t \x03(\x0b\x32\x11.instar.v1.Metric\x12\x14\n\x0coperation_id\x18\n \x01(\t\x12(\n\nconditions\x18\x0b \x03(\x0b\x32\x14.instar.v1.Condition\x12\x15\n\rcordon_reason\x18\x0c \x01(\t\x12\x19\n\x11quarantine_reason\x18\r \x01(\t\x12\x19\n\x11\x61\x63tive_operations\x18\x0e \x01(\r\x12\x16\n\x0emax_operations\x18\x0f \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*J\n\x06Health\x12\x16\n\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eHEALTH_HEALTHY\x10\x01\x12\x14\n\x10HEALTH_UNHEALTHY\x10\x02*\xd7\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x01\x12\x1b\n\x17INSTANCE_STATE_PREPARED\x10\x02\x12\x19\n\x15INSTANCE_STATE_ACTIVE\x10\x03\x12\x19\n\x15INSTANCE_STATE_PAUSED\x10\x04\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x05\x12\x19\n\x15INSTANCE_STATE_EXITED\x10\x06*Y\n\nMetricKind\x12\x1b\n\x17METRIC_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13METRIC_KIND_COUNTER\x10\x01\x12\x15\n\x11METRIC_KIND_GAUGE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_HEALTH']._serialized_start=1206
-  _globals['_HEALTH']._serialized_end=1280
-  _globals['_INSTANCESTATE']._serialized_start=1283
-  _globals['_INSTANCESTATE']._serialized_end=1498
+  _globals['_HEALTH']._serialized_start=1304
+  _globals['_HEALTH']._serialized_end=1378
+  _globals['_INSTANCESTATE']._serialized_start=1381
+  _globals['_INSTANCESTATE']._serialized_end=1596
+  _globals['_METRICKIND']._serialized_start=1598
+  _globals['_METRICKIND']._serialized_end=1687
   _globals['_INSTANCE']._serialized_start=101
   _globals['_INSTANCE']._serialized_end=236
   _globals['_CONDITION']._serialized_start=238
@@ -48,9 +50,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPONENTSTATUS']._serialized_start=401
   _globals['_COMPONENTSTATUS']._serialized_end=648
   _globals['_METRIC']._serialized_start=650
-  _globals['_METRIC']._serialized_end=706
-  _globals['_NODE']._serialized_start=709
-  _globals['_NODE']._serialized_end=1204
-  _globals['_NODE_LABELSENTRY']._serialized_start=1159
-  _globals['_NODE_LABELSENTRY']._serialized_end=1204
+  _globals['_METRIC']._serialized_end=757
+  _globals['_METRICNAME']._serialized_start=759
+  _globals['_METRICNAME']._serialized_end=804
+  _globals['_NODE']._serialized_start=807
+  _globals['_NODE']._serialized_end=1302
+  _globals['_NODE_LABELSENTRY']._serialized_start=1257
+  _globals['_NODE_LABELSENTRY']._serialized_end=1302
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,30 @@ INSTANCE_STATE_EXITED: InstanceState.ValueType  # 6
 """Has ended."""
 Global___InstanceState: _TypeAlias = InstanceState  # noqa: Y015
 
+class _MetricKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_KIND_UNSPECIFIED: _MetricKind.ValueType  # 0
+    """Not set: a counter where the name ends in _total, _count, _sum or _bucket, else a gauge."""
+    METRIC_KIND_COUNTER: _MetricKind.ValueType  # 1
+    """It only grows until the process that counts ends."""
+    METRIC_KIND_GAUGE: _MetricKind.ValueType  # 2
+    """It goes up and down."""
+
+class MetricKind(_MetricKind, metaclass=_MetricKindEnumTypeWrapper):
+    """MetricKind is what a measured value is."""
+
+METRIC_KIND_UNSPECIFIED: MetricKind.ValueType  # 0
+"""Not set: a counter where the name ends in _total, _count, _sum or _bucket, else a gauge."""
+METRIC_KIND_COUNTER: MetricKind.ValueType  # 1
+"""It only grows until the process that counts ends."""
+METRIC_KIND_GAUGE: MetricKind.ValueType  # 2
+"""It goes up and down."""
+Global___MetricKind: _TypeAlias = MetricKind  # noqa: Y015
+
 @_typing.final
 class Instance(_message.Message):
     """Instance is one running process group of a component."""
@@ -254,26 +278,60 @@ class Metric(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     COMPONENT_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the form of OpenTelemetry, for example "system.memory.utilization"."""
+    """Name in the form of OpenTelemetry, for example "system.memory.utilization", or as the component shows it."""
     component: _builtins.str
     """Component that it belongs to; empty for the host."""
     value: _builtins.float
     """The value, in the unit that the name implies."""
+    kind: Global___MetricKind.ValueType
+    """What the value is."""
+    life: _builtins.int
+    """Of a counter, number of the process that counts: a higher one is younger and began at 0; 0 where that is not known."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         component: _builtins.str = ...,
         value: _builtins.float = ...,
+        kind: Global___MetricKind.ValueType = ...,
+        life: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "name", b"name", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "kind", b"kind", "life", b"life", "name", b"name", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+@_typing.final
+class MetricName(_message.Message):
+    """MetricName names a metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name as it was reported."""
+    component: _builtins.str
+    """Component that it belongs to; empty for the host."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        component: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricName: _TypeAlias = MetricName  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):

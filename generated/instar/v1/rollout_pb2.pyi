@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from instar.v1 import analysis_pb2 as _analysis_pb2
 from instar.v1 import operation_pb2 as _operation_pb2
 import builtins as _builtins
 import sys
@@ -445,16 +446,22 @@ class CanaryParameters(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODES_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
     nodes: _builtins.int
     """Number of nodes in the first wave; default 1."""
+    @_builtins.property
+    def analysis(self) -> _analysis_pb2.Analysis:
+        """How they are judged before the others follow; where it is left out, their health is enough."""
+
     def __init__(
         self,
         *,
         nodes: _builtins.int = ...,
+        analysis: _analysis_pb2.Analysis | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "nodes", b"nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -941,6 +948,7 @@ class Plan(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     ESTIMATE_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.str
     """Hash over all that the plan depends on."""
     @_builtins.property
@@ -975,6 +983,10 @@ class Plan(_message.Message):
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the fingerprint is over, by name: two plans that differ are told apart by it."""
 
+    @_builtins.property
+    def forecast(self) -> _analysis_pb2.Forecast:
+        """What the analysis that is asked for can find; unset where none is."""
+
     def __init__(
         self,
         *,
@@ -987,10 +999,11 @@ class Plan(_message.Message):
         capacity: _abc.Iterable[Global___CapacityPoint] | None = ...,
         estimate: Global___Estimate | None = ...,
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        forecast: _analysis_pb2.Forecast | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "estimate", b"estimate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "estimate", b"estimate", "forecast", b"forecast"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "capacity", b"capacity", "estimate", b"estimate", "excluded", b"excluded", "facts", b"facts", "fingerprint", b"fingerprint", "unchanged_nodes", b"unchanged_nodes", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "capacity", b"capacity", "estimate", b"estimate", "excluded", b"excluded", "facts", b"facts", "fingerprint", b"fingerprint", "forecast", b"forecast", "unchanged_nodes", b"unchanged_nodes", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1076,6 +1089,7 @@ class Rollout(_message.Message):
     STOPPED_FOR_FIELD_NUMBER: _builtins.int
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
+    JUDGING_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """Identity of the rollout."""
     name: _builtins.str
@@ -1128,6 +1142,10 @@ class Rollout(_message.Message):
     def next_time(self) -> _timestamp_pb2.Timestamp:
         """When something happens by itself at the latest: a bake that ends, a window that opens, a deadline."""
 
+    @_builtins.property
+    def judging(self) -> _analysis_pb2.Judging:
+        """How its latest canary wave is judged, or was; unset where none has been yet."""
+
     def __init__(
         self,
         *,
@@ -1149,10 +1167,11 @@ class Rollout(_message.Message):
         stopped_for: _duration_pb2.Duration | None = ...,
         next_time: _timestamp_pb2.Timestamp | None = ...,
         waiting_for: _builtins.str = ...,
+        judging: _analysis_pb2.Judging | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "request", b"request", "stopped_for", b"stopped_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "judging", b"judging", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "request", b"request", "stopped_for", b"stopped_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "message", b"message", "name", b"name", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "stopped_for", b"stopped_for", "trace_id", b"trace_id", "waiting_for", b"waiting_for", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "judging", b"judging", "message", b"message", "name", b"name", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "stopped_for", b"stopped_for", "trace_id", b"trace_id", "waiting_for", b"waiting_for", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,70 +24,75 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from instar.v1 import analysis_pb2 as instar_dot_v1_dot_analysis__pb2
 from instar.v1 import rollout_pb2 as instar_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstar/v1/rollout_service.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17instar/v1/rollout.proto\"@\n\x12PlanUpgradeRequest\x12*\n\x07upgrade\x18\x01 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\"4\n\x13PlanUpgradeResponse\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Plan\"t\n\x13StartUpgradeRequest\x12*\n\x07upgrade\x18\x01 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x1d\n\x04plan\x18\x03 \x01(\x0b\x32\x0f.instar.v1.Plan\";\n\x14StartUpgradeResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"$\n\x11GetRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\"9\n\x12GetRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"(\n\x13ListRolloutsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"<\n\x14ListRolloutsResponse\x12$\n\x08rollouts\x18\x01 \x03(\x0b\x32\x12.instar.v1.Rollout\">\n\x13WatchRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\";\n\x14WatchRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"7\n\x14RevertRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15RevertRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"6\n\x13PauseRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x14PauseRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"7\n\x14ResumeRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15ResumeRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"8\n\x15PromoteRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x16PromoteRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"7\n\x14\x43\x61ncelRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15\x43\x61ncelRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"6\n\x13RetryRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x14RetryRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"9\n\x15\x45xplainRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"W\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x16\x45xplainRolloutResponse\x12\"\n\x07reasons\x18\x01 \x03(\x0b\x32\x11.instar.v1.Reason\"~\n\x18RollBackEmergencyRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12-\n\ntime_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"T\n\x19RollBackEmergencyResponse\x12$\n\x08rollouts\x18\x01 \x03(\x0b\x32\x12.instar.v1.Rollout\x12\x11\n\tfreeze_id\x18\x02 \x01(\t2\xca\x08\n\x0eRolloutService\x12L\n\x0bPlanUpgrade\x12\x1d.instar.v1.PlanUpgradeRequest\x1a\x1e.instar.v1.PlanUpgradeResponse\x12O\n\x0cStartUpgrade\x12\x1e.instar.v1.StartUpgradeRequest\x1a\x1f.instar.v1.StartUpgradeResponse\x12I\n\nGetRollout\x12\x1c.instar.v1.GetRolloutRequest\x1a\x1d.instar.v1.GetRolloutResponse\x12O\n\x0cListRollouts\x12\x1e.instar.v1.ListRolloutsRequest\x1a\x1f.instar.v1.ListRolloutsResponse\x12Q\n\x0cWatchRollout\x12\x1e.instar.v1.WatchRolloutRequest\x1a\x1f.instar.v1.WatchRolloutResponse0\x01\x12R\n\rRevertRollout\x12\x1f.instar.v1.RevertRolloutRequest\x1a .instar.v1.RevertRolloutResponse\x12O\n\x0cPauseRollout\x12\x1e.instar.v1.PauseRolloutRequest\x1a\x1f.instar.v1.PauseRolloutResponse\x12R\n\rResumeRollout\x12\x1f.instar.v1.ResumeRolloutRequest\x1a .instar.v1.ResumeRolloutResponse\x12U\n\x0ePromoteRollout\x12 .instar.v1.PromoteRolloutRequest\x1a!.instar.v1.PromoteRolloutResponse\x12R\n\rCancelRollout\x12\x1f.instar.v1.CancelRolloutRequest\x1a .instar.v1.CancelRolloutResponse\x12O\n\x0cRetryRollout\x12\x1e.instar.v1.RetryRolloutRequest\x1a\x1f.instar.v1.RetryRolloutResponse\x12U\n\x0e\x45xplainRollout\x12 .instar.v1.ExplainRolloutRequest\x1a!.instar.v1.ExplainRolloutResponse\x12^\n\x11RollBackEmergency\x12#.instar.v1.RollBackEmergencyRequest\x1a$.instar.v1.RollBackEmergencyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstar/v1/rollout_service.proto\x12\tinstar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18instar/v1/analysis.proto\x1a\x17instar/v1/rollout.proto\"@\n\x12PlanUpgradeRequest\x12*\n\x07upgrade\x18\x01 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\"4\n\x13PlanUpgradeResponse\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.instar.v1.Plan\"t\n\x13StartUpgradeRequest\x12*\n\x07upgrade\x18\x01 \x01(\x0b\x32\x19.instar.v1.UpgradeRequest\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x1d\n\x04plan\x18\x03 \x01(\x0b\x32\x0f.instar.v1.Plan\";\n\x14StartUpgradeResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"$\n\x11GetRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\"9\n\x12GetRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"(\n\x13ListRolloutsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"<\n\x14ListRolloutsResponse\x12$\n\x08rollouts\x18\x01 \x03(\x0b\x32\x12.instar.v1.Rollout\">\n\x13WatchRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x02 \x01(\x04\";\n\x14WatchRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"7\n\x14RevertRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15RevertRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"6\n\x13PauseRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x14PauseRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"7\n\x14ResumeRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15ResumeRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"8\n\x15PromoteRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"=\n\x16PromoteRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"7\n\x14\x43\x61ncelRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x15\x43\x61ncelRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"6\n\x13RetryRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x14RetryRolloutResponse\x12#\n\x07rollout\x18\x01 \x01(\x0b\x32\x12.instar.v1.Rollout\"9\n\x15\x45xplainRolloutRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"W\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x16\x45xplainRolloutResponse\x12\"\n\x07reasons\x18\x01 \x03(\x0b\x32\x11.instar.v1.Reason\x12#\n\x07judging\x18\x02 \x01(\x0b\x32\x12.instar.v1.Judging\"%\n\x12GetAnalysisRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\"\xd4\x01\n\x13GetAnalysisResponse\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tcomponent\x18\x03 \x01(\t\x12\x12\n\nto_version\x18\x04 \x01(\t\x12#\n\x07judging\x18\x05 \x01(\x0b\x32\x12.instar.v1.Judging\x12\x14\n\x0c\x63\x61nary_nodes\x18\x06 \x03(\t\x12\x15\n\rcontrol_nodes\x18\x07 \x01(\r\x12\"\n\x07\x63ourses\x18\x08 \x03(\x0b\x32\x11.instar.v1.Course\"~\n\x18RollBackEmergencyRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x10\n\x08selector\x18\x02 \x01(\t\x12-\n\ntime_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"T\n\x19RollBackEmergencyResponse\x12$\n\x08rollouts\x18\x01 \x03(\x0b\x32\x12.instar.v1.Rollout\x12\x11\n\tfreeze_id\x18\x02 \x01(\t2\x98\t\n\x0eRolloutService\x12L\n\x0bPlanUpgrade\x12\x1d.instar.v1.PlanUpgradeRequest\x1a\x1e.instar.v1.PlanUpgradeResponse\x12O\n\x0cStartUpgrade\x12\x1e.instar.v1.StartUpgradeRequest\x1a\x1f.instar.v1.StartUpgradeResponse\x12I\n\nGetRollout\x12\x1c.instar.v1.GetRolloutRequest\x1a\x1d.instar.v1.GetRolloutResponse\x12O\n\x0cListRollouts\x12\x1e.instar.v1.ListRolloutsRequest\x1a\x1f.instar.v1.ListRolloutsResponse\x12Q\n\x0cWatchRollout\x12\x1e.instar.v1.WatchRolloutRequest\x1a\x1f.instar.v1.WatchRolloutResponse0\x01\x12R\n\rRevertRollout\x12\x1f.instar.v1.RevertRolloutRequest\x1a .instar.v1.RevertRolloutResponse\x12O\n\x0cPauseRollout\x12\x1e.instar.v1.PauseRolloutRequest\x1a\x1f.instar.v1.PauseRolloutResponse\x12R\n\rResumeRollout\x12\x1f.instar.v1.ResumeRolloutRequest\x1a .instar.v1.ResumeRolloutResponse\x12U\n\x0ePromoteRollout\x12 .instar.v1.PromoteRolloutRequest\x1a!.instar.v1.PromoteRolloutResponse\x12R\n\rCancelRollout\x12\x1f.instar.v1.CancelRolloutRequest\x1a .instar.v1.CancelRolloutResponse\x12O\n\x0cRetryRollout\x12\x1e.instar.v1.RetryRolloutRequest\x1a\x1f.instar.v1.RetryRolloutResponse\x12U\n\x0e\x45xplainRollout\x12 .instar.v1.ExplainRolloutRequest\x1a!.instar.v1.ExplainRolloutResponse\x12L\n\x0bGetAnalysis\x12\x1d.instar.v1.GetAnalysisRequest\x1a\x1e.instar.v1.GetAnalysisResponse\x12^\n\x11RollBackEmergency\x12#.instar.v1.RollBackEmergencyRequest\x1a$.instar.v1.RollBackEmergencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'instar.v1.rollout_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLANUPGRADEREQUEST']._serialized_start=136
-  _globals['_PLANUPGRADEREQUEST']._serialized_end=200
-  _globals['_PLANUPGRADERESPONSE']._serialized_start=202
-  _globals['_PLANUPGRADERESPONSE']._serialized_end=254
-  _globals['_STARTUPGRADEREQUEST']._serialized_start=256
-  _globals['_STARTUPGRADEREQUEST']._serialized_end=372
-  _globals['_STARTUPGRADERESPONSE']._serialized_start=374
-  _globals['_STARTUPGRADERESPONSE']._serialized_end=433
-  _globals['_GETROLLOUTREQUEST']._serialized_start=435
-  _globals['_GETROLLOUTREQUEST']._serialized_end=471
-  _globals['_GETROLLOUTRESPONSE']._serialized_start=473
-  _globals['_GETROLLOUTRESPONSE']._serialized_end=530
-  _globals['_LISTROLLOUTSREQUEST']._serialized_start=532
-  _globals['_LISTROLLOUTSREQUEST']._serialized_end=572
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=574
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=634
-  _globals['_WATCHROLLOUTREQUEST']._serialized_start=636
-  _globals['_WATCHROLLOUTREQUEST']._serialized_end=698
-  _globals['_WATCHROLLOUTRESPONSE']._serialized_start=700
-  _globals['_WATCHROLLOUTRESPONSE']._serialized_end=759
-  _globals['_REVERTROLLOUTREQUEST']._serialized_start=761
-  _globals['_REVERTROLLOUTREQUEST']._serialized_end=816
-  _globals['_REVERTROLLOUTRESPONSE']._serialized_start=818
-  _globals['_REVERTROLLOUTRESPONSE']._serialized_end=878
-  _globals['_PAUSEROLLOUTREQUEST']._serialized_start=880
-  _globals['_PAUSEROLLOUTREQUEST']._serialized_end=934
-  _globals['_PAUSEROLLOUTRESPONSE']._serialized_start=936
-  _globals['_PAUSEROLLOUTRESPONSE']._serialized_end=995
-  _globals['_RESUMEROLLOUTREQUEST']._serialized_start=997
-  _globals['_RESUMEROLLOUTREQUEST']._serialized_end=1052
-  _globals['_RESUMEROLLOUTRESPONSE']._serialized_start=1054
-  _globals['_RESUMEROLLOUTRESPONSE']._serialized_end=1114
-  _globals['_PROMOTEROLLOUTREQUEST']._serialized_start=1116
-  _globals['_PROMOTEROLLOUTREQUEST']._serialized_end=1172
-  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_start=1174
-  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_end=1235
-  _globals['_CANCELROLLOUTREQUEST']._serialized_start=1237
-  _globals['_CANCELROLLOUTREQUEST']._serialized_end=1292
-  _globals['_CANCELROLLOUTRESPONSE']._serialized_start=1294
-  _globals['_CANCELROLLOUTRESPONSE']._serialized_end=1354
-  _globals['_RETRYROLLOUTREQUEST']._serialized_start=1356
-  _globals['_RETRYROLLOUTREQUEST']._serialized_end=1410
-  _globals['_RETRYROLLOUTRESPONSE']._serialized_start=1412
-  _globals['_RETRYROLLOUTRESPONSE']._serialized_end=1471
-  _globals['_EXPLAINROLLOUTREQUEST']._serialized_start=1473
-  _globals['_EXPLAINROLLOUTREQUEST']._serialized_end=1530
-  _globals['_REASON']._serialized_start=1532
-  _globals['_REASON']._serialized_end=1619
-  _globals['_EXPLAINROLLOUTRESPONSE']._serialized_start=1621
-  _globals['_EXPLAINROLLOUTRESPONSE']._serialized_end=1681
-  _globals['_ROLLBACKEMERGENCYREQUEST']._serialized_start=1683
-  _globals['_ROLLBACKEMERGENCYREQUEST']._serialized_end=1809
-  _globals['_ROLLBACKEMERGENCYRESPONSE']._serialized_start=1811
-  _globals['_ROLLBACKEMERGENCYRESPONSE']._serialized_end=1895
-  _globals['_ROLLOUTSERVICE']._serialized_start=1898
-  _globals['_ROLLOUTSERVICE']._serialized_end=2996
+  _globals['_PLANUPGRADEREQUEST']._serialized_start=162
+  _globals['_PLANUPGRADEREQUEST']._serialized_end=226
+  _globals['_PLANUPGRADERESPONSE']._serialized_start=228
+  _globals['_PLANUPGRADERESPONSE']._serialized_end=280
+  _globals['_STARTUPGRADEREQUEST']._serialized_start=282
+  _globals['_STARTUPGRADEREQUEST']._serialized_end=398
+  _globals['_STARTUPGRADERESPONSE']._serialized_start=400
+  _globals['_STARTUPGRADERESPONSE']._serialized_end=459
+  _globals['_GETROLLOUTREQUEST']._serialized_start=461
+  _globals['_GETROLLOUTREQUEST']._serialized_end=497
+  _globals['_GETROLLOUTRESPONSE']._serialized_start=499
+  _globals['_GETROLLOUTRESPONSE']._serialized_end=556
+  _globals['_LISTROLLOUTSREQUEST']._serialized_start=558
+  _globals['_LISTROLLOUTSREQUEST']._serialized_end=598
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=600
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=660
+  _globals['_WATCHROLLOUTREQUEST']._serialized_start=662
+  _globals['_WATCHROLLOUTREQUEST']._serialized_end=724
+  _globals['_WATCHROLLOUTRESPONSE']._serialized_start=726
+  _globals['_WATCHROLLOUTRESPONSE']._serialized_end=785
+  _globals['_REVERTROLLOUTREQUEST']._serialized_start=787
+  _globals['_REVERTROLLOUTREQUEST']._serialized_end=842
+  _globals['_REVERTROLLOUTRESPONSE']._serialized_start=844
+  _globals['_REVERTROLLOUTRESPONSE']._serialized_end=904
+  _globals['_PAUSEROLLOUTREQUEST']._serialized_start=906
+  _globals['_PAUSEROLLOUTREQUEST']._serialized_end=960
+  _globals['_PAUSEROLLOUTRESPONSE']._serialized_start=962
+  _globals['_PAUSEROLLOUTRESPONSE']._serialized_end=1021
+  _globals['_RESUMEROLLOUTREQUEST']._serialized_start=1023
+  _globals['_RESUMEROLLOUTREQUEST']._serialized_end=1078
+  _globals['_RESUMEROLLOUTRESPONSE']._serialized_start=1080
+  _globals['_RESUMEROLLOUTRESPONSE']._serialized_end=1140
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_start=1142
+  _globals['_PROMOTEROLLOUTREQUEST']._serialized_end=1198
+  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_start=1200
+  _globals['_PROMOTEROLLOUTRESPONSE']._serialized_end=1261
+  _globals['_CANCELROLLOUTREQUEST']._serialized_start=1263
+  _globals['_CANCELROLLOUTREQUEST']._serialized_end=1318
+  _globals['_CANCELROLLOUTRESPONSE']._serialized_start=1320
+  _globals['_CANCELROLLOUTRESPONSE']._serialized_end=1380
+  _globals['_RETRYROLLOUTREQUEST']._serialized_start=1382
+  _globals['_RETRYROLLOUTREQUEST']._serialized_end=1436
+  _globals['_RETRYROLLOUTRESPONSE']._serialized_start=1438
+  _globals['_RETRYROLLOUTRESPONSE']._serialized_end=1497
+  _globals['_EXPLAINROLLOUTREQUEST']._serialized_start=1499
+  _globals['_EXPLAINROLLOUTREQUEST']._serialized_end=1556
+  _globals['_REASON']._serialized_start=1558
+  _globals['_REASON']._serialized_end=1645
+  _globals['_EXPLAINROLLOUTRESPONSE']._serialized_start=1647
+  _globals['_EXPLAINROLLOUTRESPONSE']._serialized_end=1744
+  _globals['_GETANALYSISREQUEST']._serialized_start=1746
+  _globals['_GETANALYSISREQUEST']._serialized_end=1783
+  _globals['_GETANALYSISRESPONSE']._serialized_start=1786
+  _globals['_GETANALYSISRESPONSE']._serialized_end=1998
+  _globals['_ROLLBACKEMERGENCYREQUEST']._serialized_start=2000
+  _globals['_ROLLBACKEMERGENCYREQUEST']._serialized_end=2126
+  _globals['_ROLLBACKEMERGENCYRESPONSE']._serialized_start=2128
+  _globals['_ROLLBACKEMERGENCYRESPONSE']._serialized_end=2212
+  _globals['_ROLLOUTSERVICE']._serialized_start=2215
+  _globals['_ROLLOUTSERVICE']._serialized_end=3391
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,8 @@ class RolloutServiceStub:
     """RetryRollout tries the changes that failed again, and no others."""
     ExplainRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ExplainRolloutRequest, _rollout_service_pb2.ExplainRolloutResponse]
     """ExplainRollout says why it stands as it does, and why a node does."""
+    GetAnalysis: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.GetAnalysisRequest, _rollout_service_pb2.GetAnalysisResponse]
+    """GetAnalysis says how what is judged of a canary went over time, on changed and on untouched nodes."""
     RollBackEmergency: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RollBackEmergencyRequest, _rollout_service_pb2.RollBackEmergencyResponse]
     """RollBackEmergency stops everything that is under way and takes the nodes back, in parallel and within a time."""
 
@@ -141,6 +143,14 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_rollout_service_pb2.ExplainRolloutRequest, _abc.Awaitable[_rollout_service_pb2.ExplainRolloutResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.ExplainRolloutResponse]:
         """ExplainRollout says why it stands as it does, and why a node does."""
+
+    @_abc_1.abstractmethod
+    def GetAnalysis(
+        self,
+        request: _rollout_service_pb2.GetAnalysisRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.GetAnalysisRequest, _abc.Awaitable[_rollout_service_pb2.GetAnalysisResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.GetAnalysisResponse]:
+        """GetAnalysis says how what is judged of a canary went over time, on changed and on untouched nodes."""
 
     @_abc_1.abstractmethod
     def RollBackEmergency(

@@ -131,6 +131,26 @@ def test_what_has_changed_is_told_once() -> None:
     assert sent.report == model.Report()
 
 
+def test_a_metric_that_is_shown_no_longer_is_told_as_gone_once_and_told_again_when_it_is_back() -> None:
+    silent = replace(EVERYTHING, metrics=())
+    after, sent = beat(opened(), silent)
+    assert sent.report == model.Report(gone_metrics=(LOAD.key,))
+    after, sent = beat(after, silent)
+    assert sent.report == model.Report()
+    after, sent = beat(after, EVERYTHING)
+    assert sent.report == model.Report(metrics=(LOAD,))
+    wanted = session.step(after, session.FullReportRequested(2)).session
+    assert beat(wanted, silent)[1].report.gone_metrics == ()  # a full report says so by what it lacks
+
+
+def test_a_counter_of_another_process_is_told_though_its_value_is_the_same() -> None:
+    counter = model.Metric("requests_total", "web", 5.0, model.SeriesKind.COUNTER, life=1)
+    after, _ = beat(opened(), replace(EVERYTHING, metrics=(LOAD, counter)))
+    younger = replace(counter, life=2)
+    _, sent = beat(after, replace(EVERYTHING, metrics=(LOAD, younger)))
+    assert sent.report == model.Report(metrics=(younger,))
+
+
 def test_a_component_that_left_is_told_as_removed_once() -> None:
     after, sent = beat(opened(), replace(EVERYTHING, components=()))
     assert sent.report == model.Report(removed=("web",))

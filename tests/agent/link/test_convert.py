@@ -36,7 +36,10 @@ RECORD = model.StepRecord(
     "r/1", 3, model.Step.SOAK, NOW, NOW + timedelta(seconds=5), is_success=False, evidence={"a": "b"}
 )
 LOW = model.Condition("disk_low", "", "less than 256 MiB are free", NOW)
-REPORT = model.Report((model.Metric("cpu", "web", 0.25),), (COMPONENT,), ("old",), (STATUS,), (RECORD,), (LOW,))
+COUNTED = model.Metric("requests", "web", 7.0, model.SeriesKind.COUNTER, life=1234)
+METRICS = (model.Metric("cpu", "web", 0.25), COUNTED)
+GONE = (("errors", "web"), ("load", ""))
+REPORT = model.Report(METRICS, (COMPONENT,), ("old",), (STATUS,), (RECORD,), (LOW,), GONE)
 OWN = {"is_kept", "started_at_seconds", "is_broken"}  # of an instance: what only its own node needs
 
 
@@ -54,11 +57,25 @@ def plain(value: object) -> Any:  # noqa: ANN401 both models become the same nes
 
 def told(report: model.Report) -> controller_model.NodeReport:
     message = convert.heartbeat(session.SendHeartbeat(2, NOW, report, is_full=False))
-    return agent_convert.report(message.heartbeat.report, is_full=False)
+    return agent_convert.heartbeat(message.heartbeat)
 
 
 def test_a_report_arrives_as_it_was_meant() -> None:
-    assert plain(told(REPORT)) == plain(REPORT) | {"is_full": False}
+    assert plain(told(REPORT)) == plain(REPORT) | {"is_full": False, "sent_at": NOW}
+
+
+def test_what_an_agent_without_kinds_tells_is_told_apart_by_its_name() -> None:
+    names = ("a_total", "a_count", "a_sum", 'a_bucket{le="1"}', 'a_total{code="500"}', "total", "load", "a_total_now")
+    message = agent_service_pb2.Report(metrics=[node_pb2.Metric(name=name, value=1) for name in names])
+    read = agent_convert.report(message, is_full=False)
+    kinds = [metric.kind.name for metric in read.metrics]
+    assert kinds == ["COUNTER"] * 5 + ["GAUGE"] * 3
+    assert read.sent_at is None
+
+
+def test_the_number_of_a_life_is_no_larger_than_windows_have_room_for() -> None:
+    message = agent_service_pb2.Report(metrics=[node_pb2.Metric(name="a_total", life=2**64 - 1)])
+    assert agent_convert.report(message, is_full=False).metrics[0].life == 2**63 - 1
 
 
 @pytest.mark.parametrize("conditions", [(), (LOW,), None], ids=["nothing wrong", "something wrong", "unchanged"])
@@ -119,7 +136,7 @@ def test_a_hello_arrives_as_it_was_meant() -> None:
     expected = asdict(facts) | {"capabilities": frozenset(facts.capabilities)}
     assert {name: getattr(heard, name) for name in expected} == expected
     assert (heard.node_id, heard.report.is_full) == ("n-1", True)
-    assert plain(heard.report) == plain(REPORT) | {"is_full": True}
+    assert plain(heard.report) == plain(REPORT) | {"is_full": True, "sent_at": None}
 
 
 @pytest.mark.parametrize("kind", controller_model.ChangeKind)
