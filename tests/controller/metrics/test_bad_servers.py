@@ -90,6 +90,27 @@ async def test_values_that_are_no_numbers_are_missing_and_others_count() -> None
     assert np.isnan([found.before[1], found.before_exposure[1], found.after[1], found.after_exposure[1]]).all()
 
 
+SPAN = answers.Span(start_ms=0, step_ms=1000, steps=3)
+
+
+def body(*points: tuple[float, str]) -> bytes:
+    found = {"metric": {"instance": "web-1"}, "values": points}
+    return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": [found]}}).encode()
+
+
+def test_a_point_is_put_where_it_belongs_and_is_missing_where_it_is_no_number() -> None:
+    grid = answers.read(sources.Server("main", ""), body((0, "1"), (1, "+Inf"), (2, "-Inf")), SPAN)
+    assert (grid.rows, grid.values[0][0]) == ({"web-1": 0}, 1.0)
+    assert np.isnan(grid.values[0][1:]).all()
+
+
+@pytest.mark.parametrize("points", [[(1, "1"), (1, "2")], [(0.5, "1")], [(-1, "1")], [(3, "1")]])
+def test_a_point_that_was_not_asked_for_or_comes_twice_is_refused(points: list[tuple[float, str]]) -> None:
+    with pytest.raises(errors.SourceError) as caught:
+        answers.read(sources.Server("main", ""), body(*points), SPAN)
+    assert caught.value.code == "wrong_answer"
+
+
 async def test_what_lies_before_the_change_of_a_node_is_no_evidence() -> None:
     series: dict[str, dict[float, str]] = {
         f"web-{number}": {float(second): str(second) for second in range(-2, 6)} for number in (1, 2)

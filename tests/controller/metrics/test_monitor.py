@@ -162,3 +162,15 @@ async def test_what_was_stored_of_a_rule_is_taken_up_only_if_it_says_the_same() 
     assert watches["queue", model.NodeId("a")].fired_at == START
     assert watches["queue", model.NodeId("b")].fired_at is None
     assert Stage(QUEUE).monitor.restore((same,), None) == (("queue", "a"),)
+
+
+async def test_what_was_about_to_fire_goes_on_where_it_was_last_seen_to_be_so_however_old_its_row_is() -> None:
+    rule = replace(QUEUE, pending_for=timedelta(minutes=10))
+    row = model.Watched("queue", model.NodeId("a"), model.Watch(S.PENDING, START, START), repr(rule))
+    for looked_at, since in ((START + 8 * BEAT, START), (START, START + 9 * BEAT)):
+        stage = await staged(rule)
+        stage.show(9, {"a": 9.0})
+        assert stage.monitor.restore((row,), looked_at) == ()
+        await stage.look("a")
+        watch = stage.monitor.board(stage.clock.at).watches["queue", model.NodeId("a")]
+        assert (watch.state, watch.since) == (S.PENDING, since)
