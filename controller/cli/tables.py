@@ -134,8 +134,21 @@ def statistics(told: fleet_service_pb2.Statistics) -> rich.table.Table:
         ("nodes", str(told.total_nodes)),
         ("nodes connected", str(told.active_nodes)),
         ("requests refused", str(told.refused)),
+        *_collected(told.metrics),
     ]
     return table(("WHAT", "COUNT"), rows)
+
+
+def _collected(told: fleet_service_pb2.MetricCounts) -> Iterator[tuple[str, str]]:
+    """What is collected of the nodes; that nothing is, where it is so."""
+    if not told.collecting:
+        yield "metrics", "not collected"
+        return
+    yield "series", str(told.series)
+    yield "readings taken", str(told.samples)
+    yield "values refused", str(told.refused)
+    yield "nodes with fresh metrics", str(told.fresh_nodes)
+    yield "nodes with too many series", str(told.capped_nodes)
 
 
 def reasons(told: Iterable[rollout_service_pb2.Reason]) -> Iterator[str]:

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from controller import clock as clocks
-from controller.core import events, model, statistics
-from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
-from controller.metrics import collector, prometheus
+from controller import tasks
+from controller.core import copying, events, model, statistics
+from controller.engine import agents, catalogue, fleet, rollouts, timing
+from controller.metrics import limits, prometheus
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
 RECONNECT_WINDOW = timedelta(seconds=60)
-_LIMITS = collector.Limits()
+_KEPT = limits.Limits()
 _NO_SERVERS: Mapping[str, prometheus.Prometheus] = {}
 
 
@@ -32,7 +33,7 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
     Args:
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
-        limits: How much is kept of what nodes measure.
+        kept: How much is kept of what nodes measure.
         servers: Prometheus servers that an analysis may name, by their names; closed with the engine.
     """
 
@@ -44,17 +45,16 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         *,
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
-        limits: collector.Limits = _LIMITS,
+        kept: limits.Limits = _KEPT,
         servers: Mapping[str, prometheus.Prometheus] = _NO_SERVERS,
     ) -> None:
-        super().__init__(store, clock, ids, limits, servers)
+        super().__init__(store, clock, ids, kept, servers)
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()
 
     async def start(self) -> None:
         """Take every rollout over, tell each of the absence and how its nodes stand, and look after time."""
-        await self.collector.start_collection(self._heartbeat_period)
         alive_at = self._store.read(reading.alive_at)
         await self._store.take_leases(self._owner)
         self._desk.read_again()
@@ -76,9 +76,9 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         await self._desk.close()
         await self._guard.stop()
         await self._sources.close()
-        await self.collector.stop_collection()
 
     def statistics(self) -> model.Statistics:
         """Count the work of the fleet."""
         world = self._desk.world
-        return statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        counted = statistics.count(world.rollouts.values(), world.nodes.values(), world.totals, refused=world.refused)
+        return copying.replace(counted, metrics=self.collector.counts())

@@ -38,7 +38,9 @@ class Fleet(office.Office):
         found = self._desk.world.nodes.get(node_id)
         if found is None:
             raise office.not_found("node", "node_id", node_id)
-        return presence.shown(found, self._present.get(node_id))
+        shown = presence.shown(found, self._present.get(node_id))
+        capped = self.collector.conditions(node_id)
+        return replace(shown, conditions=(*shown.conditions, *capped)) if capped else shown
 
     def metrics(self, node_id: model.NodeId) -> tuple[model.Metric, ...]:
         """Return the latest metrics of a node's live session; none where it has none."""
@@ -129,7 +131,7 @@ class Fleet(office.Office):
 
         await self._asked(actor, "remove_node", node_id, work)
         self._present.pop(node_id, None)
-        self.collector.forget(node_id)
+        await self.collector.forget(node_id)
         return shown
 
     async def _change(

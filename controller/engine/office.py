@@ -26,7 +26,7 @@ from controller.engine import (
     timing,
     watching,
 )
-from controller.metrics import collector, prometheus
+from controller.metrics import collector, limits, prometheus
 from controller.store import database, reading, rows
 
 Answer = TypeVar("Answer")
@@ -39,7 +39,7 @@ class Office:
         store: Where the world is kept.
         clock: What time it is.
         ids: Where new identities come from.
-        limits: How much is kept of what nodes measure.
+        kept: How much is kept of what nodes measure.
         servers: Prometheus servers that an analysis may name.
     """
 
@@ -48,10 +48,10 @@ class Office:
         store: database.Store,
         clock: clocks.Clock,
         ids: clocks.IdSource,
-        limits: collector.Limits,
+        kept: limits.Limits,
         servers: Mapping[str, prometheus.Prometheus],
     ) -> None:
-        self.collector = collector.Collector(clock, limits)
+        self.collector = collector.Collector(store, clock, kept)
         self._sources = sources.Sources(self.collector, servers)
         self._store = store
         self._clock = clock

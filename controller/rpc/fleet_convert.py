@@ -92,6 +92,14 @@ def statistics(value: model.Statistics) -> fleet_service_pb2.Statistics:
         total_nodes=value.total_nodes,
         active_nodes=value.active_nodes,
         refused=value.refused,
+        metrics=fleet_service_pb2.MetricCounts(
+            collecting=value.metrics.is_collecting,
+            series=value.metrics.series,
+            samples=value.metrics.samples,
+            refused=value.metrics.refused,
+            fresh_nodes=value.metrics.fresh_nodes,
+            capped_nodes=value.metrics.capped_nodes,
+        ),
     )
 
 
