@@ -70,7 +70,7 @@ faults: $(READY)  ## every crash point, full and failing disks, power cuts, cloc
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
 	@python -m tests.drivers -o json
 bench: $(READY)  ## the benchmarks, one JSON document each
-	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency; do \
+	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency ingest; do \
 	  python -m tests.bench $$name -o json; done
 judge-e2e: $(READY)  ## RUNS=20: releases that fail more requests, and harmless ones, behind the judge; what became of them
 	@python -m tests.integration.judge_runs --runs $(RUNS) -o json

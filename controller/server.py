@@ -1,6 +1,7 @@
 """The controller put together: store, engine, services, one gRPC server; and taken apart again in order.
 
-Rules kept here: the store is opened first, so that a second controller changes nothing; serving is said last and taken
+Rules kept here: the store is opened first, so that a second controller changes nothing; what works in the background
+starts in order and is taken back where a part of it fails; serving is said last and taken
 back first; agents are told before their streams close. Left out: what the parts do.
 """
 
@@ -17,11 +18,10 @@ from datetime import UTC, datetime
 
 from grpc import aio
 
-from controller import clock, engine, releases
+from controller import activation, clock, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors
-from controller.engine import tasks
-from controller.metrics import prometheus
+from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
     door,
@@ -104,12 +104,14 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     with contextlib.closing(store):
         register = principals.Register(loaded.principals_file)
         _make_operator_token(loaded, register)
+        kept = limits.Limits(loaded.metrics_window, loaded.metrics_past, loaded.metrics_step, loaded.metrics_retention)
         servers = {each.name: prometheus.Prometheus(each) for each in loaded.prometheus}
         machine = engine.Engine(
             store,
             time,
             clock.RandomIds(),
             heartbeat_period=loaded.heartbeat_period,
+            kept=kept,
             servers=servers,
             monitoring=loaded.monitor,
         )
@@ -117,6 +119,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
+            _activated(_stages(machine, loaded)),
             _listening(loaded, machine, blobs, register, time) as address,
         ):
             yield address
@@ -147,6 +150,27 @@ async def _started(machine: engine.Engine) -> AsyncIterator[None]:
         yield
     finally:
         await machine.stop()
+
+
+def _stages(machine: engine.Engine, loaded: settings.Settings) -> activation.Activation:
+    """What works in the background, in the order in which it starts."""
+    collector, monitor = machine.collector, machine.monitoring
+    period = loaded.heartbeat_period
+    return activation.Activation(
+        activation.Stage("collector", lambda: collector.start_collection(period), collector.stop_collection),
+        activation.Stage("monitor", monitor.start, monitor.stop),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _activated(stages: activation.Activation) -> AsyncIterator[None]:
+    """Have every stage run while the block does; what cannot be stopped properly at the end is logged."""
+    await stages.activate()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(errors.UnavailableError):
+            await stages.deactivate()
 
 
 @contextlib.asynccontextmanager

@@ -136,6 +136,7 @@ def statistics(told: fleet_service_pb2.Statistics) -> rich.table.Table:
         ("requests refused", str(told.refused)),
         ("rules that fire", str(told.rules_firing)),
         ("rules unknown", str(told.rules_unknown)),
+        *_collected(told.metrics),
     ]
     return table(("WHAT", "COUNT"), rows)
 
@@ -169,6 +170,18 @@ def standings(told: Iterable[fleet_service_pb2.RuleStanding]) -> rich.table.Tabl
         for one in told
     ]
     return table(("RULE", "NODE", "STATE", "SINCE", "VALUE"), rows)
+
+
+def _collected(told: fleet_service_pb2.MetricCounts) -> Iterator[tuple[str, str]]:
+    """What is collected of the nodes; that nothing is, where it is so."""
+    if not told.collecting:
+        yield "metrics", "not collected"
+        return
+    yield "series", str(told.series)
+    yield "readings taken", str(told.samples)
+    yield "values refused", str(told.refused)
+    yield "nodes with fresh metrics", str(told.fresh_nodes)
+    yield "nodes with too many series", str(told.capped_nodes)
 
 
 def reasons(told: Iterable[rollout_service_pb2.Reason]) -> Iterator[str]:

@@ -23,10 +23,19 @@ ADDRESS_DEFAULT = "127.0.0.1:7443"
 HEARTBEAT_PERIOD_DEFAULT = "10s"
 HEARTBEAT_PERIOD_MIN = timedelta(milliseconds=100)  # below it the answers cost more than the work
 HEARTBEAT_PERIOD_MAX = timedelta(minutes=5)  # above it a dead node is noticed too late for any deadline
+METRICS_STEP_MIN = timedelta(seconds=1)  # the thin past is then as fine as any heartbeat
+METRICS_STEP_MAX = timedelta(minutes=10)  # above it two hours say nothing about how the past spreads
+METRICS_WINDOW_MAX = timedelta(hours=2)  # of every reading; beyond it the thin past is as good
+METRICS_PAST_MAX = timedelta(hours=24)  # in memory: 12 KiB for each series at the default step
+METRICS_RETENTION_MAX = timedelta(days=30)  # in the store: some 100 MiB a day for a thousand nodes
 _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "listen": "INSTAR_LISTEN",
     "state_dir": "INSTAR_STATE_DIR",
     "heartbeat_period": "INSTAR_HEARTBEAT_PERIOD",
+    "metrics_window": "INSTAR_METRICS_WINDOW",
+    "metrics_past": "INSTAR_METRICS_PAST",
+    "metrics_step": "INSTAR_METRICS_STEP",
+    "metrics_retention": "INSTAR_METRICS_RETENTION",
 }
 _OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _TABLES: Mapping[str, object] = {"prometheus": [], "monitor": {}}  # of the file; all other keys of it are texts
@@ -45,6 +54,10 @@ class Settings:
         otlp_endpoint: Where spans go; empty for nowhere.
         prometheus: Servers that may be asked for figures; of the file only.
         monitor: What the fleet is watched for; of the file only.
+        metrics_window: For so long every reading of a node is kept in memory.
+        metrics_past: For so long one reading each ``metrics_step`` is kept in memory.
+        metrics_step: Time between two readings of the thin past.
+        metrics_retention: For so long the thin past is kept in the store.
     """
 
     listen: str
@@ -53,6 +66,10 @@ class Settings:
     otlp_endpoint: str
     prometheus: tuple[sources.Server, ...] = ()
     monitor: rules.Monitoring = rules.NOTHING
+    metrics_window: timedelta = timedelta(minutes=30)
+    metrics_past: timedelta = timedelta(hours=4)
+    metrics_step: timedelta = timedelta(minutes=1)
+    metrics_retention: timedelta = timedelta(hours=6)
 
     @property
     def operator_token_file(self) -> Path:
@@ -90,10 +107,14 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
     return Settings(
         listen=_loopback(given["listen"]),
         state_dir=Path(given["state_dir"]).absolute(),
-        heartbeat_period=_period(given["heartbeat_period"]),
+        heartbeat_period=_duration("heartbeat_period", given, HEARTBEAT_PERIOD_MIN, HEARTBEAT_PERIOD_MAX),
         otlp_endpoint=given["otlp_endpoint"],
         prometheus=sources.read(tables["prometheus"]),
         monitor=rules.read(tables["monitor"]),
+        metrics_window=_duration("metrics_window", given, METRICS_STEP_MIN, METRICS_WINDOW_MAX),
+        metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
+        metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),
+        metrics_retention=_duration("metrics_retention", given, METRICS_STEP_MIN, METRICS_RETENTION_MAX),
     )
 
 
@@ -114,6 +135,10 @@ def _defaults(environment: Mapping[str, str]) -> dict[str, str]:
         "state_dir": str(default_state_dir(environment)),
         "heartbeat_period": HEARTBEAT_PERIOD_DEFAULT,
         "otlp_endpoint": "",
+        "metrics_window": "1800s",
+        "metrics_past": "14400s",
+        "metrics_step": "60s",
+        "metrics_retention": "21600s",
     }
 
 
@@ -157,14 +182,15 @@ def _loopback(text: str) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"  # noqa: PLR2004  # of IP
 
 
-def _period(text: str) -> timedelta:
-    rule = f"seconds such as 2.5s, from {HEARTBEAT_PERIOD_MIN.total_seconds()}s to {HEARTBEAT_PERIOD_MAX.seconds}s"
+def _duration(key: str, given: Mapping[str, str], least: timedelta, most: timedelta) -> timedelta:
+    text = given[key]
+    rule = f"seconds such as 2.5s, from {least.total_seconds():g}s to {most.total_seconds():g}s"
     if not _DURATION.fullmatch(text):
-        raise _invalid("heartbeat_period", text, rule)
-    period = timedelta(seconds=float(text.removesuffix("s")))
-    if not HEARTBEAT_PERIOD_MIN <= period <= HEARTBEAT_PERIOD_MAX:
-        raise _invalid("heartbeat_period", text, rule)
-    return period
+        raise _invalid(key, text, rule)
+    duration = timedelta(seconds=float(text.removesuffix("s")))
+    if not least <= duration <= most:
+        raise _invalid(key, text, rule)
+    return duration
 
 
 def _invalid(field: str, value: str, rule: str) -> errors.InvalidRequestError:

@@ -73,11 +73,12 @@ def node(
     """
     against = tuple(_against(each, freezes, at))
     found = max(known, key=lambda state: _relevance(state, each.id), default=None)
+    shown = tuple(_shown(each))
     free = (model.Reason("free", "no rollout is under way with the node"), *against)
     if found is None:
-        return free
+        return (*free, *shown)
     standing = found.standings.get(each.id) or _standing_by(against)
-    told = (*node_in(found, each.id, standing, at), *_bad(found, each))
+    told = (*node_in(found, each.id, standing, at), *_bad(found, each), *shown)
     if found.state.is_terminal or not _knows(found, each.id):
         return (*free, *told)
     return (*told, *(reason for reason in against if not any(reason.message.startswith(link.message) for link in told)))
@@ -327,6 +328,13 @@ def _against(each: model.Node, freezes: Iterable[model.Freeze], at: datetime) ->
         if _covers(freeze, each, at):
             until = "it is lifted" if freeze.until is None else wording.instant(freeze.until)
             yield model.Reason("frozen", f"frozen by {freeze.actor}: {freeze.reason}, until {until}", freeze.since)
+
+
+def _shown(each: model.Node) -> Chain:
+    """Say what is wrong with the series that a node shows: it stands in no way, but what is judged may lack it."""
+    for condition in each.conditions:
+        if condition.code == model.METRICS_CAPPED:
+            yield model.Reason(condition.code, condition.message, condition.since)
 
 
 def _covers(freeze: model.Freeze, each: model.Node, at: datetime) -> bool:

@@ -2,10 +2,9 @@
 
 Rules kept: whatever returns has been stored; questions are answered from memory, or from the store where a rollout has
 ended; all that runs in the background are the desk, one task that looks after the deadlines of all rollouts and after
-absent nodes, one that begins what waits, one that looks by the rules of the monitor, and one that looks at canary
-waves. Given an inline store, a clock of the loop, no large fleet and no analysis, nothing here uses threads, the
-machine's time or chance. The rooms: `agents`,
-`rollouts`, `fleet`, `catalogue`.
+absent nodes, one that begins what waits, one that looks at canary waves and, while the monitor is active, one that
+looks by its rules. Given an inline store, a clock of the loop, no large fleet and no analysis, nothing here uses
+threads, the machine's time or chance. The rooms: `agents`, `rollouts`, `fleet`, `catalogue`.
 """
 
 from __future__ import annotations
@@ -16,17 +15,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from controller import clock as clocks
+from controller import tasks
 from controller.config import rules
 from controller.core import copying, events, model, statistics
-from controller.engine import agents, catalogue, fleet, rollouts, tasks, timing
+from controller.engine import agents, catalogue, fleet, rollouts, timing
 from controller.engine import rules as ruling
-from controller.metrics import collector, prometheus
+from controller.metrics import limits, prometheus
 from controller.store import database, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
 RECONNECT_WINDOW = timedelta(seconds=60)
-_LIMITS = collector.Limits()
+_KEPT = limits.Limits()
 _NO_SERVERS: Mapping[str, prometheus.Prometheus] = {}
 
 
@@ -36,7 +36,7 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
     Args:
         heartbeat_period: Time between two heartbeats, as agents are told.
         reconnect_window: Time that agents have to come back after an absence of the controller.
-        limits: How much is kept of what nodes measure.
+        kept: How much is kept of what nodes measure.
         servers: Prometheus servers that an analysis may name, by their names; closed with the engine.
         monitoring: What the fleet is watched for.
     """
@@ -49,19 +49,17 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         *,
         heartbeat_period: timedelta = HEARTBEAT_PERIOD,
         reconnect_window: timedelta = RECONNECT_WINDOW,
-        limits: collector.Limits = _LIMITS,
+        kept: limits.Limits = _KEPT,
         servers: Mapping[str, prometheus.Prometheus] = _NO_SERVERS,
         monitoring: rules.Monitoring = rules.NOTHING,
     ) -> None:
-        super().__init__(store, clock, ids, limits, servers, monitoring)
+        super().__init__(store, clock, ids, kept, servers, monitoring)
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()
 
     async def start(self) -> None:
         """Take every rollout over, tell each of the absence and how its nodes stand, and look after time."""
-        await self.collector.start_collection(self._heartbeat_period)
-        self._rules.restore(*self._store.read(reading.watched))
         alive_at = self._store.read(reading.alive_at)
         await self._store.take_leases(self._owner)
         self._desk.read_again()
@@ -77,7 +75,6 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         await self._desk.submit(ruling.tell_all)
         self._guard.start(self._ticker.run(), "engine ticker")
         self._guard.start(self._queue.run(), "engine queue")
-        self._guard.start(self._rules.run(), "engine rules")
         self._guard.start(self._judges.run(self._heartbeat_period), "engine judges")
 
     async def stop(self) -> None:
@@ -85,7 +82,6 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
         await self._desk.close()
         await self._guard.stop()
         await self._sources.close()
-        await self.collector.stop_collection()
 
     def statistics(self) -> model.Statistics:
         """Count the work of the fleet."""
@@ -95,4 +91,5 @@ class Engine(agents.Agents, rollouts.Rollouts, fleet.Fleet, catalogue.Catalogue)
             each.state for each in (() if world.board is None else world.board.watches.values())
         )
         firing, unknown = states[model.RuleState.FIRING], states[model.RuleState.UNKNOWN]
-        return copying.replace(counted, rules_firing=firing, rules_unknown=unknown)
+        told = self.collector.counts()
+        return copying.replace(counted, rules_firing=firing, rules_unknown=unknown, metrics=told)

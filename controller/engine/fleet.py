@@ -39,7 +39,9 @@ class Fleet(office.Office):
         found = self._desk.world.nodes.get(node_id)
         if found is None:
             raise office.not_found("node", "node_id", node_id)
-        return presence.shown(found, self._present.get(node_id))
+        shown = presence.shown(found, self._present.get(node_id))
+        capped = self.collector.conditions(node_id)
+        return replace(shown, conditions=(*shown.conditions, *capped)) if capped else shown
 
     def metrics(self, node_id: model.NodeId) -> tuple[model.Metric, ...]:
         """Return the latest metrics of a node's live session; none where it has none."""
@@ -48,7 +50,7 @@ class Fleet(office.Office):
 
     def rules(self) -> tuple[model.Rule, ...]:
         """Return the rules of the monitor."""
-        return self._rules.all
+        return self.monitoring.all
 
     def rules_looked_at(self) -> datetime | None:
         """Tell when it was looked by them; None where nobody has since the controller is up."""
@@ -65,7 +67,7 @@ class Fleet(office.Office):
         Raises:
             NotFoundError: There is no such rule, code ``rule_not_found``.
         """
-        if rule and rule not in self._rules.names:
+        if rule and rule not in self.monitoring.names:
             raise office.not_found("rule", "rule", rule)
         board = self._desk.world.board
         found = () if board is None else board.watches.items()
@@ -162,7 +164,7 @@ class Fleet(office.Office):
 
         await self._asked(actor, "remove_node", node_id, work)
         self._present.pop(node_id, None)
-        self.collector.forget(node_id)
+        await self.collector.forget(node_id)
         return shown
 
     async def _change(

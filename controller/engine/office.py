@@ -6,6 +6,7 @@ has its own (`agents`, `catalogue`, `fleet`, `rollouts`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ from controller.engine import (
     timing,
     watching,
 )
-from controller.metrics import collector, monitor, prometheus
+from controller.metrics import collector, limits, monitor, prometheus
 from controller.store import database, reading, rows
 
 Answer = TypeVar("Answer")
@@ -41,7 +42,7 @@ class Office:
         store: Where the world is kept.
         clock: What time it is.
         ids: Where new identities come from.
-        limits: How much is kept of what nodes measure.
+        kept: How much is kept of what nodes measure.
         servers: Prometheus servers that an analysis may name.
         monitoring: What the fleet is watched for.
     """
@@ -51,11 +52,11 @@ class Office:
         store: database.Store,
         clock: clocks.Clock,
         ids: clocks.IdSource,
-        limits: collector.Limits,
+        kept: limits.Limits,
         servers: Mapping[str, prometheus.Prometheus],
         monitoring: settings_of_rules.Monitoring,
     ) -> None:
-        self.collector = collector.Collector(clock, limits)
+        self.collector = collector.Collector(store, clock, kept)
         self._sources = sources.Sources(self.collector, servers)
         self._store = store
         self._clock = clock
@@ -77,7 +78,8 @@ class Office:
         self._lookout = lookout.Lookout(self._desk, self._present.keys())
         self._ticker = timing.Ticker(self._desk, clock, self._lookout)
         watch = monitor.Monitor(monitoring.rules, self.collector)
-        self._rules = rules.Rules(self._desk, clock, watch, monitoring.interval)
+        stored = functools.partial(store.read, reading.watched)
+        self.monitoring = rules.Rules(self._desk, clock, watch, monitoring.interval, stored)
         self._queue = queueing.Queue(self._desk, clock, self._plans)
         self._judges = judges.Judges(self._desk, clock, self._sources)
 

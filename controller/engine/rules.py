@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from controller import clock as clocks
-from controller.core import errors, events, model
+from controller import tasks
+from controller.core import copying, errors, events, model
 from controller.core.monitoring import board as boards
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
@@ -24,6 +25,8 @@ from controller.engine import stepping
 from controller.engine import world as worlds
 from controller.metrics import monitor as monitors
 from controller.store import rows
+
+Stored = Callable[[], tuple[Iterable[model.Watched], datetime | None]]
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +64,25 @@ class Rules:
 
     Args:
         interval: From the begin of one look to that of the next.
+        stored: Reads how the rules stood before this life, and when that was last seen to be so.
     """
 
-    def __init__(self, desk: desks.Desk, clock: clocks.Clock, monitor: monitors.Monitor, interval: timedelta) -> None:
+    def __init__(
+        self,
+        desk: desks.Desk,
+        clock: clocks.Clock,
+        monitor: monitors.Monitor,
+        interval: timedelta,
+        stored: Stored,
+    ) -> None:
         self._desk = desk
         self._clock = clock
         self._monitor = monitor
         self._interval = interval
+        self._stored = stored
         self._unwritten: dict[boards.Key, model.Watched | None] = {}
+        self._guard: tasks.Guard | None = None
+        self._is_restored = False
 
     @property
     def names(self) -> frozenset[str]:
@@ -80,11 +94,27 @@ class Rules:
         """All rules."""
         return tuple(self._monitor.rules.values())
 
-    def restore(self, stored: Iterable[model.Watched], looked_at: datetime | None) -> None:
-        """Take up what was stored before this life."""
-        self._unwritten |= dict.fromkeys(self._monitor.restore(stored, looked_at))
+    async def start(self) -> bool:
+        """Begin to look; say whether that is new. The first start of a life takes up what was stored."""
+        if self._guard is not None:
+            return False
+        if not self._is_restored:
+            self._unwritten |= dict.fromkeys(self._monitor.restore(*self._stored()))
+            self._is_restored = True
+        self._guard = tasks.Guard()
+        self._guard.start(self._run(), "engine rules")
+        return True
 
-    async def run(self) -> None:
+    async def stop(self) -> bool:
+        """Look no more; say whether it was looked before. From then on nobody can tell of any rule, and that holds."""
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return False
+        await guard.stop()
+        await self._desk.submit(_forget)
+        return True
+
+    async def _run(self) -> None:
         """Look at intervals until cancelled; without a rule there is nothing to look for."""
         while self._monitor.rules:
             begun = self._clock.monotonic()
@@ -112,6 +142,12 @@ class Rules:
 def _write(draft: drafts.Draft, board: boards.Board, changed: Mapping[boards.Key, model.Watched | None]) -> None:
     draft.put_board(board, changed)
     tell_all(draft)
+
+
+def _forget(draft: drafts.Draft) -> None:
+    if draft.world.board is not None:
+        draft.world = copying.replace(draft.world, board=None)
+        tell_all(draft)
 
 
 def _by_component(

@@ -2,136 +2,157 @@
 
 Theory of operation. Each message of a node is one reading of all that it shows: what it does not tell has not changed.
 The reading counts as of the instant at which it was sent, on this clock. Until `start_collection`, and after
-`stop_collection`, nothing is taken and everything is unknown.
+`stop_collection`, nothing is taken and everything is unknown; what was taken before is in the store, thinned out, and a
+node that tells of itself again goes on from there.
 
 Rules kept: taking a reading costs the same whatever is kept, and waits for nothing; missing, vanished and stale is
-unknown, never zero. Left out: judging.
+unknown, never zero; what cannot be written is said and tried again, and holds nobody up. Left out: judging.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import numpy as np
-
 from controller import clock as clocks
+from controller import tasks
 from controller.core import errors, model
 from controller.core.analysis import samples
-from controller.metrics import figures, intake, shelves, windows
+from controller.metrics import comparison, figures, intake, keeping, limits, shelves
 
-# Periods without a reading after which the latest one speaks for nothing any more.
-STALE_PERIODS = 3
-# Readings closer together than this share of a period count as one: heartbeats come early when something happens.
-SPACING_SHARE = 0.75
-# Readings kept at full resolution, at most: an hour of the shortest sensible period.
-FINE_SLOTS_MAX = 1_440
-# Stretches of the past that are compared with each other.
-STRETCHES_MAX = 10
-# A stretch that is shorter than so many readings of the thin ring is looked for at full resolution.
-THIN_READINGS_MIN = 5
+# Before the first tick lies so much more than can be read again.
+MARGIN = timedelta(hours=1)
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is kept.
+@dataclass(slots=True)
+class _Run:
+    """What there is between a start and a stop."""
 
-    Args:
-        window: At full resolution, in memory.
-        past: One reading a minute, in memory.
-        step: Time between two readings of the thin past.
-        retention: The thin past, in the store.
-    """
-
-    window: timedelta = timedelta(minutes=30)
-    past: timedelta = timedelta(hours=4)
-    step: timedelta = timedelta(minutes=1)
-    retention: timedelta = timedelta(hours=6)
+    interval: timedelta
+    epoch: keeping.Epoch
+    rows: shelves.Shelves
+    taking: intake.Intake
+    keeper: keeping.Keeping
+    nodes: dict[model.NodeId, intake.NodeSeries] = field(default_factory=dict)
+    samples: int = 0
 
 
 class Collector:
     """The windows of all nodes.
 
     Args:
+        archive: Where the thin past is stored.
         clock: What time it is.
-        limits: How much is kept.
+        kept: How much is kept.
     """
 
-    def __init__(self, clock: clocks.Clock, limits: Limits) -> None:
+    def __init__(self, archive: keeping.Archive, clock: clocks.Clock, kept: limits.Limits) -> None:
+        self._archive = archive
         self._clock = clock
-        self._limits = limits
-        self._nodes: dict[model.NodeId, intake.NodeSeries] = {}
-        self._period: timedelta | None = None
-        self._base_seconds = 0.0
-        self._shelves = shelves.Shelves(_extent(limits, timedelta(seconds=10)))
-        self._intake = intake.Intake(self._shelves)
-        self.samples_taken = 0
-
-    @property
-    def is_collecting(self) -> bool:
-        """True between start and stop."""
-        return self._period is not None
-
-    @property
-    def period(self) -> timedelta:
-        """Time between two readings of a node; nothing while it does not collect."""
-        return self._period or timedelta()
+        self._kept = kept
+        self._run: _Run | None = None
+        self._guard = tasks.Guard()
+        self._turn = asyncio.Lock()  # one start or stop at a time
 
     async def start_collection(self, interval: timedelta) -> bool:
         """Begin to take readings; say whether that is new.
 
         Args:
-            interval: Time between two readings of a node.
+            interval: Time between two readings of a node; what is due is written as often.
 
         Raises:
             RefusedError: It collects already, at another interval; code ``collection_runs``.
+            UnavailableError: The store cannot be written to; code ``store_unavailable``.
         """
-        if self._period == interval:
-            return False
-        if self._period is not None:
-            raise errors.RefusedError(
-                f"cannot collect each {interval.total_seconds():g} s: it collects each "
-                f"{self._period.total_seconds():g} s; stop that first",
-                code="collection_runs",
-                field="interval",
-                value=f"{interval.total_seconds():g}s",
-                rule="one interval at a time",
-            )
-        self._nodes.clear()
-        self._shelves = shelves.Shelves(_extent(self._limits, interval))
-        self._intake = intake.Intake(self._shelves)
-        self._base_seconds = (self._clock.now() - self._limits.past - timedelta(hours=1)).timestamp()
-        self._period = interval
-        return True
+        async with self._turn:
+            if self._run is not None:
+                _check_interval(self._run.interval, interval)
+                return False
+            run = self._begun(interval)
+            try:
+                await run.keeper.prune(self._clock.now() - self._kept.retention)
+            except Exception as error:  # whatever a driver raises, the answer is the same
+                raise _unwritable("begin to collect", error) from error
+            self._run = run
+            self._guard.start(self._keep(run), "series keeper")
+            return True
 
     async def stop_collection(self) -> bool:
-        """Take no more readings; say whether any were taken before."""
-        was_collecting, self._period = self.is_collecting, None
-        return was_collecting
+        """Take no more readings, and write what is not written yet; say whether any were taken before.
+
+        Raises:
+            UnavailableError: The rest could not be written; it is lost, and collection has stopped all the same.
+        """
+        async with self._turn:
+            run, self._run = self._run, None
+            if run is None:
+                return False
+            await self._guard.stop()
+            try:
+                await run.keeper.write_all(run.nodes)
+            except Exception as error:  # as above
+                raise _unwritable("keep the latest readings", error) from error
+            return True
+
+    def _begun(self, interval: timedelta) -> _Run:
+        chunk_ticks = keeping.READINGS * limits.ticks(self._kept.step)
+        chunk_seconds = keeping.READINGS * self._kept.step.total_seconds()
+        first_seconds = (self._clock.now() - self._kept.past - MARGIN).timestamp()
+        epoch = keeping.Epoch(first_seconds - first_seconds % chunk_seconds, chunk_ticks)
+        rows = shelves.Shelves(self._kept.extent(interval))
+        return _Run(interval, epoch, rows, intake.Intake(rows), keeping.Keeping(self._archive, epoch))
+
+    async def _keep(self, run: _Run) -> None:
+        while True:
+            await asyncio.sleep(run.interval.total_seconds())
+            try:
+                await run.keeper.write(run.nodes)
+                await run.keeper.prune(self._clock.now() - self._kept.retention)
+            except Exception as error:  # noqa: BLE001 whatever a driver raises, it is tried again
+                _log.warning("cannot keep series: %s", error)
 
     def take(self, node_id: model.NodeId, report: model.NodeReport, received_at: datetime) -> None:
-        """Take what a message of a node says of its series; the messages of a node come in order."""
-        if self._period is None:
+        """Take what a message of a node says of its series; the messages of a node come in their order.
+
+        Args:
+            node_id: Whose message.
+            report: What it says.
+            received_at: When it came, on this clock.
+        """
+        run = self._run
+        if run is None:
             return
-        node = self._nodes.get(node_id)
+        node = run.nodes.get(node_id)
         if node is None:
-            node = self._nodes[node_id] = intake.NodeSeries()
+            places = run.keeper.remember(node_id, received_at - self._kept.past, run.rows)
+            node = run.nodes[node_id] = intake.NodeSeries(places=places)
         seconds = received_at.timestamp()
         if report.sent_at is not None:
             sent_seconds = report.sent_at.timestamp()
             if node.clock.is_repeated(sent_seconds):
                 return
             seconds = node.clock.corrected(sent_seconds, seconds)
-        self._intake.take(node, report, self._tick(seconds), received_at)
-        self.samples_taken += len(node.places)
+        run.taking.take(node, report, run.epoch.tick(seconds), received_at)
+        run.keeper.note(node_id, node)
+        run.samples += len(node.places)
 
-    def forget(self, node_id: model.NodeId) -> None:
-        """Forget a node."""
-        node = self._nodes.pop(node_id, None)
+    async def forget(self, node_id: model.NodeId) -> None:
+        """Forget a node, and all that is stored of it."""
+        run = self._run
+        if run is None:
+            return
+        node = run.nodes.pop(node_id, None)
         if node is not None:
-            self._intake.forget(node)
+            run.taking.forget(node)
+        try:
+            await run.keeper.forget(node_id)
+        except Exception as error:  # noqa: BLE001 whatever a driver raises, what is stored goes with its age
+            _log.warning("cannot forget the series of node %s: %s", node_id, error)
 
     def samples(  # noqa: PLR0913 each is one fact of the question
         self,
@@ -155,17 +176,12 @@ class Collector:
             began_at: When the first node began to change.
             at: Now.
         """
-        nodes = (*canary, *control)
-        begins, ends = self._spans(canary, len(nodes), past, began_at, at)
-        found = {each.name: figures.unknown(*begins.shape) for each in metrics}
-        for shelf, positions, rows in self._by_shelf(nodes, component):
-            ends_of = np.broadcast_to(ends, (len(rows), len(ends)))
-            spans = shelf.table.spans(np.array(rows), begins[positions], ends_of, self._stale)
-            grown = figures.grown(shelf, spans, self._period_seconds)
-            for each in metrics:
-                found[each.name].put(positions, figures.figure(each.measure, grown))
-        is_canary = np.arange(len(nodes)) < len(canary)
-        return {each.name: figures.sample(each.measure, found[each.name], is_canary) for each in metrics}
+        question = comparison.Question(component, metrics, canary, control, past, began_at, at)
+        run = self._run
+        if run is None:
+            return comparison.unknown(question)
+        known = comparison.Known(run.nodes, run.epoch, self._kept, run.interval)
+        return comparison.answer(question, known)
 
     def over(
         self,
@@ -182,81 +198,73 @@ class Collector:
             nodes: Of which nodes.
             bounds: Where each span begins, and where the last one ends.
         """
-        ticks = np.array([self._at(each) for each in bounds], np.uint32)
-        begins = np.broadcast_to(ticks[:-1], (len(nodes), len(ticks) - 1))
-        found = {each.name: figures.unknown(*begins.shape) for each in metrics}
-        for shelf, positions, rows in self._by_shelf(nodes, component):
-            ends = np.broadcast_to(ticks[1:], begins.shape)[positions]
-            spans = shelf.table.spans(np.array(rows), begins[positions], ends, self._stale)
-            grown = figures.grown(shelf, spans, self._period_seconds)
-            for each in metrics:
-                found[each.name].put(positions, figures.figure(each.measure, grown))
-        return found
-
-    def _spans(
-        self, canary: Mapping[model.NodeId, datetime], nodes: int, past: timedelta, began_at: datetime, at: datetime
-    ) -> tuple[windows.Ticks, windows.Ticks]:
-        """Begins of the spans that are looked at, [node, span], and their ends, [span], alike for all nodes."""
-        first_at = min(canary.values(), default=began_at)
-        length = at - first_at
-        oldest = began_at - past
-        if length < THIN_READINGS_MIN * self._limits.step:
-            oldest = max(oldest, at - self._limits.window)
-        stretches = _stretches(oldest, began_at, length)
-        begins = np.empty((nodes, figures.STRETCHES + len(stretches)), np.uint32)
-        begins[:] = [self._at(each) for each in (began_at - past, first_at, *stretches)]
-        begins[: len(canary), figures.AFTER] = [self._at(each) for each in canary.values()]
-        ends = [self._at(each) for each in (began_at, at, *(each + length for each in stretches))]
-        return begins, np.array(ends, np.uint32)
-
-    def _by_shelf(
-        self, nodes: tuple[model.NodeId, ...], component: str
-    ) -> list[tuple[shelves.Shelf, list[int], list[int]]]:
-        """Find where the series of nodes stand: of each shelf which nodes it has, and their rows."""
-        found: dict[shelves.Shelf, tuple[list[int], list[int]]] = {}
-        for position, node_id in enumerate(nodes):
-            node = self._nodes.get(node_id)
-            place = None if node is None else node.places.get(component)
-            if place is not None:
-                positions, rows = found.setdefault(place.shelf, ([], []))
-                positions.append(position)
-                rows.append(place.row)
-        return [(shelf, positions, rows) for shelf, (positions, rows) in found.items()]
+        run = self._run
+        if run is None:
+            return {each.name: figures.unknown(len(nodes), len(bounds) - 1) for each in metrics}
+        known = comparison.Known(run.nodes, run.epoch, self._kept, run.interval)
+        return comparison.over(component, metrics, nodes, bounds, known)
 
     @property
-    def _period_seconds(self) -> float:
-        return math.inf if self._period is None else self._period.total_seconds()
+    def period(self) -> timedelta:
+        """Time between two readings of a node; nothing while it does not collect."""
+        return timedelta() if self._run is None else self._run.interval
 
-    @property
-    def _stale(self) -> int:
-        return 0 if self._period is None else _ticks(STALE_PERIODS * self._period)
+    def replay(self, component: str, since: datetime, until: datetime) -> AsyncIterator[keeping.Replayed]:
+        """Tell again what all nodes told of a component, in the order of time, as far as it is stored.
 
-    def _at(self, instant: datetime) -> int:
-        return self._tick(instant.timestamp())
+        Args:
+            component: Whose series; empty for the hosts.
+            since: First instant.
+            until: Last instant.
+        """
+        return (self._run or self._begun(self._kept.step)).keeper.replay(component, since, until)
 
-    def _tick(self, seconds: float) -> int:
-        return min(max(0, round((seconds - self._base_seconds) * windows.TICKS_PER_SECOND)), windows.TICK_MAX)
+    def conditions(self, node_id: model.NodeId) -> tuple[model.Condition, ...]:
+        """Say what is wrong with what a node shows."""
+        run = self._run
+        node = None if run is None else run.nodes.get(node_id)
+        if run is None or node is None or node.capped is None or not self._is_lasting(run, node.capped):
+            return ()
+        return (node.capped.condition,)
+
+    def counts(self) -> model.MetricCounts:
+        """Count what is collected."""
+        run = self._run
+        if run is None:
+            return model.MetricCounts()
+        fresh = limits.STALE_PERIODS * run.interval
+        fresh_from = run.epoch.tick((self._clock.now() - fresh).timestamp())
+        nodes = run.nodes.values()
+        return model.MetricCounts(
+            is_collecting=True,
+            series=run.rows.series,
+            samples=run.samples,
+            refused=run.taking.refused,
+            fresh_nodes=sum(node.heard_tick >= fresh_from for node in nodes),
+            capped_nodes=sum(node.capped is not None and self._is_lasting(run, node.capped) for node in nodes),
+        )
+
+    def _is_lasting(self, run: _Run, capped: intake.Capped) -> bool:
+        """Tell whether series were refused as lately as anything is kept at full resolution."""
+        return capped.latest_tick >= run.epoch.tick((self._clock.now() - self._kept.window).timestamp())
 
 
-def _stretches(oldest: datetime, newest: datetime, length: timedelta) -> list[datetime]:
-    """Begins of stretches of the past, spread evenly; none where it has room for too few."""
-    if length <= timedelta():
-        return []
-    count = min(STRETCHES_MAX, (newest - oldest) // length)
-    if count < figures.STRETCHES_MIN:
-        return []
-    gap = (newest - length - oldest) / (count - 1)
-    return [oldest + gap * number for number in range(count)]
+def _check_interval(runs: timedelta, wanted: timedelta) -> None:
+    if runs != wanted:
+        raise errors.RefusedError(
+            f"cannot collect each {wanted.total_seconds():g} s: it collects each {runs.total_seconds():g} s; stop that "
+            "first",
+            code="collection_runs",
+            field="interval",
+            value=f"{wanted.total_seconds():g}s",
+            rule="one interval at a time",
+        )
 
 
-def _extent(limits: Limits, period: timedelta) -> windows.Extent:
-    return windows.Extent(
-        fine_slots=min(FINE_SLOTS_MAX, max(2, limits.window // period)),
-        fine_spacing=_ticks(SPACING_SHARE * period),
-        coarse_slots=limits.past // limits.step + 1,
-        coarse_spacing=_ticks(limits.step),
+def _unwritable(what: str, error: Exception) -> errors.UnavailableError:
+    return errors.UnavailableError(
+        f"cannot {what}: {error}",
+        code="store_unavailable",
+        field="store",
+        rule="what is collected outlives the controller",
     )
-
-
-def _ticks(span: timedelta) -> int:
-    return max(1, round(span.total_seconds() * windows.TICKS_PER_SECOND))

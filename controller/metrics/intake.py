@@ -26,8 +26,6 @@ NAME_CHARS_MAX = 256
 # Beyond it no two neighbours are told apart, and sums could become infinite.
 VALUE_MAX = 1e18
 
-CAPPED = "metrics_capped"
-
 
 @dataclass(frozen=True, slots=True)
 class Capped:
@@ -55,7 +53,7 @@ class Capped:
             f"{self.refused} readings were refused, the first of {self.series[:64]!r} of {whose}: a node may show "
             f"{COMPONENT_SERIES_MAX} series of one component and {NODE_SERIES_MAX} in all; name fewer in its manifest"
         )
-        return model.Condition(CAPPED, self.component, message, self.since)
+        return model.Condition(model.METRICS_CAPPED, self.component, message, self.since)
 
 
 @dataclass(slots=True)
@@ -65,12 +63,14 @@ class NodeSeries:
     Args:
         places: Where its components stand.
         heard_tick: When it last told anything.
+        chunk: Number of the stretch of time in which that was; -1 before.
     """
 
     clock: offsets.ClockOffset = field(default_factory=offsets.ClockOffset)
     places: dict[str, shelves.Place] = field(default_factory=dict)
     capped: Capped | None = None
     heard_tick: int = 0
+    chunk: int = -1
 
     @property
     def series(self) -> int:

@@ -145,8 +145,8 @@ class Ring:
         return self.times[row, slots], self.values[row, slots]
 
     def oldest(self, rows: Numbers) -> Ticks:
-        """Ticks of the oldest readings; anything where there is none."""
-        return self.times[rows, self._first[rows]]
+        """Ticks of the oldest readings; after all others where there is none."""
+        return np.where(self.count[rows] > 0, self.times[rows, self._first[rows]], np.uint32(TICK_MAX + 1))
 
     def _slot(self, row: int, index: int) -> int:
         return (int(self._first[row]) + int(self.count[row]) + index) % self._slots
@@ -311,7 +311,8 @@ class Table:
         far = np.flatnonzero(ticks.min(axis=0, initial=TICK_MAX) < oldest.max())
         if not len(far):
             return _found(self.fine, rows, ticks, stale, is_end=is_end)
-        values, times = _found(self.coarse, rows, ticks[:, far], stale, is_end=is_end)
+        thin = stale + self._extent.coarse_spacing  # what is read once a minute is up to a minute old
+        values, times = _found(self.coarse, rows, ticks[:, far], thin, is_end=is_end)
         if len(far) == ticks.shape[1] and not len(near):
             return values, times
         return self._closest(

@@ -98,6 +98,14 @@ def statistics(value: model.Statistics) -> fleet_service_pb2.Statistics:
         refused=value.refused,
         rules_firing=value.rules_firing,
         rules_unknown=value.rules_unknown,
+        metrics=fleet_service_pb2.MetricCounts(
+            collecting=value.metrics.is_collecting,
+            series=value.metrics.series,
+            samples=value.metrics.samples,
+            refused=value.metrics.refused,
+            fresh_nodes=value.metrics.fresh_nodes,
+            capped_nodes=value.metrics.capped_nodes,
+        ),
     )
 
 

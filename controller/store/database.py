@@ -11,13 +11,14 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import pool
 
-from controller.core import errors
+from controller.core import errors, model
 from controller.store import executor, migration, reading, rows, tables, writing
 
 Result = TypeVar("Result")
@@ -89,6 +90,29 @@ class Store:
     async def mark_emitted(self, numbers: tuple[int, ...]) -> None:
         """Remember that these spans have reached a collector."""
         await self.write(lambda connection: writing.mark_emitted(connection, numbers))
+
+    async def write_chunks(self, chunks: tuple[model.SeriesChunk, ...]) -> None:
+        """Write chunks of series, each in the place of what was there under its key."""
+        await self.write(lambda connection: writing.write_chunks(connection, chunks))
+
+    async def delete_chunks(self, before: datetime, limit: int) -> int:
+        """Delete the oldest chunks of series that begin before an instant, and say how many that were."""
+        return await self.write(lambda connection: writing.delete_chunks(connection, before, limit))
+
+    async def forget_chunks(self, node_id: model.NodeId) -> None:
+        """Delete the chunks of series of a node."""
+        await self.write(lambda connection: writing.forget_chunks(connection, node_id))
+
+    def chunks_of(self, node_id: model.NodeId, since: datetime) -> tuple[model.SeriesChunk, ...]:
+        """Read the chunks of a node that begin from an instant on, by component and begin."""
+        return self.read(lambda connection: reading.chunks_of(connection, node_id, since))
+
+    def chunks_between(
+        self, component: str, since: datetime, until: datetime, after: tuple[datetime, str], limit: int
+    ) -> tuple[model.SeriesChunk, ...]:
+        """Read chunks of a component that begin in a span of time, after a begin and node, in the order of both."""
+        span = (since, until)
+        return self.read(lambda connection: reading.chunks_between(connection, component, span, after, limit))
 
     def read(self, query: Callable[[sa.Connection], Result]) -> Result:
         """Run a query now, on what is committed; for one of the statements of ``reading``, which take a millisecond."""

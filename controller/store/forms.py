@@ -91,6 +91,16 @@ def node_row(node: model.Node) -> Row:
     }
 
 
+def chunk_row(chunk: model.SeriesChunk) -> Row:
+    """What a node measured over some minutes."""
+    return {
+        "node_id": chunk.node_id,
+        "component": chunk.component,
+        "began_at": instant(chunk.began_at),
+        "body": chunk.body,
+    }
+
+
 def session_row(session: rows.Session) -> Row:
     """A node's latest session."""
     return {

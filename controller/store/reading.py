@@ -11,7 +11,7 @@ import rpds
 import sqlalchemy as sa
 
 from controller.core import events, model, statistics
-from controller.store import codec, rows, tables, writing
+from controller.store import codec, forms, rows, tables, writing
 
 Value = TypeVar("Value")
 
@@ -185,6 +185,30 @@ def trace(connection: sa.Connection, trace_id: str) -> tuple[str, ...]:
     """Read the bodies of a trace's spans, emitted or not, in the order in which they became terminal."""
     spans = sa.select(tables.outbox.c.body).where(tables.outbox.c.trace_id == trace_id).order_by(tables.outbox.c.id)
     return tuple(connection.scalars(spans))
+
+
+def chunks_of(connection: sa.Connection, node_id: model.NodeId, since: datetime) -> tuple[model.SeriesChunk, ...]:
+    """Read the chunks of a node that begin from an instant on, by component and begin."""
+    table = tables.series_chunks
+    told = sa.select(table).where(table.c.node_id == node_id, table.c.began_at >= forms.instant(since))
+    return tuple(map(_chunk, connection.execute(told.order_by(table.c.component, table.c.began_at))))
+
+
+def chunks_between(
+    connection: sa.Connection, component: str, span: tuple[datetime, datetime], after: tuple[datetime, str], limit: int
+) -> tuple[model.SeriesChunk, ...]:
+    """Read chunks of a component that begin in a span of time, after a begin and node, in the order of both."""
+    table = tables.series_chunks
+    begins = table.c.began_at.between(forms.instant(span[0]), forms.instant(span[1]))
+    at, node_id = forms.instant(after[0]), after[1]
+    follows = sa.or_(table.c.began_at > at, sa.and_(table.c.began_at == at, table.c.node_id > node_id))
+    told = sa.select(table).where(table.c.component == component, begins, follows)
+    return tuple(map(_chunk, connection.execute(told.order_by(table.c.began_at, table.c.node_id).limit(limit))))
+
+
+def _chunk(row: sa.Row[tuple[object, ...]]) -> model.SeriesChunk:
+    began_at = datetime.fromisoformat(row.began_at)
+    return model.SeriesChunk(model.NodeId(row.node_id), row.component, began_at, bytes(row.body))
 
 
 def alive_at(connection: sa.Connection) -> datetime | None:

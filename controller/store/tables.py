@@ -1,8 +1,9 @@
 """The tables: one row per thing that changes by itself.
 
 Rules kept: what the statements ask for by value is a column of its own, everything else is one JSON column in the form
-of ``codec``; instants are UTC text, which sorts as time does; at most one open assignment stands for a node, which
-the database itself enforces. The migrations make the same tables; a test compares the two.
+of ``codec``, or bytes where numbers are many; instants are UTC text, which sorts as time does; at most one open
+assignment stands for a node, which the database itself enforces. The migrations make the same tables; a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -204,6 +205,17 @@ refusals = sa.Table(
     _text("code"),
     _text("message"),
     _text("body"),
+)
+
+series_chunks = sa.Table(
+    "series_chunks",
+    metadata,
+    _key("node_id"),
+    _key("component"),
+    _key("began_at"),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("ix_series_chunks_component_began_at_node_id", "component", "began_at", "node_id"),
+    sa.Index("ix_series_chunks_began_at", "began_at"),
 )
 
 requests = sa.Table("requests", metadata, _key("request_id"), _text("rollout_id"))

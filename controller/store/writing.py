@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -73,6 +74,24 @@ def mark_emitted(connection: sa.Connection, numbers: Sequence[int]) -> None:
         sa.update(tables.outbox).where(tables.outbox.c.id == sa.bindparam("number")).values(is_emitted=True),
         [{"number": number} for number in numbers],
     )
+
+
+def write_chunks(connection: sa.Connection, chunks: Sequence[model.SeriesChunk]) -> None:
+    """Write chunks of series, each in the place of what was there under its key."""
+    _upsert(connection, tables.series_chunks, [forms.chunk_row(each) for each in chunks])
+
+
+def delete_chunks(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Delete the oldest chunks of series that begin before an instant, and say how many that were."""
+    table = tables.series_chunks
+    key = (table.c.node_id, table.c.component, table.c.began_at)
+    oldest = sa.select(*key).where(table.c.began_at < forms.instant(before)).order_by(table.c.began_at).limit(limit)
+    return connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(oldest))).rowcount
+
+
+def forget_chunks(connection: sa.Connection, node_id: model.NodeId) -> None:
+    """Delete the chunks of a node."""
+    connection.execute(sa.delete(tables.series_chunks).where(tables.series_chunks.c.node_id == node_id))
 
 
 def _write_rollout(connection: sa.Connection, write: rows.RolloutWrite) -> None:

@@ -23,6 +23,14 @@ def test_without_anything_the_defaults_stand(monkeypatch: pytest.MonkeyPatch) ->
     assert loaded == settings.Settings("127.0.0.1:7443", Path("/xdg/instar/controller"), timedelta(seconds=10), "")
 
 
+def test_how_much_is_kept_of_metrics_is_set_as_everything_else(tmp_path: Path) -> None:
+    file = write(tmp_path, 'metrics_window = "60s"\nmetrics_step = "2s"')
+    environment = {"INSTAR_METRICS_STEP": "5s", "INSTAR_METRICS_PAST": "600s", "INSTAR_METRICS_RETENTION": "86400s"}
+    loaded = settings.load({}, environment, file)
+    found = (loaded.metrics_window, loaded.metrics_past, loaded.metrics_step, loaded.metrics_retention)
+    assert found == tuple(timedelta(seconds=seconds) for seconds in (60, 600, 5, 86_400))
+
+
 def test_the_state_of_root_lies_where_the_system_keeps_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert settings.load({}, {}, None).state_dir == Path("/var/lib/instar/controller")
@@ -80,6 +88,10 @@ def test_a_loopback_address_is_accepted(listen: str, meant: str) -> None:
         ('listen = "127.0.0.1:65536"', "listen"),
         ('listen = "127.0.0.1"', "listen"),
         ("listen = ", "config"),
+        ('metrics_window = "30m"', "metrics_window"),
+        ('metrics_past = "86401s"', "metrics_past"),
+        ('metrics_step = "0.5s"', "metrics_step"),
+        ('metrics_retention = "0s"', "metrics_retention"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_by_the_name_of_the_field(tmp_path: Path, text: str, field: str) -> None:

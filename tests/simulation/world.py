@@ -18,6 +18,7 @@ from pathlib import Path
 
 from controller import engine as engines
 from controller.core import errors, model
+from controller.engine import agents
 from controller.rpc import principals, sessions
 from controller.store import database, executor, rows
 from tests.agent import bundles
@@ -125,6 +126,7 @@ class Controller:
     async def start(self) -> None:
         engine = engines.Engine(self._store, self._clock, self._ids)
         await engine.start()
+        await engine.collector.start_collection(agents.HEARTBEAT_PERIOD)
         registry = sessions.Sessions()
 
         def serve(connection: network.Connection) -> None:
@@ -140,6 +142,7 @@ class Controller:
         engine, self.engine, self._network.serve = self.engine, None, None
         if engine is not None:
             await engine._guard.stop()
+            await engine.collector._guard.stop()
         while self._visits:  # also what a visit does at its end dies where it stands
             for visit in list(self._visits):
                 visit.cancel()

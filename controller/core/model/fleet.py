@@ -136,6 +136,7 @@ class Condition:
     since: datetime
 
 
+METRICS_CAPPED = "metrics_capped"  # more series than a node may show; the controller's own word
 JOURNAL_FAILED = "journal_failed"  # the node cannot make anything durable: it would refuse whatever it were asked
 DRIFT = "drift"  # what runs, or its files, is not what was last committed there
 
@@ -234,6 +235,20 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class SeriesChunk:
+    """What one component of one node showed over some minutes, as it is stored; ``body`` is `controller.metrics`' own.
+
+    Args:
+        component: Empty for the host.
+    """
+
+    node_id: NodeId
+    component: str
+    began_at: datetime
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
     """What one message of an agent said; absent is unchanged, unless ``is_full``.
 
@@ -281,6 +296,27 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricCounts:
+    """What is collected of the nodes, since collection began; nothing while it does not run.
+
+    Args:
+        is_collecting: Whether it runs.
+        series: Series that are kept, over all nodes.
+        samples: Readings that were taken, each of all series of one component on one node.
+        refused: Values that were refused: no number, or of more series than a node may have.
+        fresh_nodes: Nodes that told of their series a short time ago.
+        capped_nodes: Nodes that show more series than they may.
+    """
+
+    is_collecting: bool = False
+    series: int = 0
+    samples: int = 0
+    refused: int = 0
+    fresh_nodes: int = 0
+    capped_nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """The work of the fleet, counted; one consistent set.
 
@@ -293,6 +329,7 @@ class Statistics:
         timed_out: Operations whose node was silent for too long.
         mean_duration: Of the completed ones; None where there is none.
         refused: Requests that were refused.
+        metrics: What is collected of the nodes.
         rules_firing: Rules of the monitor that fire, counted by rule and node.
         rules_unknown: Rules of which nobody can tell, counted alike.
     """
@@ -307,6 +344,7 @@ class Statistics:
     total_nodes: int
     active_nodes: int
     refused: int
+    metrics: MetricCounts = MetricCounts()
     rules_firing: int = 0
     rules_unknown: int = 0
 

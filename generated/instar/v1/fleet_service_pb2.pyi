@@ -549,6 +549,7 @@ class Statistics(_message.Message):
     TOTAL_NODES_FIELD_NUMBER: _builtins.int
     ACTIVE_NODES_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     RULES_FIRING_FIELD_NUMBER: _builtins.int
     RULES_UNKNOWN_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
@@ -577,6 +578,10 @@ class Statistics(_message.Message):
     def mean_duration(self) -> _duration_pb2.Duration:
         """Mean time of the operations that became permanent; unset where there is none."""
 
+    @_builtins.property
+    def metrics(self) -> Global___MetricCounts:
+        """What is collected of the nodes."""
+
     def __init__(
         self,
         *,
@@ -590,16 +595,59 @@ class Statistics(_message.Message):
         total_nodes: _builtins.int = ...,
         active_nodes: _builtins.int = ...,
         refused: _builtins.int = ...,
+        metrics: Global___MetricCounts | None = ...,
         rules_firing: _builtins.int = ...,
         rules_unknown: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["mean_duration", b"mean_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mean_duration", b"mean_duration", "metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_nodes", b"active_nodes", "completed", b"completed", "distributed", b"distributed", "failed", b"failed", "mean_duration", b"mean_duration", "queued", b"queued", "refused", b"refused", "rules_firing", b"rules_firing", "rules_unknown", b"rules_unknown", "timed_out", b"timed_out", "total_nodes", b"total_nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_nodes", b"active_nodes", "completed", b"completed", "distributed", b"distributed", "failed", b"failed", "mean_duration", b"mean_duration", "metrics", b"metrics", "queued", b"queued", "refused", b"refused", "rules_firing", b"rules_firing", "rules_unknown", b"rules_unknown", "timed_out", b"timed_out", "total_nodes", b"total_nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Statistics: _TypeAlias = Statistics  # noqa: Y015
+
+@_typing.final
+class MetricCounts(_message.Message):
+    """MetricCounts counts what is collected of the nodes, since collection began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTING_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    FRESH_NODES_FIELD_NUMBER: _builtins.int
+    CAPPED_NODES_FIELD_NUMBER: _builtins.int
+    collecting: _builtins.bool
+    """True while metrics are collected."""
+    series: _builtins.int
+    """Series that are kept, over all nodes."""
+    samples: _builtins.int
+    """Readings that were taken, each of all series of one component on one node."""
+    refused: _builtins.int
+    """Values that were refused: no number, or of more series than a node may have."""
+    fresh_nodes: _builtins.int
+    """Nodes that told of their series a short time ago."""
+    capped_nodes: _builtins.int
+    """Nodes that show more series than they may."""
+    def __init__(
+        self,
+        *,
+        collecting: _builtins.bool = ...,
+        series: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        fresh_nodes: _builtins.int = ...,
+        capped_nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capped_nodes", b"capped_nodes", "collecting", b"collecting", "fresh_nodes", b"fresh_nodes", "refused", b"refused", "samples", b"samples", "series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricCounts: _TypeAlias = MetricCounts  # noqa: Y015
 
 @_typing.final
 class GetStatisticsResponse(_message.Message):

@@ -115,3 +115,11 @@ def assert_readable(chain: tuple[model.Reason, ...]) -> None:
         assert each.message
         assert not {"None", "{", "}"} & set(each.message.split())
     assert all(first.message != second.message for first, second in itertools.pairwise(chain))
+
+
+def test_a_node_with_too_many_series_is_told_of_them_and_of_nothing_else_that_is_wrong_but_harmless() -> None:
+    shown = tuple(model.Condition(code, "web", "too many", AT) for code in (model.METRICS_CAPPED, "disk_low"))
+    each = replace(scenario.node("a"), conditions=shown)
+    told = explain.node(each, (), (), AT)
+    assert [reason.code for reason in told] == ["free", "metrics_capped"]
+    assert told[-1].since == AT

@@ -77,11 +77,17 @@ class Controller:
         ids = CountedIds(self._life)
         self.engine = engine.Engine(self.store, LoopClock(), ids, monitoring=self.monitoring)
         await self.engine.start()
+        if self.monitoring.rules:
+            await self.engine.collector.start_collection(timedelta(seconds=10))
+            await self.engine.monitoring.start()
         return self.engine
 
     async def crash(self) -> None:
         """End without a word to anybody: the engine's tasks die where they stand."""
         await self.engine._guard.stop()
+        if self.engine.monitoring._guard is not None:
+            await self.engine.monitoring._guard.stop()
+            await self.engine.collector._guard.stop()
         self.store.close()
 
     async def restart(self) -> engine.Engine:
@@ -89,6 +95,8 @@ class Controller:
         return await self.start()
 
     async def stop(self) -> None:
+        await self.engine.monitoring.stop()
+        await self.engine.collector.stop_collection()
         await self.engine.stop()
         self.store.close()
 

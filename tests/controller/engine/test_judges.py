@@ -69,12 +69,17 @@ def told(tmp_path: Path, tale: Tale, bad_errors: int = 4) -> None:
     async def story() -> None:
         controller = fleet.Controller(tmp_path / "store")
         agents = await fleet.upgraded_fleet(controller, nodes=NODES)
+        await collect(controller.engine)
         nodes = [Counting(agent, bad_errors) for agent in agents]
         await beats(controller.engine, nodes, 60)
         await tale(controller, nodes)
         await controller.stop()
 
     fleet.in_virtual_time(story)
+
+
+async def collect(machine: engine.Engine) -> None:
+    await machine.collector.start_collection(timedelta(seconds=PERIOD_SECONDS))
 
 
 async def beats(machine: engine.Engine, nodes: Sequence[Counting], count: int) -> None:
@@ -128,6 +133,7 @@ def test_an_absence_of_the_controller_counts_for_nothing_and_passes_nothing(tmp_
         await controller.crash()
         await asyncio.sleep(100)
         machine = await controller.start()
+        await collect(machine)
         for node in nodes:
             await node.agent.connect(machine)
         await beats(machine, nodes, 3)

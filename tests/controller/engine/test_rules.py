@@ -191,6 +191,26 @@ def test_what_was_seen_of_another_rule_of_the_name_is_not_taken_over(tmp_path: P
     told(tmp_path, tale)
 
 
+def test_while_the_monitor_is_stopped_nobody_can_tell(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine = controller.engine
+        await beats(machine, {**alike(agents, 1.0), agents[0]: 9.0}, 6)
+        [before] = machine.rules_watched("queue")
+        await machine.start_upgrade(asked("queue"), request_id="one", actor="ann")
+        assert await machine.monitoring.stop()
+        assert not await machine.monitoring.stop()
+        assert machine.rules_looked_at() is None
+        assert held(machine) == [("queue", S.UNKNOWN, None)]
+        assert await machine.monitoring.start()
+        assert not await machine.monitoring.start()
+        await beats(machine, {**alike(agents, 1.0), agents[0]: 9.0}, 3)
+        [after] = machine.rules_watched("queue")
+        assert after.watch.fired_at == before.watch.fired_at
+        assert ("queue", S.UNKNOWN, None) not in held(machine)
+
+    told(tmp_path, tale)
+
+
 def test_a_rule_that_is_not_configured_is_refused_by_the_plan(tmp_path: Path) -> None:
     async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         with pytest.raises(errors.InvalidRequestError, match="one of the rules all, queue") as caught:

@@ -70,11 +70,15 @@ def test_a_node_is_shown_with_what_operators_decided_and_with_what_holds_it() ->
 
 
 def test_statistics_are_shown_whole() -> None:
-    counted = model.Statistics(1, 2, 3, 4, 5, 6, timedelta(seconds=7), 8, 9, 10)
+    metrics = model.MetricCounts(is_collecting=True, series=11, samples=12, refused=13, fresh_nodes=14, capped_nodes=15)
+    counted = model.Statistics(1, 2, 3, 4, 5, 6, timedelta(seconds=7), 8, 9, 10, metrics)
     shown = fleet_convert.statistics(counted)
     assert (shown.queued, shown.active, shown.completed, shown.failed, shown.distributed) == (1, 2, 3, 4, 5)
     assert (shown.timed_out, shown.mean_duration.seconds) == (6, 7)
     assert (shown.total_nodes, shown.active_nodes, shown.refused) == (8, 9, 10)
+    told = shown.metrics
+    counts = (told.series, told.samples, told.refused, told.fresh_nodes, told.capped_nodes)
+    assert (told.collecting, counts) == (True, (11, 12, 13, 14, 15))
     none = fleet_convert.statistics(model.Statistics(0, 0, 0, 0, 0, 0, None, 0, 0, 0))
     assert not none.HasField("mean_duration")
 
