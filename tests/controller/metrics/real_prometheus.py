@@ -7,6 +7,7 @@ import contextlib
 import functools
 import re
 import shutil
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,12 +66,21 @@ class Request(http.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(http.ThreadingHTTPServer):
+    """Says nothing of clients that have heard enough."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # whatever it was called with
+
+
 @contextlib.contextmanager
 def serving(answer: Callable[[Request], None]) -> Iterator[str]:
     """A real HTTP server on this machine; yields its address."""
     handler = type("Handler", (Request,), {"answer": lambda request: answer(request)})  # noqa: PLW0108 a method, whatever is callable
-    with http.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
-        served.daemon_threads = True
+    with Server(("127.0.0.1", 0), handler) as served:
         thread = threading.Thread(target=served.serve_forever, args=(STOP_SECONDS,))
         thread.start()
         try:
