@@ -11,13 +11,14 @@ SEEDS ?= 50
 NODES ?= 20
 JOBS ?= 3
 EXAMPLES ?= 5000
+RUNS ?= 20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden properties simulate planted \
-  faults drivers bench soak deb demo clean
+  faults drivers bench judge-e2e soak deb demo clean
 
 help:  ## print this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(READY)  ## make .venv with everything
 $(READY): requirements.lock pyproject.toml
@@ -73,6 +74,8 @@ drivers: $(READY)  ## the conformance suite for every driver, and nginx and guni
 bench: $(READY)  ## the benchmarks, one JSON document each
 	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency ingest; do \
 	  python -m tests.bench $$name -o json; done
+judge-e2e: $(READY)  ## RUNS=20: releases that fail more requests, and harmless ones, behind the judge; what became of them
+	@python -m tests.integration.judge_runs --runs $(RUNS) -o json
 soak: $(READY)  ## a thousand operations on one agent: does it grow?
 	@python -m tests.bench agent_soak -o json
 deb: $(READY)  ## the agent's Debian package in dist/

@@ -21,7 +21,7 @@ from grpc import aio
 from controller import activation, clock, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors
-from controller.metrics import limits
+from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
     door,
@@ -105,6 +105,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
         register = principals.Register(loaded.principals_file)
         _make_operator_token(loaded, register)
         kept = limits.Limits(loaded.metrics_window, loaded.metrics_past, loaded.metrics_step, loaded.metrics_retention)
+        servers = {each.name: prometheus.Prometheus(each) for each in loaded.prometheus}
         machine = engine.Engine(
             store,
             time,
@@ -112,6 +113,8 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             heartbeat_period=loaded.heartbeat_period,
             kept=kept,
             requester_may_approve=loaded.self_approval,
+            servers=servers,
+            monitoring=loaded.monitor,
         )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
         async with (
@@ -152,10 +155,11 @@ async def _started(machine: engine.Engine) -> AsyncIterator[None]:
 
 def _stages(machine: engine.Engine, loaded: settings.Settings) -> activation.Activation:
     """What works in the background, in the order in which it starts."""
-    collector = machine.collector
+    collector, monitor = machine.collector, machine.monitoring
     period = loaded.heartbeat_period
     return activation.Activation(
-        activation.Stage("collector", lambda: collector.start_collection(period), collector.stop_collection)
+        activation.Stage("collector", lambda: collector.start_collection(period), collector.stop_collection),
+        activation.Stage("monitor", monitor.start, monitor.stop),
     )
 
 

@@ -17,6 +17,7 @@ import typer
 from agent import cli as agent_cli
 from agent.config import errors, manifest, settings
 from controller.cli import application
+from controller.config import settings as controller_settings
 from tests import documents
 
 ROOT = documents.DOCS.parent
@@ -153,13 +154,16 @@ def test_a_command_that_exists_passes(line: str) -> None:
 
 
 @pytest.mark.parametrize(("place", "example"), every(lambda each: each.word == "toml").items())
-def test_every_toml_example_is_read_by_whom_it_is_for(place: str, example: Example) -> None:
+def test_every_toml_example_is_read_by_whom_it_is_for(place: str, example: Example, tmp_path: Path) -> None:
     kind = example.part_of or ("configuration" if "node_id" in tomllib.loads(example.text) else "manifest")
     match kind:
         case "manifest":
             manifest.parse_toml(whole(example, MANIFEST_BASE))
         case "configuration":
             settings.parse(whole(example, CONFIGURATION_BASE), {})
+        case "controller":
+            (tmp_path / "controller.toml").write_text(example.text, encoding="utf-8")
+            controller_settings.load({}, {}, tmp_path / "controller.toml")
         case _:
             assert kind == "pyproject", place
             tomllib.loads(example.text)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum, unique
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -84,6 +85,10 @@ class Asked:
     canary_nodes: Annotated[
         int | None, typer.Option(min=1, max=_COUNT_MAX, help="canary: nodes of the first wave.")
     ] = None
+    analysis: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="canary: how it is judged by what it measures; JSON, or TOML as *.toml."),
+    ] = None
     batch: Annotated[int | None, typer.Option(min=1, max=_COUNT_MAX, help="rolling: nodes of a batch.")] = None
     percents: Annotated[
         str | None, typer.Option(metavar="5,25,100", help="gradual: share that is changed after each wave.")
@@ -142,6 +147,10 @@ class Asked:
     offline_deadline: _Span = None
     join: Annotated[Join | None, typer.Option(case_sensitive=False, help="Nodes that appear later; ignore.")] = None
     deadline: _Span = None
+    hold_while_firing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Go no further while this rule of the monitor fires; may repeat."),
+    ] = None
     revert_max_parallel: Annotated[
         int | None, typer.Option("--revert-parallel", min=0, max=_COUNT_MAX, help="Nodes that go back at once; 0: all.")
     ] = None
@@ -177,15 +186,17 @@ class Asked:
         return tuple(self._option(name) for name, value in told.items() if value != [])
 
     def _put_parameters(self, request: rollout_pb2.UpgradeRequest) -> None:
-        from controller.cli import failures, spans
+        from controller.cli import failures, files, spans
 
-        options = ("canary_nodes", "batch", "percents", "verify")
+        options = ("canary_nodes", "analysis", "batch", "percents", "verify")
         told = [name for name in options if getattr(self, name) is not None]
-        if len(told) > 1:
+        if len(told) > 1 and told != ["canary_nodes", "analysis"]:
             rule = f"without {self._option(told[0])}: each belongs to a strategy of its own"
-            raise failures.usage(self._option(told[1]), str(getattr(self, told[1])), rule)
+            raise failures.usage(self._option(told[-1]), str(getattr(self, told[-1])), rule)
         if self.canary_nodes is not None:
             request.canary.nodes = self.canary_nodes
+        if self.analysis is not None:
+            request.canary.analysis.CopyFrom(files.read_analysis(self.analysis))
         if self.batch is not None:
             request.rolling.batch_nodes = self.batch
         if self.percents is not None:
@@ -206,6 +217,8 @@ class Asked:
                 getattr(policy, field.name).FromTimedelta(self._span(field.name))
             elif isinstance(value, Enum):
                 setattr(policy, field.name, _PREFIXES[type(value)] + value.name)
+            elif isinstance(value, list):
+                getattr(policy, field.name).extend(value)
             else:
                 setattr(policy, field.name, value)
         return policy

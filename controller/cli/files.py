@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from controller.cli import document, failures
-from instar.v1 import release_pb2, rollout_pb2
+from instar.v1 import analysis_pb2, release_pb2, rollout_pb2
 
 FACTS_BYTES_MAX = 1 << 20  # of a saved plan, sent along: a controller takes messages of 2 MiB
 
@@ -39,6 +39,17 @@ def read_graph(file: Path) -> release_pb2.VersionGraph:
     graph = release_pb2.VersionGraph()
     document.read(read(file), graph, "graph")
     return graph
+
+
+def read_analysis(file: Path) -> analysis_pb2.Analysis:
+    """How a canary is judged.
+
+    Raises:
+        CommandError: The file cannot be read, or is none.
+    """
+    analysis = analysis_pb2.Analysis()
+    document.read(read(file), analysis, "analysis")
+    return analysis
 
 
 def write_plan(file: Path, request: rollout_pb2.UpgradeRequest, plan: rollout_pb2.Plan) -> None:

@@ -11,7 +11,7 @@ import rich.table
 import typer
 
 from controller.cli import document, spans, tables
-from instar.v1 import operation_pb2, rollout_pb2
+from instar.v1 import analysis_pb2, operation_pb2, rollout_pb2
 
 
 def show(told: rollout_pb2.Plan) -> None:
@@ -117,8 +117,19 @@ def remarks(told: rollout_pb2.Plan) -> Iterator[str]:
         yield _expected(told.estimate)
     if told.unchanged_nodes:
         yield f"unchanged: {', '.join(told.unchanged_nodes)}"
+    if told.HasField("forecast"):
+        yield from _forecast(told.forecast)
     for one in told.warnings:
         yield f"warning: {one.message} ({one.code})"
+
+
+def _forecast(told: analysis_pb2.Forecast) -> Iterator[str]:
+    rest = told.control_total - len(told.control_nodes)
+    control = ", ".join([*told.control_nodes, *([f"{rest} more"] if rest > 0 else [])])
+    yield f"judged: the canary {', '.join(told.canary_nodes)} against {control or 'no untouched node'}"
+    for one in told.powers:
+        yield f"  {one.message}"
+    yield f"  {told.basis}"
 
 
 def _risk(told: rollout_pb2.BlastRadius) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -103,7 +104,7 @@ def explain(
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Say why a rollout stands as it does, or why a node of it does."""
-    from controller.cli import connection, document, tables
+    from controller.cli import connection, document, judging_tables, tables
     from instar.v1 import rollout_service_pb2
 
     request = rollout_service_pb2.ExplainRolloutRequest(rollout=rollout, node_id=node)
@@ -113,3 +114,35 @@ def explain(
         return
     for line in tables.reasons(answer.reasons):
         typer.echo(line)
+    if answer.HasField("judging"):
+        for line in judging_tables.evidence(answer.judging):
+            typer.echo(line)
+
+
+@app.command()
+def analysis(
+    rollout: options.Rollout,
+    *,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw canary against control over time.")
+    ] = None,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Show how the canary of a rollout is judged, or was, metric by metric."""
+    from controller.cli import connection, document, judging_tables, tables
+    from instar.v1 import rollout_service_pb2
+
+    request = rollout_service_pb2.GetAnalysisRequest(rollout=rollout)
+    answer = connection.answer(controller, token_file, "rollouts.GetAnalysis", request)
+    if plot is not None:
+        from controller.cli import plotting
+
+        plotting.draw(answer, plot)
+    if output is options.Format.JSON:
+        document.write(document.of(answer))
+        return
+    tables.show(judging_tables.analysis(answer))
+    if plot is not None:
+        typer.echo(f"drawn: {plot}")

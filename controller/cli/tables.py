@@ -134,9 +134,42 @@ def statistics(told: fleet_service_pb2.Statistics) -> rich.table.Table:
         ("nodes", str(told.total_nodes)),
         ("nodes connected", str(told.active_nodes)),
         ("requests refused", str(told.refused)),
+        ("rules that fire", str(told.rules_firing)),
+        ("rules unknown", str(told.rules_unknown)),
         *_collected(told.metrics),
     ]
     return table(("WHAT", "COUNT"), rows)
+
+
+def rules(told: fleet_service_pb2.ListRuleStatesResponse) -> rich.table.Table:
+    """The rules of the monitor, each with how many nodes it fires on."""
+    rows = [
+        (
+            one.name,
+            f"the fleet's {one.component}" if one.fleet else one.component,
+            one.condition,
+            spans.shown(one.pending_duration.ToTimedelta()),
+            *(str(count) for count in (one.firing, one.pending, one.unknown)),
+        )
+        for one in told.rules
+    ]
+    return table(("RULE", "OF", "WATCHES FOR", "FOR", "FIRING", "PENDING", "UNKNOWN"), rows)
+
+
+def standings(told: Iterable[fleet_service_pb2.RuleStanding]) -> rich.table.Table:
+    """Where rules of the monitor are anything but inactive."""
+    states = fleet_service_pb2.RuleState.DESCRIPTOR
+    rows = [
+        (
+            one.rule,
+            one.node_id or "(fleet)",
+            document.enum_name(one.state, states) or "-",
+            when(one.since_time),
+            f"{one.value:.4g}" if one.HasField("value") else "-",
+        )
+        for one in told
+    ]
+    return table(("RULE", "NODE", "STATE", "SINCE", "VALUE"), rows)
 
 
 def _collected(told: fleet_service_pb2.MetricCounts) -> Iterator[tuple[str, str]]:

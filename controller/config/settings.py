@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
+from controller.config import rules, sources
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -38,6 +39,7 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "metrics_retention": "INSTAR_METRICS_RETENTION",
 }
 _OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_TABLES: Mapping[str, object] = {"prometheus": [], "monitor": {}}  # of the file; all other keys of it are texts
 _PORT_MAX = 65535
 _CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
@@ -53,6 +55,8 @@ class Settings:
         heartbeat_period: Time between two heartbeats of an agent.
         otlp_endpoint: Where spans go; empty for nowhere.
         self_approval: Who asked for a rollout may approve it too.
+        prometheus: Servers that may be asked for figures; of the file only.
+        monitor: What the fleet is watched for; of the file only.
         metrics_window: For so long every reading of a node is kept in memory.
         metrics_past: For so long one reading each ``metrics_step`` is kept in memory.
         metrics_step: Time between two readings of the thin past.
@@ -64,6 +68,8 @@ class Settings:
     heartbeat_period: timedelta
     otlp_endpoint: str
     self_approval: bool = False
+    prometheus: tuple[sources.Server, ...] = ()
+    monitor: rules.Monitoring = rules.NOTHING
     metrics_window: timedelta = timedelta(minutes=30)
     metrics_past: timedelta = timedelta(hours=4)
     metrics_step: timedelta = timedelta(minutes=1)
@@ -97,7 +103,9 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         InvalidRequestError: The file cannot be read, a key is unknown, or a value breaks its rule.
     """
     given = _defaults(environment)
-    given |= _from_file(file) if file else {}
+    found = _read(file) if file else {}
+    tables = {name: found.pop(name, empty) for name, empty in _TABLES.items()}
+    given |= _texts(found)
     given |= _from_environment(environment)
     given |= {key: value for key, value in flags.items() if value is not None}
     return Settings(
@@ -106,6 +114,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         heartbeat_period=_duration("heartbeat_period", given, HEARTBEAT_PERIOD_MIN, HEARTBEAT_PERIOD_MAX),
         otlp_endpoint=given["otlp_endpoint"],
         self_approval=_choice("self_approval", given["self_approval"]),
+        prometheus=sources.read(tables["prometheus"]),
+        monitor=rules.read(tables["monitor"]),
         metrics_window=_duration("metrics_window", given, METRICS_STEP_MIN, METRICS_WINDOW_MAX),
         metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
         metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),
@@ -145,18 +155,23 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return found | ({"otlp_endpoint": ""} if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" else {})
 
 
-def _from_file(file: Path) -> dict[str, str]:
+def _read(file: Path) -> dict[str, object]:
     try:
-        found = tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
         raise _invalid("config", str(file), f"a TOML file that can be read ({fault})") from fault
+
+
+def _texts(found: Mapping[str, object]) -> dict[str, str]:
     known = [one.name for one in fields(Settings)]
+    texts: dict[str, str] = {}
     for key, value in found.items():
         if key not in known:
             raise _invalid(key, str(value), f"one of the keys {', '.join(known)}")
         if not isinstance(value, str):
             raise _invalid(key, str(value), "text in quotes")
-    return found
+        texts[key] = value
+    return texts
 
 
 def _loopback(text: str) -> str:

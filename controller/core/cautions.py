@@ -49,6 +49,9 @@ def _of_strategy(sight: Sight) -> Iterator[tuple[str, str]]:
     canary = requests.canary_nodes(sight.request)
     if canary and canary * requests.PERCENT_MAX < sight.changing * CANARY_PERCENT_MIN:
         yield "small_canary", f"the canary has {canary} of {sight.changing} nodes, less than {CANARY_PERCENT_MIN} %"
+    is_judgeable = sight.request.kind in (None, model.ChangeKind.RESTART)
+    if canary and is_judgeable and requests.analysis(sight.request) is None:
+        yield "no_analysis", "the canary is not judged by what it measures: its health alone lets the others follow"
     is_free = sight.request.strategy is model.Strategy.IMMEDIATE and not sight.request.policy.floor_percent
     if is_free and sight.total > 1 and 2 * sight.together > sight.total:
         several = f"{sight.together} of {sight.total} nodes change at the same time"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core import approving, gate, model, progress, together, transitions
+from controller.core import approving, gate, judging, model, progress, together, transitions
 from controller.core import draft as drafts
 from controller.core.transitions import Cause, Why
 
 S = model.RolloutState
-_NEVER = (None, None, None)
+_NEVER = (None, None, None, None)
 
 
 def decide(draft: drafts.Draft, at: datetime) -> transitions.Why | None:
@@ -23,7 +23,7 @@ def decide(draft: drafts.Draft, at: datetime) -> transitions.Why | None:
         return _decide_forward(draft, at)
     if draft.rollout.state is S.PAUSED:
         why = _decide_on_version(draft, draft.verdict())
-        return why if why is not None and why.cause is Cause.VERSION_FAILED else None
+        return why if why is not None and why.cause is not Cause.VERSION_STOPPED else None
     if draft.rollout.state is S.REVERTING:
         return _decide_back(draft, at)
     return approving.overdue(draft.rollout, at) if draft.rollout.state is S.PENDING else None
@@ -41,7 +41,8 @@ def is_due(rollout: model.Rollout, at: datetime) -> bool:
     until = rollout.progress_by
     if until is not None and until <= at:
         return True
-    known = (rollout.bake_until, rollout.verify_until, rollout.deadline_at)
+    judged_at = None if rollout.judging is None else judging.due_at(rollout)
+    known = (rollout.bake_until, rollout.verify_until, rollout.deadline_at, judged_at)
     return known != _NEVER and any(each is not None and each <= at for each in known)
 
 
@@ -74,27 +75,40 @@ def _decide_forward(draft: drafts.Draft, at: datetime) -> Why | None:
 
 def _decide_on_version(draft: drafts.Draft, verdict: gate.Verdict) -> Why | None:
     """Go back where the version is at fault; stop where going back is not asked for, or a touched node cannot."""
-    rollout = draft.rollout
-    if verdict.gate is not model.Gate.REVERT or rollout.is_version_at_fault:
+    rollout, why = draft.rollout, _fault(draft.rollout, verdict)
+    if why is None or rollout.is_version_at_fault:
         return None
     if not rollout.request.is_revertible:
-        return Why(Cause.VERSION_STOPPED, verdict.reason, f"{verdict.message}; it is not to be reverted")
+        return Why(Cause.VERSION_STOPPED, why.reason, f"{why.message}; it is not to be reverted")
     stays = next((each for each in draft.begun() if not progress.can_go_back(each)), None)
     if stays is not None:
-        return Why(Cause.VERSION_STOPPED, verdict.reason, f"{verdict.message}; {stays.change.no_way_back}")
-    return Why(Cause.VERSION_FAILED, verdict.reason, verdict.message)
+        return Why(Cause.VERSION_STOPPED, why.reason, f"{why.message}; {stays.change.no_way_back}")
+    return why
+
+
+def _fault(rollout: model.Rollout, verdict: gate.Verdict) -> Why | None:
+    """Name what is evidence against the version: nodes on which it failed, or what the canary measures."""
+    if verdict.gate is model.Gate.REVERT:
+        return Why(Cause.VERSION_FAILED, verdict.reason, verdict.message)
+    return judging.worse(rollout)
 
 
 def _decide_on_promotion(draft: drafts.Draft, at: datetime) -> Why | None:
-    """Let the next wave go out, once this one has baked and nobody has to say so."""
+    """Let the next wave go out, once this one has baked and was judged, and nobody has to say so."""
     rollout = draft.rollout
-    if rollout.wave == draft.last_wave:
-        return Why(Cause.LAST_WAVE_PROMOTED)
-    if rollout.wave and rollout.bake_until is None and _has_to_bake(draft):
+    is_last = rollout.wave == draft.last_wave
+    if not is_last and rollout.wave and rollout.bake_until is None and _has_to_bake(draft):
         return Why(Cause.BAKE_BEGAN)
-    is_baking = rollout.bake_until is not None and at < rollout.bake_until
+    if rollout.bake_until is not None and at < rollout.bake_until:
+        return None
+    if judging.is_awaited(rollout):
+        return judging.decide(draft, at)
+    if draft.is_held_by_rules:
+        return None
+    if is_last:
+        return Why(Cause.LAST_WAVE_PROMOTED)
     is_by_hand = draft.policy.is_promoted_by_hand and rollout.wave == 1 and not draft.is_together
-    return None if is_baking or (is_by_hand and not rollout.is_promoted) else Why(Cause.WAVE_PROMOTED)
+    return None if is_by_hand and not rollout.is_promoted else Why(Cause.WAVE_PROMOTED)
 
 
 def _has_to_bake(draft: drafts.Draft) -> bool:

@@ -118,7 +118,7 @@ def fill(draft: drafts.Draft, at: datetime) -> bool:
 
 
 def _fill_forward(draft: drafts.Draft, at: datetime) -> None:
-    if draft.unassigned <= 0 or not is_window_open(draft, at):
+    if draft.unassigned <= 0 or draft.is_held_by_rules or not is_window_open(draft, at):
         return
     lanes = draft.order.lanes[draft.rollout.wave - 1]
     for _ in range(min(parallel_room(draft), floor_room(draft))):
@@ -248,7 +248,7 @@ def _may_go_back(draft: drafts.Draft, number: int, at: datetime) -> bool:
 def may_try_again(draft: drafts.Draft, each: model.Progress, at: datetime) -> bool:
     """Tell whether a change that has failed may have its next attempt now."""
     node_id = each.change.node_id
-    if parallel_room(draft) <= 0 or draft.stands_against(node_id) or draft.is_out(node_id):
+    if draft.is_held_by_rules or parallel_room(draft) <= 0 or draft.stands_against(node_id) or draft.is_out(node_id):
         return False
     has_room = floor_room(draft) > 0 and not is_full(draft, each.change.domain)
     return has_room and is_window_open(draft, at)

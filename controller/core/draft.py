@@ -71,6 +71,11 @@ class Draft:
         return bool(self.rollout.reason) and self.rollout.state in _GOES_ON
 
     @property
+    def is_held_by_rules(self) -> bool:
+        """Whether rules of the monitor keep it from going on; what goes back is kept by nothing."""
+        return bool(self.rollout.rule_holds) and not self.is_going_back
+
+    @property
     def is_together(self) -> bool:
         """True where the nodes of a wave go through their steps together."""
         return self.rollout.request.strategy is model.Strategy.BLUE_GREEN

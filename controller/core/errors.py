@@ -16,6 +16,7 @@ class Blame(Enum):
     CALLER = "caller"
     NODE = "node"
     CONTROLLER = "controller"
+    SOURCE = "source"
 
 
 class InstarError(Exception):
@@ -78,3 +79,19 @@ class ConflictError(InstarError):
 
 class IllegalEventError(InstarError):
     """An event that its state machine does not allow in this state; nothing changed."""
+
+
+class SourceError(UnavailableError):
+    """A source of metrics gave no answer that counts: what was asked for is unknown, and nobody's version is at fault.
+
+    Args:
+        source: Name of the configured server.
+        blame: SOURCE where the server is to be mended, CONTROLLER where it is the configuration, CALLER where it is the
+            query.
+        is_retryable: Whether the same question may be answered later.
+    """
+
+    def __init__(self, message: str, *, code: str, source: str, blame: Blame, is_retryable: bool) -> None:
+        super().__init__(message, code=code, field="source", value=source, rule="a complete answer in time")
+        self.blame = blame
+        self.is_retryable = is_retryable

@@ -124,6 +124,27 @@ class NodeRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Somebody has looked at what the changed nodes of a canary wave measure, against untouched ones."""
+
+    at: datetime
+    judgement: model.Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """Other rules of the monitor than before keep the rollout where it is, or none any more.
+
+    Args:
+        holds: Rules of its policy that fire, or of which nobody can tell, on a node that it has changed or on the
+            fleet; one entry for each, by name.
+    """
+
+    at: datetime
+    holds: tuple[model.RuleHold, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     """Somebody wants nothing more to start, and every clock to stand still."""
 
@@ -184,6 +205,6 @@ class RevertRequested:
     time_limit: timedelta | None = None
 
 
-Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved
+Fact = NodeReported | Ticked | ControllerAbsent | StandingChanged | NodeJoined | NodeRemoved | Judged | RulesChanged
 Order = Began | Approved | Denied | Paused | Resumed | Promoted | CancelRequested | RetryRequested | RevertRequested
 Event = Fact | Order

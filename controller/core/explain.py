@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import cast
 
-from controller.core import model, progress, selector, windows, wording
+from controller.core import judging, model, progress, selector, windows, wording
 from controller.core import rollout as rollouts
 
 S = model.RolloutState
@@ -93,6 +93,7 @@ def _rollout(state: model.Rollout, at: datetime) -> Chain:
         code = "queued" if state.state is S.PENDING else "told"
         yield model.Reason(state.reason or code, state.message or state.reason)
     yield from _waits(state, at)
+    yield from _judged(state)
     failed = next(_failed(state), None)
     if failed is not None:
         yield from _failure(failed, on=f" on {failed.change.node_id}")
@@ -104,6 +105,22 @@ def _waits(state: model.Rollout, at: datetime) -> Chain:
     is_giving_up = state.state is S.RUNNING and state.reason
     if waits is not None and not is_giving_up and waits.code not in _TOLD:
         yield waits
+
+
+def _judged(state: model.Rollout) -> Chain:
+    """Say how its canary wave was judged, or is while the wave still goes out."""
+    record = state.judging
+    if record is None or record.latest is None or state.reason == judging.WORSE:
+        return
+    found = record.decided or record.latest
+    if record.decided_by:
+        yield model.Reason("promoted_by_hand", f"{record.decided_by} promoted wave {record.wave}", record.decided_at)
+        yield model.Reason("evidence", f"the evidence by then: {found.message}", found.at)
+    elif record.is_over or record.awaited_since is None:  # else it is what the rollout waits for
+        is_over = record.is_over and judging.is_passed(record)
+        yield model.Reason(
+            "judged", f"wave {record.wave} {'was' if is_over else 'is'} judged: {found.message}", found.at
+        )
 
 
 def _head(state: model.Rollout) -> model.Reason:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core import copying, dispatch, effects, events, hearing, model, progress, together, turning
+from controller.core import copying, dispatch, effects, events, hearing, judging, model, progress, together, turning
 from controller.core import draft as drafts
 
 S = model.RolloutState
@@ -50,6 +50,8 @@ def _follow(draft: drafts.Draft, number: int, before: model.Progress, after: mod
     is_at_fault = after.fault is model.Fault.VERSION and before.fault is not model.Fault.VERSION and not before.is_bad
     if is_at_fault and not after.is_reverting and after.change.kind in progress.VERSIONED:
         draft.effects.append(effects.RememberBad(after.change.node_id, after.change.to_digest, after.reason))
+    if after.committed_at is not None and before.committed_at is None and state in _ON_THE_WAY:
+        _begin_judging(draft, after, at)
     if state is S.REVERTING and after.is_touched and not after.is_reverting:
         turning.prepare_return(draft, after, at)
         dispatch.make_ready(draft, number)
@@ -59,6 +61,13 @@ def _follow(draft: drafts.Draft, number: int, before: model.Progress, after: mod
     due_at = progress.due_at(after, draft.rollout.judge_from)
     if due_at is not None and due_at <= at and state in (S.RUNNING, S.REVERTING):
         _fall_due(draft, after, at)
+
+
+def _begin_judging(draft: drafts.Draft, after: model.Progress, at: datetime) -> None:
+    """Let evidence count once the first node of a canary wave has changed."""
+    is_own = after.change.component == draft.rollout.request.component
+    if after.wave == draft.rollout.wave and is_own and not draft.is_giving_up:
+        judging.begin(draft, at)
 
 
 # Time.
@@ -99,7 +108,7 @@ def _fall_due(draft: drafts.Draft, due: model.Progress, at: datetime) -> None:
         draft.put(progress.overdue(due, draft.policy), at)
     elif dispatch.may_try_again(draft, due, at):
         draft.begin(due, at)
-    elif not draft.stands_against(due.change.node_id) and draft.rollout.opens_at is None:
+    elif not (draft.stands_against(due.change.node_id) or draft.is_held_by_rules or draft.rollout.opens_at is not None):
         draft.advance_due(progress.next_attempt_at(at))
 
 
@@ -111,6 +120,7 @@ def excuse(draft: drafts.Draft, absence: events.ControllerAbsent) -> None:
     draft.set(judge_from=judge_from, due_at=None)
     for node_id, standing in absence.standings:
         change_standing(draft, events.StandingChanged(absence.at, node_id, standing))
+    judging.excuse(draft, absence)
     for each in draft.begun():
         is_out = progress.place(each, is_going_back=draft.is_going_back) in _OUT
         if is_out and each.is_judgeable:
@@ -206,3 +216,17 @@ def remove(draft: drafts.Draft, event: events.NodeRemoved) -> None:
         dispatch.drop(draft, each, NODE_REMOVED, "it is no longer part of the fleet", event.at)
     draft.move("removed", 1)
     draft.has_moved = True
+
+
+# The monitor.
+
+
+def heed_rules(draft: drafts.Draft, event: events.RulesChanged) -> None:
+    """Note which rules keep the rollout where it is; once none does any more it goes on."""
+    if event.holds == draft.rollout.rule_holds:
+        return
+    draft.set(rule_holds=event.holds)
+    if not event.holds:
+        draft.has_moved = True
+        if draft.tally.retrying:
+            draft.advance_due(draft.clock(event.at))

@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from controller.core import effects, model, progress
+from controller.core import effects, judging, model, progress
 from controller.core import rollout as rollouts
 
 S = model.RolloutState
@@ -46,6 +46,8 @@ def violations(rollout: model.Rollout) -> tuple[str, ...]:
         _wave_tally,
         _availability,
         _deadlines,
+        _judged_waves,
+        _judging,
     )
     return tuple(sentence for rule in rules for sentence in rule(rollout))
 
@@ -55,7 +57,7 @@ def missteps(before: model.Rollout, decision: rollouts.Decision) -> tuple[str, .
     after = decision.rollout
     begun = [each for each in decision.effects if isinstance(each, effects.Assign)]
     sentences = [*_starts_while_paused(decision), *_starts_while_ending(before, decision)]
-    sentences += [*_starts_in_order(after, begun), *_stands_still(before, after)]
+    sentences += [*_starts_in_order(after, begun), *_stands_still(before, after), *_goes_on(before, after, begun)]
     if begun and not after.is_emergency and after.request.strategy is not model.Strategy.BLUE_GREEN:
         sentences += [*_slots(after), *_floor(before, after, begun), *_domains(before, after, begun)]
     return tuple(sentences)
@@ -294,6 +296,34 @@ def _deadlines(rollout: model.Rollout) -> Iterator[str]:
         yield "whatever goes on has an end: nothing bounds its lack of progress"
 
 
+def _judged_waves(rollout: model.Rollout) -> Iterator[str]:
+    """What a canary wave has to be judged by is waited for before anything follows it."""
+    is_on_the_way = rollout.state in (S.RUNNING, S.PAUSED)
+    passed = rollout.wave - 1 if is_on_the_way else len(rollout.plan.waves) if rollout.state is S.SUCCEEDED else 0
+    last = max((index for index in range(1, passed + 1) if judging.is_judged(rollout, index)), default=0)
+    record = rollout.judging
+    if last and (record is None or record.wave < last):
+        yield f"no canary wave is passed unjudged: wave {last} was"
+    elif last and record is not None and record.wave == last and not judging.is_passed(record):
+        yield f"a canary wave is passed when it is no worse, or somebody says so: wave {last} was not"
+
+
+def _judging(rollout: model.Rollout) -> Iterator[str]:
+    record = judging.current(rollout)
+    if record is None:
+        return
+    if not record.is_over and rollout.state not in (S.RUNNING, S.PAUSED):
+        yield f"nothing is judged any more once it ends or goes back: wave {record.wave} is"
+    found = record.latest.finding if record.latest is not None else model.Finding.UNKNOWN
+    if (record.unknown_at is None) is (found is model.Finding.UNKNOWN) and not record.is_over:
+        yield f"missing evidence has a deadline, and nothing else has it: {found.value} with {record.unknown_at}"
+    decided = record.decided.finding if record.decided is not None else None
+    if rollout.reason == judging.WORSE and decided is not model.Finding.WORSE:
+        yield f"only what is shown to be worse is taken back as such: it was {decided and decided.value}"
+    if rollout.reason == judging.UNKNOWN and rollout.state in _BACK:
+        yield "missing evidence takes nothing back: it has"
+
+
 # Of a step.
 
 
@@ -335,6 +365,15 @@ def _slots(after: model.Rollout) -> Iterator[str]:
     )
     if bound and out > bound:
         yield f"parallelism is kept: {out} operations are out where {bound} may be"
+
+
+def _goes_on(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:
+    """What a rule of the monitor holds starts nothing forward and passes no wave."""
+    if not after.rule_holds or after.state in _BACK:
+        return
+    is_passed = before.state is S.RUNNING and (after.wave > before.wave or after.state is S.SUCCEEDED)
+    if is_passed or any(not each.is_reverting for each in begun):
+        yield f"a rule that holds it is heeded: it went on from wave {before.wave} to {after.wave}"
 
 
 def _fresh(before: model.Rollout, begun: list[effects.Assign]) -> set[model.NodeId]:

@@ -19,6 +19,7 @@ from controller.core import (
     errors,
     events,
     facts,
+    judging,
     model,
     pausing,
     progress,
@@ -100,20 +101,23 @@ def resume(draft: drafts.Draft, event: events.Resumed) -> None:
 
 
 def promote(draft: drafts.Draft, event: events.Promoted) -> None:
-    """End what the wave waits for: its bake, its verification, or the word of somebody."""
+    """End what the wave waits for: its bake, its verification, the judge, or the word of somebody."""
     rollout, at = draft.rollout, event.at
     is_passed = draft.verdict().gate is model.Gate.PROMOTE and not draft.is_giving_up
     is_baking = is_passed and rollout.bake_until is not None and at < rollout.bake_until
     is_by_hand = draft.policy.is_promoted_by_hand and not rollout.is_promoted
     is_asked = is_by_hand and is_passed and rollout.wave == 1 and rollout.wave < draft.last_wave
     is_verifying = rollout.verify_until is not None and (is_by_hand or at < rollout.verify_until)
-    if not (is_baking or is_verifying or (is_asked and not draft.is_together)):
+    is_judging = is_passed and judging.is_awaited(rollout)
+    if not (is_baking or is_judging or is_verifying or (is_asked and not draft.is_together)):
         raise _refused(draft, "promote", "nothing waits for it", "nothing_to_promote", "what waits can be promoted")
     draft.set(
         is_promoted=True,
         bake_until=at if is_baking else rollout.bake_until,
         verify_until=at if is_verifying else rollout.verify_until,
     )
+    if is_judging:
+        judging.close(draft, at, event.actor)
 
 
 def cancel(draft: drafts.Draft, event: events.CancelRequested) -> None:
@@ -166,7 +170,8 @@ def _retry_forward(draft: drafts.Draft, at: datetime) -> None:
     if draft.rollout.is_version_at_fault or (chosen and not fresh) or (fresh and _has_barren_wave(draft, fresh)):
         rule = "a version is not offered again to a node that left it for cause"
         raise _refused(draft, "retry", "the version was at fault", "left_for_cause", rule)
-    if not fresh:
+    unjudged = _unjudged(draft)
+    if not (fresh or unjudged):
         raise _refused(draft, "retry", "nothing of it failed", "nothing_to_retry", "what failed is tried again")
     _go_on(draft, S.RUNNING, "", "")
     for each in draft.all():
@@ -179,9 +184,15 @@ def _retry_forward(draft: drafts.Draft, at: datetime) -> None:
     draft.recount()
     _start_clocks(draft, at)
     unfinished = (each.wave for each in draft.all() if progress.place(each, is_going_back=False) in _UNFINISHED)
-    turning.enter_wave(draft, min(unfinished), at)
+    turning.enter_wave(draft, min([*unfinished, *unjudged]), at)
     if draft.policy.offline is model.OfflinePolicy.SKIP:
         facts.give_down_up(draft, at)
+
+
+def _unjudged(draft: drafts.Draft) -> tuple[int, ...]:
+    """Name the canary wave that the rollout ended behind without a judgement for it, if it did: none is passed so."""
+    record = judging.current(draft.rollout)
+    return () if record is None or judging.is_passed(record) else (record.wave,)
 
 
 def _has_barren_wave(draft: drafts.Draft, fresh: Collection[model.ChangeKey]) -> bool:

@@ -1,16 +1,16 @@
 """Clocks that stand still: of a rollout that is paused all, and the lack of progress while nothing can be done.
 
 Rules kept: a pause stops every clock at its instant, and going on moves every stored deadline by the length of the
-pause, so that each has as much time left as it had. While nothing is out and only a window, a promotion by hand or the
-standing of nodes is waited for, no progress is expected: that clock alone stands. Both are counted in ``stopped_for``.
-Left out: windows, which are times on the wall and stand still for nobody.
+pause, so that each has as much time left as it had. While nothing is out and only a window, a promotion by hand, a rule
+of the monitor or the standing of nodes is waited for, no progress is expected: that clock alone stands. Both are
+counted in ``stopped_for``. Left out: windows, which are times on the wall and stand still for nobody.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from controller.core import copying, dispatch, model, progress
+from controller.core import copying, dispatch, judging, model, progress
 from controller.core import draft as drafts
 
 _MOVED = ("progress_by", "due_at", "judge_from", "bake_until", "verify_until", "deadline_at", "offline_until")
@@ -28,6 +28,7 @@ def resume(draft: drafts.Draft, state: model.RolloutState, at: datetime) -> None
     moved = {name: _later(getattr(draft.rollout, name), length) for name in _MOVED}
     stopped_for = draft.rollout.stopped_for + length
     draft.set(state=state, paused_at=None, paused_because="", stopped_for=stopped_for, **moved)
+    judging.put_off(draft, length, at)
     for each in draft.begun():
         if each.deadline_at is not None:
             deadline_at, healthy_by = _later(each.deadline_at, length), _later(each.healthy_by, length)
@@ -59,15 +60,21 @@ def wake(draft: drafts.Draft, at: datetime) -> None:
 def _is_idle(draft: drafts.Draft, at: datetime) -> bool:
     """Tell whether nothing is out, and time alone, somebody or the standing of nodes is waited for."""
     rollout, tally = draft.rollout, draft.tally
-    if rollout.state is not model.RolloutState.RUNNING or draft.is_giving_up or tally.holding or tally.settling:
+    if rollout.state is not model.RolloutState.RUNNING or draft.is_giving_up or tally.settling:
         return False
-    if rollout.opens_at is not None:
+    if tally.holding:
+        return draft.is_held_by_rules and draft.is_together and _held(tally) == tally.holding
+    if rollout.opens_at is not None or draft.is_held_by_rules:
         return True
     if tally.retrying:
         return tally.retrying == _blocked(draft)
     if draft.unassigned:
         return dispatch.is_kept_from_outside(draft)
     return rollout.bake_until is None or rollout.bake_until <= at  # a bake is time well spent
+
+
+def _held(tally: model.Tally) -> int:
+    return tally.held_at_switch + tally.held_at_commit
 
 
 def _blocked(draft: drafts.Draft) -> int:

@@ -23,11 +23,13 @@ from dataclasses import replace
 
 from controller.core import (
     advising,
+    analyses,
     capacity,
     cautions,
     errors,
     estimates,
     fingerprints,
+    forecasts,
     model,
     requests,
     selections,
@@ -49,6 +51,10 @@ def plan(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
         RefusedError: The fleet, as it is known, does not allow it.
     """
     requests.check(request)
+    requests.check_rules(request.policy, fleet.rules)
+    analysis = requests.analysis(request)
+    if analysis is not None:
+        analyses.check_source(analysis, fleet.sources)
     with _collected_later():
         return _planned(request, fleet)
 
@@ -77,9 +83,10 @@ def _planned(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
     warnings = _warnings(survey, selection, loads, course, fleet)
     names = survey.facts(fleet.graph)
     advised = advising.advise(fleet.memory, phases, survey.kinds, selection.kinds)
+    parts = tuple(each.wave for each in made)
     return model.Plan(
         fingerprint=fingerprints.fingerprint(names),
-        waves=tuple(each.wave for each in made),
+        waves=parts,
         unchanged=selection.unchanged,
         excluded=selection.excluded,
         warnings=warnings,
@@ -90,6 +97,7 @@ def _planned(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
         facts=names,
         advice=advised.advice,
         advice_left_out=advised.left_out,
+        forecast=forecasts.forecast(request, parts, fleet.nodes, fleet.habits),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import assert_never
 
-from controller.core import errors, model
+from controller.core import analyses, errors, model
 
 COUNT_MAX = 1_000_000  # nodes or requests that a policy may speak of; more is a slip of the hand
 DURATION_MAX = timedelta(days=365)  # that a policy may speak of; more is a slip of the hand
@@ -22,6 +22,7 @@ MIN_HEALTHY_DURATION_MIN = timedelta(milliseconds=100)  # less could pass before
 ALSO_MAX = 32  # components beside the first; more is no upgrade but a migration
 PRIORITY_MAX = 1_000_000
 APPROVAL_DEADLINE_MIN = timedelta(seconds=1)  # less, and nobody could have looked at what is asked
+RULES_MAX = 32  # that a policy may name; as many as there are
 WINDOWS_MAX = 64  # that a policy may have; a week of hours is fewer with days than without
 WINDOW_DURATION_MAX = timedelta(days=7)
 DAY = timedelta(days=1)
@@ -101,8 +102,8 @@ def check_parameters(request: model.UpgradeRequest) -> None:
     match given:
         case None:
             return
-        case model.CanaryParameters(nodes=nodes):
-            _check_count("parameters.nodes", nodes)
+        case model.CanaryParameters():
+            _check_canary(given, request.kind)
         case model.RollingParameters(batch_nodes=nodes):
             _check_count("parameters.batch_nodes", nodes)
         case model.GradualParameters(percents=percents):
@@ -113,6 +114,12 @@ def check_parameters(request: model.UpgradeRequest) -> None:
                 raise _bad("parameters.verify_duration", duration, rule, "invalid_parameters")
         case _:
             assert_never(given)
+
+
+def _check_canary(given: model.CanaryParameters, kind: model.ChangeKind | None) -> None:
+    _check_count("parameters.nodes", given.nodes)
+    if given.analysis is not None:
+        analyses.check(given.analysis, kind)
 
 
 def _check_count(field: str, nodes: int) -> None:
@@ -146,6 +153,18 @@ def check_policy(policy: model.Policy) -> None:
         raise _bad_number(name, value, rule)
 
 
+def check_rules(policy: model.Policy, known: frozenset[str]) -> None:
+    """Refuse rules that the monitor does not have: what nobody looks for would hold the rollout for ever.
+
+    Raises:
+        InvalidRequestError: Code ``rule_unknown``.
+    """
+    for name in policy.hold_while_firing:
+        if name not in known:
+            rule = f"it must be one of the rules {', '.join(sorted(known))}" if known else "no rules are configured"
+            raise _bad("policy.hold_while_firing", name, rule, "rule_unknown")
+
+
 def _contradictions(policy: model.Policy) -> Iterator[tuple[str, object, str]]:
     """Give each number that cannot stand beside another one: its name, its value and why."""
     if policy.min_healthy_duration >= policy.healthy_deadline:
@@ -160,6 +179,8 @@ def _contradictions(policy: model.Policy) -> Iterator[tuple[str, object, str]]:
         yield "deadline", policy.deadline, rule
     if policy.domain_label and _LABEL.fullmatch(policy.domain_label) is None:
         yield "domain_label", policy.domain_label, "it must be the name of a label"
+    if len(policy.hold_while_firing) > RULES_MAX or len({*policy.hold_while_firing}) < len(policy.hold_while_firing):
+        yield "hold_while_firing", ",".join(policy.hold_while_firing), f"there are at most {RULES_MAX}, each once"
 
 
 def _bad_windows(policy: model.Policy) -> Iterator[tuple[str, object, str]]:
@@ -264,6 +285,12 @@ def canary_nodes(request: model.UpgradeRequest) -> int:
         return 0
     given = request.parameters
     return (given if isinstance(given, model.CanaryParameters) else model.CanaryParameters()).nodes
+
+
+def analysis(request: model.UpgradeRequest) -> model.Analysis | None:
+    """Give how the canary is judged; None where it is not."""
+    given = request.parameters
+    return given.analysis if isinstance(given, model.CanaryParameters) else None
 
 
 def batch_nodes(request: model.UpgradeRequest) -> int:

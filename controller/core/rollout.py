@@ -5,7 +5,8 @@ stand still) in every state and orders (begin, pause, promote, cancel, retry, re
 `transitions.TRANSITIONS` has a row for them. What it takes (`facts`, `orders`) moves single changes (`progress`) and
 with them the tally; then decisions (`deciding`, `gate`) follow from the tally until none is left, each of them again a
 row of the table (`turning`); then free slots are filled (`dispatch`). The waves go out in order, each behind the gate
-of the one before, its bake, and the promotion by hand where the policy asks for one. A rollout that can no longer
+of the one before, its bake, the judgement of a canary wave where the request has an analysis (`judging`), and the
+promotion by hand where the policy asks for one. A rollout that can no longer
 succeed by no fault of the version, or that is cancelled, stays RUNNING with a reason, starts nothing, cancels what is
 out, and ends once no node is held; one whose version is at fault is REVERTING: it waits for the outcome of what is out
 and takes every touched node back. What ends is recorded for ever, also behind the end of the rollout, so that a later
@@ -32,6 +33,7 @@ from controller.core import (
     errors,
     events,
     facts,
+    judging,
     model,
     orders,
     pausing,
@@ -136,8 +138,17 @@ def _take(draft: drafts.Draft, event: events.Event) -> None:
             facts.join(draft, event)
         case events.NodeRemoved():
             facts.remove(draft, event)
+        case events.Judged() | events.RulesChanged():
+            _weigh(draft, event)
         case _:
             _obey(draft, event)
+
+
+def _weigh(draft: drafts.Draft, event: events.Judged | events.RulesChanged) -> None:
+    if isinstance(event, events.Judged):
+        judging.hear(draft, event)
+    else:
+        facts.heed_rules(draft, event)
 
 
 def _obey(draft: drafts.Draft, order: events.Order) -> None:
@@ -185,6 +196,7 @@ def next_deadline(rollout: model.Rollout) -> datetime | None:
         waiting.next_time(rollout),
         rollout.deadline_at,
         rollout.offline_until,
+        judging.due_at(rollout),
     )
     return min((each for each in known if each is not None), default=None)
 

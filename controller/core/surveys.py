@@ -6,11 +6,12 @@ the others change (`planner`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core import aims, alike, dependencies, feedback, fingerprints, model, moves, routes, selector
+from controller.core.analysis import power
 
 NOTHING_DECLARED = model.VersionGraph()
 NOTHING_TAUGHT = feedback.Memory()
@@ -25,6 +26,9 @@ class Fleet:
         releases: All that is published.
         holds: Evaluates a condition of an edge over a node; None where that is unknown.
         memory: What past operations teach.
+        rules: Names of the rules of the monitor.
+        sources: Names of the Prometheus servers that are configured.
+        habits: How the metrics of the request's analysis behave now, as far as they are measured.
         at: Now.
     """
 
@@ -34,6 +38,9 @@ class Fleet:
     freezes: tuple[model.Freeze, ...] = ()
     holds: alike.Holds = lambda _condition, _node: None
     memory: feedback.Memory = NOTHING_TAUGHT
+    rules: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    habits: Mapping[str, power.Habit] = field(default_factory=dict)
     at: datetime = field(kw_only=True)
 
 

@@ -23,7 +23,7 @@ _HOLDS_NEXT = {model.Step.SWITCH: model.Step.COMMIT, model.Step.COMMIT: None}
 def decide(draft: drafts.Draft, at: datetime) -> transitions.Why | None:
     """Decide whether the nodes of the wave go on together."""
     tally, rollout = draft.tally, draft.rollout
-    if not tally.holding or tally.retrying or draft.unassigned:
+    if not tally.holding or tally.retrying or draft.unassigned or draft.is_held_by_rules:
         return None
     if rollout.proceeded is None and tally.held_at_switch == tally.holding:
         return transitions.Why(transitions.Cause.ALL_PREPARED)

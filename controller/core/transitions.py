@@ -20,6 +20,8 @@ class Cause(Enum):
     CONTROLLER_ABSENT = "the controller was away"
     STANDING_CHANGED = "the standing of a node changes"
     NODE_REMOVED = "a node is removed"
+    JUDGED = "the canary is judged"
+    RULES_CHANGED = "a rule fires or clears"
     NODE_JOINED = "a node joins"
     BEGAN = "a controller begins it"
     APPROVED = "an approval is given"
@@ -40,6 +42,12 @@ class Cause(Enum):
     ALL_VERIFIED = "every new version has served for long enough"
     VERSION_FAILED = "more nodes than may fail did so by the version's fault"
     VERSION_STOPPED = "the same, and nothing shall or can go back"
+    JUDGE_AWAITED = "nothing but the judge keeps the next wave back"
+    SHOWN_NO_WORSE = "the canary is shown to be no worse"
+    SHOWN_WORSE = "the canary is shown to be worse"
+    DOUBT_HOLDS = "the evidence does not suffice in time, and somebody has to decide"
+    DOUBT_STOPS = "the evidence does not suffice in time, and that stops it"
+    DOUBT_REVERTS = "the evidence does not suffice in time, and that takes it back"
     INFRASTRUCTURE_FAILED = "more nodes than may fail did so otherwise"
     PROGRESS_LATE = "no node became healthy in time"
     DEADLINE_PASSED = "its time is over"
@@ -56,6 +64,8 @@ FACTS = (
     Cause.CONTROLLER_ABSENT,
     Cause.STANDING_CHANGED,
     Cause.NODE_REMOVED,
+    Cause.JUDGED,
+    Cause.RULES_CHANGED,
 )
 
 TRANSITIONS: Mapping[model.RolloutState, Mapping[Cause, model.RolloutState]] = {
@@ -79,6 +89,10 @@ TRANSITIONS: Mapping[model.RolloutState, Mapping[Cause, model.RolloutState]] = {
         Cause.ALL_PREPARED: S.RUNNING,
         Cause.ALL_SWITCHED: S.RUNNING,
         Cause.ALL_VERIFIED: S.RUNNING,
+        Cause.JUDGE_AWAITED: S.RUNNING,
+        Cause.SHOWN_NO_WORSE: S.RUNNING,
+        Cause.DOUBT_HOLDS: S.RUNNING,
+        Cause.DOUBT_STOPS: S.RUNNING,
         Cause.INFRASTRUCTURE_FAILED: S.RUNNING,
         Cause.PROGRESS_LATE: S.RUNNING,
         Cause.DEADLINE_PASSED: S.RUNNING,
@@ -86,6 +100,8 @@ TRANSITIONS: Mapping[model.RolloutState, Mapping[Cause, model.RolloutState]] = {
         Cause.RELEASED: S.FAILED,
         Cause.LET_GO: S.CANCELLED,
         Cause.VERSION_FAILED: S.REVERTING,
+        Cause.SHOWN_WORSE: S.REVERTING,
+        Cause.DOUBT_REVERTS: S.REVERTING,
         Cause.REVERT_REQUESTED: S.REVERTING,
         Cause.EMERGENCY_REQUESTED: S.REVERTING,
     },
@@ -95,6 +111,7 @@ TRANSITIONS: Mapping[model.RolloutState, Mapping[Cause, model.RolloutState]] = {
         Cause.RESUMED: S.RUNNING,
         Cause.CANCEL_REQUESTED: S.RUNNING,
         Cause.VERSION_FAILED: S.REVERTING,
+        Cause.SHOWN_WORSE: S.REVERTING,
         Cause.REVERT_REQUESTED: S.REVERTING,
         Cause.EMERGENCY_REQUESTED: S.REVERTING,
     },
@@ -138,6 +155,8 @@ _CAUSE_OF: Mapping[type[events.Event], Cause] = {
     events.ControllerAbsent: Cause.CONTROLLER_ABSENT,
     events.StandingChanged: Cause.STANDING_CHANGED,
     events.NodeRemoved: Cause.NODE_REMOVED,
+    events.Judged: Cause.JUDGED,
+    events.RulesChanged: Cause.RULES_CHANGED,
     events.NodeJoined: Cause.NODE_JOINED,
     events.Began: Cause.BEGAN,
     events.Approved: Cause.APPROVED,

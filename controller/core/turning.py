@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from controller.core import approving, asking, copying, dispatch, effects, model, pausing, progress, together
+from controller.core import approving, asking, copying, dispatch, effects, judging, model, pausing, progress, together
 from controller.core import draft as drafts
 from controller.core.transitions import TRANSITIONS, Cause, Why
 
 S = model.RolloutState
 _TOGETHER = frozenset({Cause.ALL_PREPARED, Cause.ALL_SWITCHED, Cause.ALL_VERIFIED})
+_JUDGED = frozenset({Cause.JUDGE_AWAITED, Cause.SHOWN_NO_WORSE, Cause.DOUBT_HOLDS})
+_AT_FAULT = frozenset({Cause.VERSION_FAILED, Cause.SHOWN_WORSE})
 
 
 def enter(draft: drafts.Draft, why: Why, at: datetime) -> None:
@@ -32,6 +34,8 @@ def enter(draft: drafts.Draft, why: Why, at: datetime) -> None:
         draft.set(bake_until=bake_until, progress_by=bake_until + draft.policy.progress_deadline)
     elif why.cause in _TOGETHER:
         together.carry_out(draft, why.cause, at)
+    elif why.cause in _JUDGED:
+        judging.carry_out(draft, why.cause, at)
     else:
         give_up(draft, why, at)
 
@@ -48,6 +52,7 @@ def enter_wave(draft: drafts.Draft, wave: int, at: datetime) -> None:
         proceeded=None,
         is_promoted=draft.rollout.is_promoted and not draft.is_together,
     )
+    judging.begin_anew(draft, at)
     draft.cursors, draft.ready = {}, {}
     draft.recount_wave()
     if wave == draft.last_wave:
@@ -60,6 +65,7 @@ def enter_wave(draft: drafts.Draft, wave: int, at: datetime) -> None:
 def give_up(draft: drafts.Draft, why: Why, at: datetime) -> None:
     """Begin nothing more, and wait for as long as a node may be silent for what holds nodes."""
     is_stopped = why.cause is Cause.VERSION_STOPPED
+    judging.close(draft, at)
     draft.set(
         reason=why.reason,
         message=why.message,
@@ -84,7 +90,8 @@ def go_back(draft: drafts.Draft, why: Why, at: datetime, *, time_limit: timedelt
     """Take every touched node back, the latest first; what is out is cancelled, and its outcome waited for."""
     if draft.rollout.state is S.PAUSED:
         pausing.resume(draft, S.RUNNING, at)
-    is_at_fault = draft.rollout.is_version_at_fault or why.cause is Cause.VERSION_FAILED
+    is_at_fault = draft.rollout.is_version_at_fault or why.cause in _AT_FAULT
+    judging.close(draft, at)
     draft.set(
         state=S.REVERTING,
         reason=why.reason,

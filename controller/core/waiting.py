@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core import approving, dispatch, model
+from controller.core import approving, dispatch, judging, model
 from controller.core import draft as drafts
 
 S = model.RolloutState
@@ -24,7 +24,20 @@ def reason(draft: drafts.Draft, at: datetime) -> Reason | None:
         return _reason_back(draft)
     if draft.is_giving_up:
         return Reason(rollout.reason, f"it starts nothing more: {rollout.message}")
-    return _reason_between(draft, at) or _reason_within(draft)
+    return _reason_of_rules(draft) or _reason_between(draft, at) or _reason_within(draft)
+
+
+def _reason_of_rules(draft: drafts.Draft) -> Reason | None:
+    """Name the rule of the monitor that keeps it where it is, one that fires before one of which nobody can tell."""
+    holds = draft.rollout.rule_holds
+    found = next((each for each in holds if each.state is model.RuleState.FIRING), holds[0] if holds else None)
+    if found is None:
+        return None
+    where = f"on {found.node_id}" if found.node_id else "on the fleet"
+    rest = f", and {len(holds) - 1} more" if len(holds) > 1 else ""
+    if found.state is model.RuleState.FIRING:
+        return Reason("rule_firing", f"rule {found.rule} fires {where}{rest}", found.since)
+    return Reason("rule_unknown", f"nobody can tell whether rule {found.rule} fires {where}{rest}", found.since)
 
 
 def _reason_between(draft: drafts.Draft, at: datetime) -> Reason | None:
@@ -35,7 +48,18 @@ def _reason_between(draft: drafts.Draft, at: datetime) -> Reason | None:
     wave = f"wave {rollout.wave}"
     if rollout.bake_until is not None and at < rollout.bake_until:
         return Reason("baking", f"{wave} bakes until {_text(rollout.bake_until)}")
+    record = judging.current(rollout)
+    if record is not None and not record.is_over:
+        return _reason_of_judge(wave, record)
     return Reason("promotion_by_hand", f"{wave} is done, and somebody has to promote it", rollout.idle_since)
+
+
+def _reason_of_judge(wave: str, record: model.Judging) -> Reason:
+    told = "nobody has looked yet" if record.latest is None else record.latest.message
+    if record.doubt is None:
+        return Reason("judging", f"{wave} is done, and is judged: {told}", record.began_at)
+    code = judging.UNKNOWN if record.doubt is model.Finding.UNKNOWN else judging.INCONCLUSIVE
+    return Reason(code, f"{wave} is done, and somebody has to promote it or take it back: {told}", record.awaited_since)
 
 
 def _reason_within(draft: drafts.Draft) -> Reason | None:
@@ -106,7 +130,7 @@ def _under_way(draft: drafts.Draft) -> Reason:
 
 
 def next_time(rollout: model.Rollout) -> datetime | None:
-    """Tell when the first of what is waited for is over by time alone: a bake, a verification, a closed window.
+    """Tell when the first wait ends by time alone: a bake, a verification, a closed window, a doubt.
 
     Deadlines are none of these. None where none is waited for, where somebody has to promote it, and while it is not
     RUNNING.
@@ -115,7 +139,7 @@ def next_time(rollout: model.Rollout) -> datetime | None:
         return None
     is_by_hand = rollout.request.policy.is_promoted_by_hand and not rollout.is_promoted
     bake_until = rollout.bake_until if rollout.idle_since is None else None
-    known = (bake_until, None if is_by_hand else rollout.verify_until, rollout.opens_at)
+    known = (bake_until, None if is_by_hand else rollout.verify_until, rollout.opens_at, judging.due_at(rollout))
     return min((each for each in known if each is not None), default=None)
 
 

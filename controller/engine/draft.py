@@ -6,10 +6,12 @@ deciding anything (`stepping`, `reporting`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core import copying, errors, feedback, model, statistics
+from controller.core.monitoring import board as boards
 from controller.engine import world as worlds
 from controller.store import rows
 from controller.telemetry import spans
@@ -27,6 +29,7 @@ class Draft:
         appeared: Nodes that a rollout may take in now: new ones, and those with other labels.
         left: Digests that a node has just left for cause.
         turned: Rollouts whose state is another one.
+        watched: How rules of the monitor stand; None where nothing of that is kept any more.
         is_alive: True to write also where nothing else is: every transaction says that the controller lives.
     """
 
@@ -52,6 +55,8 @@ class Draft:
     outcomes: list[model.Outcome] = field(default_factory=list)
     totals: statistics.Totals | None = None
     refused: int | None = None
+    watched: dict[boards.Key, model.Watched | None] = field(default_factory=dict)
+    looked_at: datetime | None = None
     woken: set[model.NodeId] = field(default_factory=set)
     appeared: dict[model.NodeId, None] = field(default_factory=dict)
     left: dict[model.Digest, str] = field(default_factory=dict)
@@ -153,6 +158,12 @@ class Draft:
         self.totals = totals
         self.world = copying.replace(self.world, totals=totals)
 
+    def put_board(self, board: boards.Board, changed: Mapping[boards.Key, model.Watched | None]) -> None:
+        """Write how the rules of the monitor stand; of what is kept that which differs, None for what no longer is."""
+        self.watched |= changed
+        self.looked_at = board.looked_at
+        self.world = copying.replace(self.world, board=board)
+
     def count_refused(self) -> int:
         """Count a request that is refused; give its number."""
         self.refused = self.world.refused + 1
@@ -231,6 +242,8 @@ class Draft:
         self.outcomes += later.outcomes
         self.totals = later.totals or self.totals
         self.refused = later.refused or self.refused
+        self.watched |= later.watched
+        self.looked_at = later.looked_at or self.looked_at
         self.woken |= later.woken
         self.turned |= later.turned
         self.is_alive |= later.is_alive
@@ -259,6 +272,7 @@ class Draft:
                 self.outcomes,
                 self.totals,
                 self.refused,
+                self.looked_at,
                 self.is_alive,
             )
         )
@@ -288,6 +302,9 @@ class Draft:
             outcomes=tuple(self.outcomes),
             totals=self.totals,
             refused=self.refused,
+            watched=tuple(each for each in self.watched.values() if each is not None),
+            unwatched=tuple(key for key, each in self.watched.items() if each is None),
+            looked_at=self.looked_at,
         )
 
 

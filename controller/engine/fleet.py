@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from controller.core import errors, events, explain, model, selector
+from controller.core.monitoring import board as boards
 from controller.engine import draft as drafts
 from controller.engine import freezing, labelling, lookout, office, presence, standing, stepping, timing
 from controller.store import reading
@@ -47,6 +48,34 @@ class Fleet(office.Office):
         present = self._present.get(node_id)
         return () if present is None else tuple(present.metrics[key] for key in sorted(present.metrics))
 
+    def rules(self) -> tuple[model.Rule, ...]:
+        """Return the rules of the monitor."""
+        return self.monitoring.all
+
+    def rules_looked_at(self) -> datetime | None:
+        """Tell when it was looked by them; None where nobody has since the controller is up."""
+        board = self._desk.world.board
+        return None if board is None else board.looked_at
+
+    def rules_watched(self, rule: str = "", node_id: model.NodeId | None = None) -> tuple[model.Watched, ...]:
+        """Say where rules of the monitor are anything but INACTIVE, by rule and node; the fleet comes first.
+
+        Args:
+            rule: Of this rule alone; empty for all.
+            node_id: On this node alone; None for everywhere.
+
+        Raises:
+            NotFoundError: There is no such rule, code ``rule_not_found``.
+        """
+        if rule and rule not in self.monitoring.names:
+            raise office.not_found("rule", "rule", rule)
+        board = self._desk.world.board
+        found = () if board is None else board.watches.items()
+        wanted = ((key, each) for key, each in found if key[0] == (rule or key[0]) and node_id in (None, key[1]))
+        return tuple(
+            model.Watched(*key, each) for key, each in sorted(wanted, key=lambda one: (one[0][0], one[0][1] or ""))
+        )
+
     def explain_node(self, node_id: model.NodeId) -> tuple[model.Reason, ...]:
         """Say what becomes of a node, and why.
 
@@ -58,7 +87,11 @@ class Fleet(office.Office):
         latest = self._store.read(lambda connection: reading.latest_rollout_of(connection, node_id))
         if latest is not None and latest.id not in known:
             known[latest.id] = latest
-        return explain.node(node, known.values(), world.freezes.values(), self._clock.now())
+        reasons = explain.node(node, known.values(), world.freezes.values(), self._clock.now())
+        return (
+            *reasons,
+            *(boards.reason(each) for each in self.rules_watched(node_id=node_id) if boards.is_held(each)),
+        )
 
     async def label_node(
         self, node_id: model.NodeId, labels: Mapping[str, str], removed_keys: Iterable[str], *, actor: str

@@ -11,7 +11,7 @@ import itertools
 
 from controller.core import events, model, planner, selector
 from controller.engine import draft as drafts
-from controller.engine import planning, standing, stepping
+from controller.engine import planning, rules, standing, stepping
 from controller.engine import world as worlds
 from controller.store import rows
 
@@ -37,13 +37,14 @@ class Following:
         for node_id in draft.appeared:
             self._take_in(draft, node_id)
         _tell_others(draft)
+        rules.follow(draft)
 
     def _take_in(self, draft: drafts.Draft, node_id: model.NodeId) -> None:
         for rollout_id in sorted(draft.world.rollouts):
             rollout, node = draft.world.rollouts[rollout_id], draft.world.nodes.get(node_id)
             if node is None or node_id in draft.world.claims or not _wants(rollout, node, draft.world):
                 continue
-            fleet = self._plans.fleet(draft.world, draft.at)
+            fleet = self._plans.fleet(draft.world, None, draft.at)
             changes = planner.join(rollout.request, fleet, node, rollout.plan)
             if changes:
                 lease = draft.world.leases[rollout_id]

@@ -12,22 +12,26 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from controller import clock as clocks
+from controller.config import rules as settings_of_rules
 from controller.core import errors, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
 from controller.engine import (
     following,
+    judges,
     lookout,
     planning,
     presence,
     queueing,
     recent,
+    rules,
+    sources,
     stepping,
     timing,
     tracing,
     watching,
 )
-from controller.metrics import collector, limits
+from controller.metrics import collector, limits, monitor, prometheus
 from controller.store import database, reading, rows
 from controller.telemetry import refusals
 
@@ -59,10 +63,21 @@ class Office:
         clock: What time it is.
         ids: Where new identities come from.
         kept: How much is kept of what nodes measure.
+        servers: Prometheus servers that an analysis may name.
+        monitoring: What the fleet is watched for.
     """
 
-    def __init__(self, store: database.Store, clock: clocks.Clock, ids: clocks.IdSource, kept: limits.Limits) -> None:
+    def __init__(
+        self,
+        store: database.Store,
+        clock: clocks.Clock,
+        ids: clocks.IdSource,
+        kept: limits.Limits,
+        servers: Mapping[str, prometheus.Prometheus],
+        monitoring: settings_of_rules.Monitoring,
+    ) -> None:
         self.collector = collector.Collector(store, clock, kept)
+        self._sources = sources.Sources(self.collector, servers)
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -71,7 +86,8 @@ class Office:
         self._rollout_bell: watching.Bell[model.RolloutId] = watching.Bell()
         self._node_bell: watching.Bell[model.NodeId] = watching.Bell()
         self._recent = recent.Recent()
-        self._plans = planning.Planning(self._metrics_of)
+        names = frozenset(each.name for each in monitoring.rules)
+        self._plans = planning.Planning(self._metrics_of, self._sources, names)
         self._desk = desks.Desk(
             store,
             clock,
@@ -81,7 +97,11 @@ class Office:
         )
         self._lookout = lookout.Lookout(self._desk, self._present.keys())
         self._ticker = timing.Ticker(self._desk, clock, self._lookout)
+        watch = monitor.Monitor(monitoring.rules, self.collector)
+        stored = functools.partial(store.read, reading.watched)
+        self.monitoring = rules.Rules(self._desk, clock, watch, monitoring.interval, stored)
         self._queue = queueing.Queue(self._desk, clock, self._plans)
+        self._judges = judges.Judges(self._desk, clock, self._sources)
 
     async def _asked(self, asked: Asked, work: Callable[[drafts.Draft], Answer]) -> Answer:
         """Have work done for somebody; where it is refused, keep that it was."""

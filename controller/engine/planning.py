@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controller import conditions
-from controller.core import errors, model, planner
+from controller.core import errors, model, planner, requests
+from controller.core.analysis import power
+from controller.engine import sources
 from controller.engine import world as worlds
 
 # Nodes that are planned without leaving the loop: some ten milliseconds.
@@ -49,14 +51,18 @@ class Planning:
 
     Args:
         metrics: The latest metrics of a node's host, by name.
+        source: Where the figures of an analysis come from.
+        rules: Names of the rules of the monitor.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, source: sources.Sources, rules: frozenset[str]) -> None:
         self._metrics = metrics
+        self._sources = source
+        self._rules = rules
 
-    def is_large(self, world: worlds.World) -> bool:
-        """Tell whether a plan is made beside the loop."""
-        return len(world.nodes) > INLINE_NODES_MAX
+    def is_large(self, world: worlds.World, request: model.UpgradeRequest) -> bool:
+        """Tell whether a plan is made beside the loop: for many nodes, or with a forecast of what an analysis finds."""
+        return len(world.nodes) > INLINE_NODES_MAX or requests.analysis(request) is not None
 
     def now(self, world: worlds.World, request: model.UpgradeRequest, at: datetime) -> model.Plan:
         """Plan a request at once.
@@ -64,7 +70,7 @@ class Planning:
         Raises:
             InstarError: The planner's.
         """
-        return planner.plan(request, self.fleet(world, at))
+        return planner.plan(request, self.fleet(world, request, at))
 
     async def plan(self, world: worlds.World, request: model.UpgradeRequest, at: datetime) -> model.Plan:
         """Plan a request.
@@ -73,10 +79,10 @@ class Planning:
             InstarError: The planner's.
             UnavailableError: It takes too long, code ``plan_late``.
         """
-        if not self.is_large(world):
+        if not self.is_large(world, request):
             return self.now(world, request, at)
         is_abandoned = threading.Event()
-        fleet = self.fleet(world, at, is_abandoned)
+        fleet = self.fleet(world, request, at, is_abandoned)
         try:
             async with asyncio.timeout(PLAN_DEADLINE.total_seconds()):
                 return await asyncio.to_thread(planner.plan, request, fleet)
@@ -89,8 +95,14 @@ class Planning:
         finally:
             is_abandoned.set()
 
-    def fleet(self, world: worlds.World, at: datetime, is_abandoned: threading.Event | None = None) -> planner.Fleet:
-        """Give what a plan is made against."""
+    def fleet(
+        self,
+        world: worlds.World,
+        request: model.UpgradeRequest | None,
+        at: datetime,
+        is_abandoned: threading.Event | None = None,
+    ) -> planner.Fleet:
+        """Give what a plan is made against; without a request, what only says what becomes of a node."""
 
         def holds(condition: str, node: model.Node) -> bool | None:
             return conditions.holds(condition, node, self._metrics(node.id))
@@ -102,8 +114,20 @@ class Planning:
             freezes=tuple(sorted(world.freezes.values(), key=lambda each: (each.since, each.id))),
             holds=holds,
             memory=world.memory,
+            rules=self._rules,
+            sources=self._sources.names,
+            habits=self._habits(world, request, at),
             at=at,
         )
+
+    def _habits(
+        self, world: worlds.World, request: model.UpgradeRequest | None, at: datetime
+    ) -> Mapping[str, power.Habit]:
+        analysis = None if request is None else requests.analysis(request)
+        if request is None or analysis is None:
+            return {}
+        having = (node.id for node in world.nodes.values() if request.component in node.components)
+        return self._sources.habits(request.component, analysis, sorted(having), at)
 
 
 def is_same(before: worlds.World, after: worlds.World) -> bool:

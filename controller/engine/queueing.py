@@ -22,7 +22,7 @@ from controller import clock as clocks
 from controller.core import approving, errors, events, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
-from controller.engine import planning, standing, stepping, timing
+from controller.engine import planning, rules, standing, stepping, timing
 from controller.engine import world as worlds
 from controller.store import rows
 
@@ -70,6 +70,7 @@ def begin(draft: drafts.Draft, new: model.Rollout, lease: rows.Lease, plan: mode
     wanted = new if plan is None else replace(new, plan=plan)
     changed = wanted.plan.order.of_node
     told = standing.tell(draft, replace(new, message=""), lease, worlds.population(wanted), changed=changed)
+    told = rules.tell(draft, told, lease)
     return stepping.feed(draft, told, lease, events.Began(draft.at, plan))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from controller.core import errors, events, explain, model
-from controller.engine import admission, dependents, emergency, office, planning, standing, stepping
+from controller.engine import admission, courses, dependents, emergency, office, planning, rules, standing, stepping
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
 from controller.store import reading, rows
@@ -93,7 +93,7 @@ class Rollouts(office.Office):
 
     async def _on_plan(self, wanted: model.UpgradeRequest, work: OnPlan, ask: Ask) -> model.RolloutId:
         """Have work done that needs a plan; that is made beside the loop where the fleet is large."""
-        for _ in range(PLAN_TRIES if self._plans.is_large(self._desk.world) else 0):
+        for _ in range(PLAN_TRIES if self._plans.is_large(self._desk.world, wanted) else 0):
             made = await self._made(wanted)
             if made is None:
                 break
@@ -187,6 +187,24 @@ class Rollouts(office.Office):
             raise office.not_found("node", "node_id", node_id)
         stands = standing.NOTHING if node is None else standing.of(self._desk.world, found, node, now)
         return explain.node_in(found, named, stands, now)
+
+    def courses(self, name_or_id: str) -> courses.Courses:
+        """Say how what is judged of a canary went over time.
+
+        Raises:
+            NotFoundError: There is no such rollout.
+            RefusedError: None of its waves is judged, or was; code ``nothing_judged``.
+        """
+        found = self.rollout(name_or_id)
+        if found.judging is None:
+            raise errors.RefusedError(
+                f"cannot show the analysis of rollout {name_or_id}: none of its waves is judged, or not yet",
+                code="nothing_judged",
+                field="rollout",
+                value=name_or_id,
+                rule="a canary wave with an analysis, of which a node has changed",
+            )
+        return courses.of(found, found.judging, self._desk.world, self.collector, self._clock.now())
 
     # The verbs.
 
@@ -325,7 +343,7 @@ class Rollouts(office.Office):
         for node_id in nodes:
             if node_id not in draft.world.nodes:
                 rollout = stepping.feed(draft, rollout, lease, events.NodeRemoved(draft.at, node_id))
-        return standing.tell(draft, rollout, lease, nodes, goes_back=goes_back)
+        return rules.tell(draft, standing.tell(draft, rollout, lease, nodes, goes_back=goes_back), lease)
 
     def _ended(self, draft: drafts.Draft, component: model.ComponentName) -> Iterator[emergency.Stepped]:
         """Find the rollouts of a component that have ended so that they can go back, newest first."""

@@ -1,8 +1,9 @@
 """What speaks against changing a node now, and telling the rollouts that count the node whenever that is news.
 
 Theory of operation. A standing follows from the world and the instant alone: whether the node is trusted, cordoned,
-away, well, changed by another rollout, and whether a freeze covers it. Nobody keeps it but the rollouts, which were told; telling them anew is
-comparing. So it is safe to look again too often, and whoever changes something of a node does so.
+away, well, changed by another rollout, and whether a freeze covers it. Nobody keeps it but the rollouts, which were
+told; telling them anew is comparing. So it is safe to look again too often, and whoever changes something of a node
+does so.
 
 Rules kept: a node that was only just cut off is not away (`lookout` says when it is); what a rollout's own operation
 does to a node speaks against nobody; a freeze does not hold what goes back; only nodes that a rollout changes, or that

@@ -79,6 +79,29 @@ def _put_audit(draft: drafts.Draft, before: model.Rollout, after: model.Rollout,
         draft.put_audit(actor, f"rollout.{after.state.value.lower()}", after.id, after.message or after.reason)
     if after.wave != before.wave:
         draft.put_audit(actor, "rollout.wave", after.id, f"wave {after.wave} of {len(after.plan.waves)}")
+    if after.judging is not before.judging and after.judging is not None:
+        _put_judged(draft, before.judging, after.judging, after.id)
+
+
+def _put_judged(
+    draft: drafts.Draft, before: model.Judging | None, after: model.Judging, rollout_id: model.RolloutId
+) -> None:
+    """Keep each look that found something else, of all metrics or of one, and what became of the judgement."""
+    known = before if before is not None and before.began_at == after.began_at else None
+    found = after.latest
+    if found is not None and _findings(found) != _findings(None if known is None else known.latest):
+        draft.put_audit(CONTROLLER_ACTOR, "rollout.judged", rollout_id, f"{found.finding.value}: {found.message}")
+    if after.doubt is not None and (known is None or known.doubt is not after.doubt):
+        draft.put_audit(CONTROLLER_ACTOR, "rollout.doubt", rollout_id, f"held: {after.doubt.value}")
+    if after.is_over and (known is None or not known.is_over):
+        told = (
+            "nothing was found" if after.decided is None else f"{after.decided.finding.value}: {after.decided.message}"
+        )
+        draft.put_audit(after.decided_by or CONTROLLER_ACTOR, "rollout.judgement_over", rollout_id, told)
+
+
+def _findings(found: model.Judgement | None) -> tuple[object, ...] | None:
+    return None if found is None else (found.finding, *(each.finding for each in found.evidence))
 
 
 def _follow(draft: drafts.Draft, changed: Iterable[model.Progress]) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import rpds
 
 from controller.core import copying, feedback, model, statistics
+from controller.core.monitoring import board as boards
 from controller.engine import ways
 from controller.store import reading, rows
 
@@ -44,6 +45,7 @@ class World:
         memory: What past operations teach.
         totals: What came of them.
         refused: Requests that were refused.
+        board: How the rules of the monitor stand; None where nobody has looked since the world was read.
     """
 
     nodes: rpds.HashTrieMap[model.NodeId, model.Node]
@@ -63,6 +65,7 @@ class World:
     memory: feedback.Memory
     totals: statistics.Totals
     refused: int
+    board: boards.Board | None = None
 
     def with_rollout(self, rollout: model.Rollout, lease: rows.Lease) -> World:
         """Put a rollout in; one that is at its end goes, and lets its nodes go."""

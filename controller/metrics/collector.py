@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -21,7 +21,7 @@ from controller import clock as clocks
 from controller import tasks
 from controller.core import errors, model
 from controller.core.analysis import samples
-from controller.metrics import comparison, intake, keeping, limits, shelves
+from controller.metrics import comparison, figures, intake, keeping, limits, shelves
 
 # Before the first tick lies so much more than can be read again.
 MARGIN = timedelta(hours=1)
@@ -182,6 +182,32 @@ class Collector:
             return comparison.unknown(question)
         known = comparison.Known(run.nodes, run.epoch, self._kept, run.interval)
         return comparison.answer(question, known)
+
+    def over(
+        self,
+        component: model.ComponentName,
+        metrics: tuple[model.JudgedMetric, ...],
+        nodes: tuple[model.NodeId, ...],
+        bounds: Sequence[datetime],
+    ) -> dict[str, figures.Figure]:
+        """Say how each metric went over spans of time that follow each other, [node, span], by its name.
+
+        Args:
+            component: Whose series.
+            metrics: What is asked for.
+            nodes: Of which nodes.
+            bounds: Where each span begins, and where the last one ends.
+        """
+        run = self._run
+        if run is None:
+            return {each.name: figures.unknown(len(nodes), len(bounds) - 1) for each in metrics}
+        known = comparison.Known(run.nodes, run.epoch, self._kept, run.interval)
+        return comparison.over(component, metrics, nodes, bounds, known)
+
+    @property
+    def period(self) -> timedelta:
+        """Time between two readings of a node; nothing while it does not collect."""
+        return timedelta() if self._run is None else self._run.interval
 
     def replay(self, component: str, since: datetime, until: datetime) -> AsyncIterator[keeping.Replayed]:
         """Tell again what all nodes told of a component, in the order of time, as far as it is stored.

@@ -6,7 +6,7 @@ lately, is there and unknown. Left out: figures (`figures`), and judging.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -70,13 +70,34 @@ def answer(question: Question, known: Known) -> dict[str, samples.Sample]:
     begins, ends = _spans(question, known)
     found = {each.name: figures.unknown(*begins.shape) for each in question.metrics}
     stale = limits.ticks(limits.STALE_PERIODS * known.period)
-    for shelf, positions, rows in _by_shelf(question, known):
+    for shelf, positions, rows in _by_shelf(question.nodes, question.component, known):
         ends_of = np.broadcast_to(ends, (len(rows), len(ends)))
         spans = shelf.table.spans(np.array(rows), begins[positions], ends_of, stale)
         grown = figures.grown(shelf, spans, known.period.total_seconds())
         for each in question.metrics:
             found[each.name].put(positions, figures.figure(each.measure, grown))
     return _answer(question, found)
+
+
+def over(
+    component: model.ComponentName,
+    metrics: Sequence[model.JudgedMetric],
+    nodes: Sequence[model.NodeId],
+    bounds: Sequence[datetime],
+    known: Known,
+) -> dict[str, figures.Figure]:
+    """Say how each metric went over spans of time that follow each other, [node, span]; as `Collector.over` has it."""
+    ticks = np.array([known.epoch.tick(each.timestamp()) for each in bounds], np.uint32)
+    begins = np.broadcast_to(ticks[:-1], (len(nodes), len(ticks) - 1))
+    found = {each.name: figures.unknown(*begins.shape) for each in metrics}
+    stale = limits.ticks(limits.STALE_PERIODS * known.period)
+    for shelf, positions, rows in _by_shelf(nodes, component, known):
+        ends = np.broadcast_to(ticks[1:], begins.shape)[positions]
+        spans = shelf.table.spans(np.array(rows), begins[positions], ends, stale)
+        grown = figures.grown(shelf, spans, known.period.total_seconds())
+        for each in metrics:
+            found[each.name].put(positions, figures.figure(each.measure, grown))
+    return found
 
 
 def _answer(question: Question, found: Mapping[str, figures.Figure]) -> dict[str, samples.Sample]:
@@ -115,12 +136,14 @@ def _stretches(oldest: datetime, newest: datetime, length: timedelta) -> list[da
     return [oldest + gap * number for number in range(count)]
 
 
-def _by_shelf(question: Question, known: Known) -> list[tuple[shelves.Shelf, list[int], list[int]]]:
+def _by_shelf(
+    nodes: Iterable[model.NodeId], component: model.ComponentName, known: Known
+) -> list[tuple[shelves.Shelf, list[int], list[int]]]:
     """Find where the series of the nodes stand: of each shelf which nodes it has, and their rows."""
     found: dict[shelves.Shelf, tuple[list[int], list[int]]] = {}
-    for position, node_id in enumerate(question.nodes):
+    for position, node_id in enumerate(nodes):
         node = known.nodes.get(node_id)
-        place = None if node is None else node.places.get(question.component)
+        place = None if node is None else node.places.get(component)
         if place is not None:
             positions, rows = found.setdefault(place.shelf, ([], []))
             positions.append(position)

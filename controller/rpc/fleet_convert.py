@@ -6,15 +6,19 @@ form labels have, and which nodes there are (`controller.engine`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import collections
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from controller.core import model
+from controller.core.monitoring import phrases
 from controller.rpc import convert
 from instar.v1 import fleet_service_pb2, node_pb2
 
 OPERATIONS_MAX = 1  # of one node at a time (G4)
+STANDINGS_MAX = 1_000  # of rules, in one answer: far below what a message may hold
+_STATES_SHOWN = (model.RuleState.FIRING, model.RuleState.UNKNOWN, model.RuleState.PENDING)
 LABELS_MAX = 64  # set or taken away by one request
 
 
@@ -92,6 +96,8 @@ def statistics(value: model.Statistics) -> fleet_service_pb2.Statistics:
         total_nodes=value.total_nodes,
         active_nodes=value.active_nodes,
         refused=value.refused,
+        rules_firing=value.rules_firing,
+        rules_unknown=value.rules_unknown,
         metrics=fleet_service_pb2.MetricCounts(
             collecting=value.metrics.is_collecting,
             series=value.metrics.series,
@@ -100,6 +106,44 @@ def statistics(value: model.Statistics) -> fleet_service_pb2.Statistics:
             fresh_nodes=value.metrics.fresh_nodes,
             capped_nodes=value.metrics.capped_nodes,
         ),
+    )
+
+
+def rule_states(
+    rules: Iterable[model.Rule], watched: Sequence[model.Watched], looked_at: datetime | None
+) -> fleet_service_pb2.ListRuleStatesResponse:
+    """How the rules of the monitor stand; of very many standings those that fire, and the first of the others."""
+    counts = collections.Counter((each.rule, each.watch.state) for each in watched)
+    by_state = sorted(watched, key=lambda each: _STATES_SHOWN.index(each.watch.state))
+    return fleet_service_pb2.ListRuleStatesResponse(
+        rules=(_rule(each, counts) for each in sorted(rules, key=lambda one: one.name)),
+        standings=map(_standing, by_state[:STANDINGS_MAX]),
+        left_out=max(0, len(watched) - STANDINGS_MAX),
+        look_time=convert.timestamp(looked_at),
+    )
+
+
+def _rule(value: model.Rule, counts: Mapping[tuple[str, model.RuleState], int]) -> fleet_service_pb2.Rule:
+    return fleet_service_pb2.Rule(
+        name=value.name,
+        component=value.component,
+        fleet=value.scope is model.RuleScope.FLEET,
+        condition=phrases.condition(value),
+        pending_duration=convert.duration(value.pending_for),
+        firing=counts.get((value.name, model.RuleState.FIRING), 0),
+        pending=counts.get((value.name, model.RuleState.PENDING), 0),
+        unknown=counts.get((value.name, model.RuleState.UNKNOWN), 0),
+    )
+
+
+def _standing(value: model.Watched) -> fleet_service_pb2.RuleStanding:
+    return fleet_service_pb2.RuleStanding(
+        rule=value.rule,
+        node_id=value.node_id or "",
+        state=convert.number(fleet_service_pb2.RuleState.Value, "RULE_STATE_", value.watch.state),
+        since_time=convert.timestamp(value.watch.since),
+        fire_time=convert.timestamp(value.watch.fired_at),
+        value=value.watch.value,
     )
 
 

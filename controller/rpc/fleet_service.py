@@ -137,6 +137,16 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         counted = fleet_convert.statistics(self._engine.statistics())
         return fleet_service_pb2.GetStatisticsResponse(statistics=counted)
 
+    async def ListRuleStates(
+        self, request: fleet_service_pb2.ListRuleStatesRequest, context: _Context
+    ) -> fleet_service_pb2.ListRuleStatesResponse:
+        """Say how the rules of the monitor stand."""
+        del context
+        node_id = self._engine.node(model.NodeId(request.node_id)).id if request.node_id else None
+        watched = self._engine.rules_watched(request.rule, node_id)
+        rules = (each for each in self._engine.rules() if request.rule in ("", each.name))
+        return fleet_convert.rule_states(rules, watched, self._engine.rules_looked_at())
+
     async def AddFreeze(
         self, request: fleet_service_pb2.AddFreezeRequest, context: _Context
     ) -> fleet_service_pb2.AddFreezeResponse:

@@ -13,7 +13,7 @@ from typing import Literal, assert_never
 from google.protobuf import duration_pb2
 
 from controller.core import model
-from controller.rpc import convert
+from controller.rpc import analysis_convert, convert
 from instar.v1 import operation_pb2, rollout_pb2
 
 NAME_RULE = "1 to 100 letters, digits, blanks and any of . _ + : / -, or nothing"
@@ -57,8 +57,9 @@ def _put_parameters(message: rollout_pb2.UpgradeRequest, value: model.Parameters
     match value:
         case None:
             return
-        case model.CanaryParameters(nodes):
-            message.canary.CopyFrom(rollout_pb2.CanaryParameters(nodes=nodes))
+        case model.CanaryParameters(nodes, analysis):
+            told_analysis = None if analysis is None else analysis_convert.analysis(analysis)
+            message.canary.CopyFrom(rollout_pb2.CanaryParameters(nodes=nodes, analysis=told_analysis))
         case model.RollingParameters(batch_nodes):
             message.rolling.CopyFrom(rollout_pb2.RollingParameters(batch_nodes=batch_nodes))
         case model.GradualParameters(percents):
@@ -95,6 +96,7 @@ def policy(value: model.Policy) -> rollout_pb2.Policy:
         join=convert.number(rollout_pb2.JoinPolicy.Value, "JOIN_POLICY_", value.join),
         revert_max_parallel=value.revert_max_parallel,
         deadline=convert.optional_duration(value.deadline),
+        hold_while_firing=value.hold_while_firing,
     )
 
 
@@ -169,7 +171,7 @@ def _from_parameters(message: rollout_pb2.UpgradeRequest) -> model.Parameters | 
         case None:
             return None
         case "canary":
-            return model.CanaryParameters(message.canary.nodes or model.CanaryParameters().nodes)
+            return _from_canary(message.canary)
         case "rolling":
             return model.RollingParameters(message.rolling.batch_nodes or model.RollingParameters().batch_nodes)
         case "gradual":
@@ -178,6 +180,11 @@ def _from_parameters(message: rollout_pb2.UpgradeRequest) -> model.Parameters | 
             return _from_blue_green(message.blue_green)
         case _:
             assert_never(told)
+
+
+def _from_canary(message: rollout_pb2.CanaryParameters) -> model.CanaryParameters:
+    analysis = analysis_convert.from_analysis(message.analysis) if message.HasField("analysis") else None
+    return model.CanaryParameters(message.nodes or model.CanaryParameters().nodes, analysis)
 
 
 def _from_blue_green(message: rollout_pb2.BlueGreenParameters) -> model.BlueGreenParameters:
@@ -217,6 +224,7 @@ def from_policy(message: rollout_pb2.Policy) -> model.Policy:
         join=_from_join(message.join) or default.join,
         revert_max_parallel=message.revert_max_parallel,
         deadline=_optional_span(message, "deadline"),
+        hold_while_firing=tuple(message.hold_while_firing),
     )
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from controller.core import model
 from controller.core import rollout as core
-from controller.rpc import convert, request_convert
+from controller.rpc import analysis_convert, convert, request_convert
 from instar.v1 import operation_pb2, rollout_pb2, rollout_service_pb2
 
 _UNDER_WAY = "under_way"  # code of the reason that is none: what was begun has to end first
@@ -33,6 +33,7 @@ def plan(value: model.Plan, *, with_facts: bool = True) -> rollout_pb2.Plan:
         facts=dict(value.facts) if with_facts else {},
         advice=map(_advice, value.advice),
         advice_left_out=value.advice_left_out,
+        forecast=analysis_convert.forecast(value.forecast),
     )
 
 
@@ -149,6 +150,7 @@ def rollout(value: model.Rollout, trace_id: str, at: datetime) -> rollout_pb2.Ro
         next_time=convert.timestamp(core.next_time(value)),
         waiting_for=waits.message if waits is not None and waits.code != _UNDER_WAY else "",
         approval=None if value.approval is None else approval(value.approval),
+        judging=analysis_convert.judging(value.judging),
     )
 
 

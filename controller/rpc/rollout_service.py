@@ -17,7 +17,7 @@ from grpc import aio
 
 from controller import clock, engine
 from controller.core import errors, model
-from controller.rpc import convert, principals, request_convert, rollout_convert
+from controller.rpc import analysis_convert, convert, principals, request_convert, rollout_convert
 from controller.telemetry import ids
 from instar.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
 
@@ -189,7 +189,17 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         """Say why it stands as it does, or why a node does."""
         del context
         reasons = self._engine.explain_rollout(request.rollout, request.node_id)
-        return rollout_service_pb2.ExplainRolloutResponse(reasons=map(rollout_convert.reason, reasons))
+        judging = None if request.node_id else self._engine.rollout(request.rollout).judging
+        return rollout_service_pb2.ExplainRolloutResponse(
+            reasons=map(rollout_convert.reason, reasons), judging=analysis_convert.judging(judging)
+        )
+
+    async def GetAnalysis(
+        self, request: rollout_service_pb2.GetAnalysisRequest, context: _Context
+    ) -> rollout_service_pb2.GetAnalysisResponse:
+        """Say how what is judged of a canary went over time."""
+        del context
+        return analysis_convert.courses(self._engine.courses(request.rollout))
 
     async def RollBackEmergency(
         self, request: rollout_service_pb2.RollBackEmergencyRequest, context: _Context

@@ -133,6 +133,11 @@ def change_row(rollout_id: model.RolloutId, progress: model.Progress) -> Row:
     }
 
 
+def watch_row(watched: model.Watched) -> Row:
+    """How a rule stands somewhere; the fleet has no node."""
+    return {"rule": watched.rule, "node_id": watched.node_id or "", "body": codec.encode(watched, model.Watched)}
+
+
 def standing_row(rollout_id: model.RolloutId, node_id: model.NodeId, standing: model.Standing) -> Row:
     """What stands against a node."""
     return {"rollout_id": rollout_id, "node_id": node_id, "body": codec.encode(standing, model.Standing)}

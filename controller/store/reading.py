@@ -227,6 +227,13 @@ def alive_at(connection: sa.Connection) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
+def watched(connection: sa.Connection) -> tuple[tuple[model.Watched, ...], datetime | None]:
+    """Read how rules of the monitor stood, and when it was last looked; None for never."""
+    text = _meta(connection, writing.LOOKED_AT)
+    found = tuple(_bodies(connection, tables.rule_watches, model.Watched))
+    return found, None if text is None else datetime.fromisoformat(text)
+
+
 def _meta(connection: sa.Connection, name: str) -> str | None:
     return connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == name))
 

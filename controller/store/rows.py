@@ -188,6 +188,9 @@ class Commit:
         lifted: Freezes that are over.
         totals: None where they have not moved.
         refused: Requests that were refused, since the store was made; None where that has not moved.
+        watched: How rules of the monitor stand.
+        unwatched: Rules and nodes of which nothing is kept any more; None for the fleet.
+        looked_at: When the monitor looked; None where it has not.
     """
 
     at: datetime
@@ -212,3 +215,6 @@ class Commit:
     outcomes: tuple[model.Outcome, ...] = ()
     totals: statistics.Totals | None = None
     refused: int | None = None
+    watched: tuple[model.Watched, ...] = ()
+    unwatched: tuple[tuple[str, model.NodeId | None], ...] = ()
+    looked_at: datetime | None = None

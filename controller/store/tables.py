@@ -75,6 +75,8 @@ outcomes = sa.Table(
     sa.Index("ix_outcomes_at", "at"),
 )
 
+rule_watches = sa.Table("rule_watches", metadata, _key("rule"), _key("node_id"), _text("body"))
+
 nodes = sa.Table(
     "nodes",
     metadata,

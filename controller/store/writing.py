@@ -19,6 +19,7 @@ from controller.store import codec, forms, rows, tables
 ALIVE = "alive_at"
 TOTALS = "totals"
 REFUSED = "refused"
+LOOKED_AT = "rules_looked_at"
 
 # Those that are asked most often are made once: making one takes longer than running it.
 _REPLACE_HEAD = sa.update(tables.rollouts).where(
@@ -59,6 +60,7 @@ def apply(connection: sa.Connection, commit: rows.Commit) -> None:
     _write_graph(connection, commit)
     _insert_once(connection, tables.outcomes, [forms.outcome_row(each) for each in commit.outcomes])
     _write_counters(connection, commit)
+    _write_watches(connection, commit)
     _upsert(connection, tables.meta, [{"name": ALIVE, "value": forms.instant(commit.at)}])
 
 
@@ -174,6 +176,14 @@ def _write_counters(connection: sa.Connection, commit: rows.Commit) -> None:
         _upsert(connection, tables.meta, [{"name": TOTALS, "value": totals}])
     if commit.refused is not None:
         _upsert(connection, tables.meta, [{"name": REFUSED, "value": str(commit.refused)}])
+
+
+def _write_watches(connection: sa.Connection, commit: rows.Commit) -> None:
+    gone = [{"rule": rule, "node_id": node_id or ""} for rule, node_id in commit.unwatched]
+    _delete(connection, tables.rule_watches, gone)
+    _upsert(connection, tables.rule_watches, [forms.watch_row(each) for each in commit.watched])
+    if commit.looked_at is not None:
+        _upsert(connection, tables.meta, [{"name": LOOKED_AT, "value": forms.instant(commit.looked_at)}])
 
 
 def _write_nodes(connection: sa.Connection, writes: Sequence[rows.NodeWrite]) -> None:

@@ -35,10 +35,14 @@ class Source:
 
     Args:
         unhealthy_after_seconds: Time after activation from which its health probe fails; None for never.
+        fails_every: Every so-manieth request fails; 0 for none.
+        scrape_period: How often its counters are read.
     """
 
     version: str
     unhealthy_after_seconds: float | None = None
+    fails_every: int = 0
+    scrape_period: str = "2s"
 
     @property
     def component(self) -> str:
@@ -84,8 +88,8 @@ failure_threshold = 2
 
 [metrics]
 path = "/metrics"
-series = ["web_requests_total"]
-period = "2s"
+series = ["web_requests_total", "web_errors_total", "web_handling_seconds_total"]
+period = "{scrape_period}"
 """
 
 
@@ -93,4 +97,11 @@ def manifest(source: Source) -> str:
     """The `instar.toml` of a version."""
     seconds = source.unhealthy_after_seconds
     environment = "" if seconds is None else f'WEB_UNHEALTHY_AFTER_SECONDS = "{seconds}"\n'
-    return _MANIFEST.format(component=COMPONENT, version=source.version, environment=environment, socket=SOCKET)
+    environment += f'WEB_FAILS_EVERY = "{source.fails_every}"\n' if source.fails_every else ""
+    return _MANIFEST.format(
+        component=COMPONENT,
+        version=source.version,
+        environment=environment,
+        socket=SOCKET,
+        scrape_period=source.scrape_period,
+    )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, unique
 
+from controller.core.model.words import NodeId
+
 
 @unique
 class SeriesKind(Enum):
@@ -49,12 +51,16 @@ class Measure:
         series: Name as the node reports it; for QUANTILE the histogram without ``_bucket``.
         per: The other series of RATIO and MEAN; empty for the rest.
         quantile_percent: For QUANTILE, 1 to 99.
+        query: For a Prometheus server: what to ask for in the place of ``series``; empty for the usual question.
+        per_query: The same in the place of ``per``, and for what a QUANTILE was made over.
     """
 
     kind: MeasureKind
     series: str
     per: str = ""
     quantile_percent: int = 99
+    query: str = ""
+    per_query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +227,64 @@ class Power:
     lift_percent: int
     found_within: timedelta | None
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What an analysis that is asked for can find, said before anything moves.
+
+    Args:
+        canary_nodes: Nodes of the first canary wave.
+        control_nodes: Untouched nodes with which they are compared, as far as they are known now.
+        control_total: How many such nodes there are; more than the named ones where these are enough.
+        powers: What is found of each metric, in the order of the metrics.
+        basis: What that is reckoned from, in a sentence.
+    """
+
+    canary_nodes: tuple[NodeId, ...]
+    control_nodes: tuple[NodeId, ...]
+    control_total: int
+    powers: tuple[Power, ...]
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How a canary wave is judged, or was.
+
+    Args:
+        wave: Number of the wave.
+        left_at: When the first of its nodes began to change.
+        began_at: When it had: evidence counts from there on.
+        inconclusive_at: Instant at which the evidence has to suffice; moved by what stops the clocks.
+        unknown_since: Since when there is no evidence; None while there is some.
+        unknown_at: Instant at which that has lasted for too long; None while there is some.
+        heed_from: What was looked at before this instant promotes nothing: nobody was there to see what came after.
+        stopped_for: How long its clocks stood still: in pauses, and while no controller was up.
+        awaited_since: Since when nothing but the judge keeps the next wave back; None while something else does.
+        doubt: Finding for which it is held: UNKNOWN or INCONCLUSIVE; None while it is not.
+        latest: What was found at the latest look; None before the first.
+        decided: What was found by then, once it is over; None where nothing was.
+        decided_at: When it was over; None while it goes on.
+        decided_by: Who promoted it by hand; empty where the evidence or the lack of it decided.
+    """
+
+    wave: int
+    left_at: datetime
+    began_at: datetime
+    inconclusive_at: datetime
+    unknown_since: datetime | None
+    unknown_at: datetime | None
+    heed_from: datetime
+    stopped_for: timedelta = timedelta()
+    awaited_since: datetime | None = None
+    doubt: Finding | None = None
+    latest: Judgement | None = None
+    decided: Judgement | None = None
+    decided_at: datetime | None = None
+    decided_by: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more is looked at."""
+        return self.decided_at is not None

@@ -330,6 +330,8 @@ class Statistics:
         mean_duration: Of the completed ones; None where there is none.
         refused: Requests that were refused.
         metrics: What is collected of the nodes.
+        rules_firing: Rules of the monitor that fire, counted by rule and node.
+        rules_unknown: Rules of which nobody can tell, counted alike.
     """
 
     queued: int
@@ -343,6 +345,8 @@ class Statistics:
     active_nodes: int
     refused: int
     metrics: MetricCounts = MetricCounts()
+    rules_firing: int = 0
+    rules_unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 from controller.core.model.advice import NOTHING_TO_DO, Advice, Estimate
+from controller.core.model.analysis import Analysis, Forecast
 from controller.core.model.words import (
     ChangeKind,
     ComponentName,
@@ -87,6 +88,8 @@ class Policy:
         join: What becomes of nodes that appear later.
         revert_max_parallel: Operations at the same time where nodes go back; 0 for as many as there are.
         deadline: Time after the start after which the rollout fails whatever its progress; None for none.
+        hold_while_firing: Names of rules of the monitor: while one of them fires, or nobody can tell, on a node that
+            the rollout has changed or on the fleet, no wave is promoted and nothing new starts.
     """
 
     max_parallel: int = 0
@@ -111,6 +114,7 @@ class Policy:
     join: JoinPolicy = JoinPolicy.IGNORE
     revert_max_parallel: int = 0
     deadline: timedelta | None = None
+    hold_while_firing: tuple[str, ...] = ()
 
     @property
     def infrastructure_failures_max(self) -> int:
@@ -134,9 +138,10 @@ class GradualParameters:
 
 @dataclass(frozen=True, slots=True)
 class CanaryParameters:
-    """Parameters of CANARY: how many nodes go first."""
+    """Parameters of CANARY: how many nodes go first, and how these are judged, if more than their health counts."""
 
     nodes: int = 1
+    analysis: Analysis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +366,7 @@ class Plan:
         operation_p95: Time after which an operation is expected to have left the node; bounds the last start.
         advice: What past operations teach of its kinds of change, in the order of the plan; nothing follows from it.
         advice_left_out: Kinds of change on which there is none, for there are too many.
+        forecast: What the analysis that is asked for can find; None where none is.
     """
 
     fingerprint: str
@@ -375,6 +381,7 @@ class Plan:
     facts: tuple[tuple[str, str], ...] = ()
     advice: tuple[Advice, ...] = ()
     advice_left_out: int = 0
+    forecast: Forecast | None = None
     _order: Order | None = field(default=None, init=False, repr=False, compare=False)
 
     @property

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 
 from rpds import HashTrieMap
 
+from controller.core.model.analysis import Judging
 from controller.core.model.approval import Approval
 from controller.core.model.fleet import Standing
+from controller.core.model.monitor import RuleHold
 from controller.core.model.plan import Change, ChangeKey, Plan, UpgradeRequest
 from controller.core.model.words import Fault, NodeId, OperationId, OperationState, RolloutId, RolloutState, Step
 
@@ -155,6 +157,8 @@ class Rollout:
         unwell: In a revert, numbers of changes whose node is unavailable already, ascending: they go first.
         joined: Changes of nodes that appeared later; they follow those of the last wave.
         approval: What it has to wait for before it begins; None where nobody has to approve it.
+        rule_holds: Rules of its policy that keep it where it is, one entry for each, by name.
+        judging: How its latest canary wave is judged, or was; None where none has been yet.
     """
 
     id: RolloutId
@@ -198,3 +202,5 @@ class Rollout:
     unwell: tuple[int, ...] = ()
     joined: tuple[Change, ...] = ()
     approval: Approval | None = None
+    judging: Judging | None = None
+    rule_holds: tuple[RuleHold, ...] = ()

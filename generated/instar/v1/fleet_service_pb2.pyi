@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from instar.v1 import node_pb2 as _node_pb2
 from instar.v1 import rollout_service_pb2 as _rollout_service_pb2
 import builtins as _builtins
@@ -21,6 +22,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RuleState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RuleStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULE_STATE_UNSPECIFIED: _RuleState.ValueType  # 0
+    """Not said."""
+    RULE_STATE_INACTIVE: _RuleState.ValueType  # 1
+    """What it watches for is not the case."""
+    RULE_STATE_PENDING: _RuleState.ValueType  # 2
+    """It is the case, and not for long enough yet."""
+    RULE_STATE_FIRING: _RuleState.ValueType  # 3
+    """It was the case for long enough, and has not cleared since."""
+    RULE_STATE_UNKNOWN: _RuleState.ValueType  # 4
+    """There are no data: nobody can tell, whatever it was before."""
+
+class RuleState(_RuleState, metaclass=_RuleStateEnumTypeWrapper):
+    """RuleState is how a rule of the monitor stands."""
+
+RULE_STATE_UNSPECIFIED: RuleState.ValueType  # 0
+"""Not said."""
+RULE_STATE_INACTIVE: RuleState.ValueType  # 1
+"""What it watches for is not the case."""
+RULE_STATE_PENDING: RuleState.ValueType  # 2
+"""It is the case, and not for long enough yet."""
+RULE_STATE_FIRING: RuleState.ValueType  # 3
+"""It was the case for long enough, and has not cleared since."""
+RULE_STATE_UNKNOWN: RuleState.ValueType  # 4
+"""There are no data: nobody can tell, whatever it was before."""
+Global___RuleState: _TypeAlias = RuleState  # noqa: Y015
 
 @_typing.final
 class ListNodesRequest(_message.Message):
@@ -517,6 +550,8 @@ class Statistics(_message.Message):
     ACTIVE_NODES_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    RULES_FIRING_FIELD_NUMBER: _builtins.int
+    RULES_UNKNOWN_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     """Changes that wait for their operation, in rollouts that are under way."""
     active: _builtins.int
@@ -535,6 +570,10 @@ class Statistics(_message.Message):
     """Nodes that are connected."""
     refused: _builtins.int
     """Requests that were refused."""
+    rules_firing: _builtins.int
+    """Rules of the monitor that fire: one for each rule and node, and one for each rule over the fleet."""
+    rules_unknown: _builtins.int
+    """Rules of which nobody can tell, counted alike."""
     @_builtins.property
     def mean_duration(self) -> _duration_pb2.Duration:
         """Mean time of the operations that became permanent; unset where there is none."""
@@ -557,10 +596,12 @@ class Statistics(_message.Message):
         active_nodes: _builtins.int = ...,
         refused: _builtins.int = ...,
         metrics: Global___MetricCounts | None = ...,
+        rules_firing: _builtins.int = ...,
+        rules_unknown: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mean_duration", b"mean_duration", "metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_nodes", b"active_nodes", "completed", b"completed", "distributed", b"distributed", "failed", b"failed", "mean_duration", b"mean_duration", "metrics", b"metrics", "queued", b"queued", "refused", b"refused", "timed_out", b"timed_out", "total_nodes", b"total_nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_nodes", b"active_nodes", "completed", b"completed", "distributed", b"distributed", "failed", b"failed", "mean_duration", b"mean_duration", "metrics", b"metrics", "queued", b"queued", "refused", b"refused", "rules_firing", b"rules_firing", "rules_unknown", b"rules_unknown", "timed_out", b"timed_out", "total_nodes", b"total_nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,6 +672,172 @@ class GetStatisticsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class Rule(_message.Message):
+    """Rule is something that the fleet is watched for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    FLEET_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    PENDING_DURATION_FIELD_NUMBER: _builtins.int
+    FIRING_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    component: _builtins.str
+    """Component on whose nodes it looks."""
+    fleet: _builtins.bool
+    """True where it looks at all nodes as one."""
+    condition: _builtins.str
+    """What it watches for, in words."""
+    firing: _builtins.int
+    """Nodes on which it fires; 1 for the fleet."""
+    pending: _builtins.int
+    """Nodes on which it is about to fire."""
+    unknown: _builtins.int
+    """Nodes of which nobody can tell."""
+    @_builtins.property
+    def pending_duration(self) -> _duration_pb2.Duration:
+        """Time that this has to be the case before it fires."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        component: _builtins.str = ...,
+        fleet: _builtins.bool = ...,
+        condition: _builtins.str = ...,
+        pending_duration: _duration_pb2.Duration | None = ...,
+        firing: _builtins.int = ...,
+        pending: _builtins.int = ...,
+        unknown: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pending_duration", b"pending_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "condition", b"condition", "firing", b"firing", "fleet", b"fleet", "name", b"name", "pending", b"pending", "pending_duration", b"pending_duration", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rule: _TypeAlias = Rule  # noqa: Y015
+
+@_typing.final
+class RuleStanding(_message.Message):
+    """RuleStanding is how a rule stands on one node or on the fleet, where it is not inactive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    FIRE_TIME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Name of the rule."""
+    node_id: _builtins.str
+    """Identity of the node; empty for the fleet."""
+    state: Global___RuleState.ValueType
+    """How it stands."""
+    value: _builtins.float
+    """What was compared with the threshold at the latest look; unset where there was nothing."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it stands so."""
+
+    @_builtins.property
+    def fire_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it fires; also while it is unknown, where it fired before."""
+
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        state: Global___RuleState.ValueType = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        fire_time: _timestamp_pb2.Timestamp | None = ...,
+        value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "fire_time", b"fire_time", "since_time", b"since_time", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "fire_time", b"fire_time", "node_id", b"node_id", "rule", b"rule", "since_time", b"since_time", "state", b"state", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___RuleStanding: _TypeAlias = RuleStanding  # noqa: Y015
+
+@_typing.final
+class ListRuleStatesRequest(_message.Message):
+    """ListRuleStatesRequest says which states are wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Name of a rule; empty for all."""
+    node_id: _builtins.str
+    """Identity of a node; empty for all, and for the fleet."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuleStatesRequest: _TypeAlias = ListRuleStatesRequest  # noqa: Y015
+
+@_typing.final
+class ListRuleStatesResponse(_message.Message):
+    """ListRuleStatesResponse is how the rules stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    STANDINGS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    LOOK_TIME_FIELD_NUMBER: _builtins.int
+    left_out: _builtins.int
+    """Number of standings that were left out, beyond 1000."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rule]:
+        """The rules, by name."""
+
+    @_builtins.property
+    def standings(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleStanding]:
+        """Where they stand otherwise than inactive: what fires first, then what is unknown, then what is about to fire."""
+
+    @_builtins.property
+    def look_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was looked last; unset where nobody has since the controller is up: then every rule is unknown."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___Rule] | None = ...,
+        standings: _abc.Iterable[Global___RuleStanding] | None = ...,
+        left_out: _builtins.int = ...,
+        look_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["look_time", b"look_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "look_time", b"look_time", "rules", b"rules", "standings", b"standings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuleStatesResponse: _TypeAlias = ListRuleStatesResponse  # noqa: Y015
 
 @_typing.final
 class Freeze(_message.Message):

@@ -85,6 +85,11 @@ class FleetServiceStub:
                 request_serializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsResponse.FromString,
                 _registered_method=True)
+        self.ListRuleStates = channel.unary_unary(
+                '/instar.v1.FleetService/ListRuleStates',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.ListRuleStatesRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.ListRuleStatesResponse.FromString,
+                _registered_method=True)
         self.AddFreeze = channel.unary_unary(
                 '/instar.v1.FleetService/AddFreeze',
                 request_serializer=instar_dot_v1_dot_fleet__service__pb2.AddFreezeRequest.SerializeToString,
@@ -176,6 +181,13 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRuleStates(self, request, context):
+        """ListRuleStates says which rules of the monitor there are, and where one fires, is about to, or is unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AddFreeze(self, request, context):
         """AddFreeze keeps operations from starting on nodes for a time.
         """
@@ -249,6 +261,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetStatistics,
                     request_deserializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsRequest.FromString,
                     response_serializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsResponse.SerializeToString,
+            ),
+            'ListRuleStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuleStates,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.ListRuleStatesRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.ListRuleStatesResponse.SerializeToString,
             ),
             'AddFreeze': grpc.unary_unary_rpc_method_handler(
                     servicer.AddFreeze,
@@ -537,6 +554,33 @@ class FleetService:
             '/instar.v1.FleetService/GetStatistics',
             instar_dot_v1_dot_fleet__service__pb2.GetStatisticsRequest.SerializeToString,
             instar_dot_v1_dot_fleet__service__pb2.GetStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuleStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/ListRuleStates',
+            instar_dot_v1_dot_fleet__service__pb2.ListRuleStatesRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.ListRuleStatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,8 @@ class FleetServiceStub:
     """ExplainNode says why a node is as it is."""
     GetStatistics: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetStatisticsRequest, _fleet_service_pb2.GetStatisticsResponse]
     """GetStatistics counts the work of the fleet."""
+    ListRuleStates: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ListRuleStatesRequest, _fleet_service_pb2.ListRuleStatesResponse]
+    """ListRuleStates says which rules of the monitor there are, and where one fires, is about to, or is unknown."""
     AddFreeze: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.AddFreezeRequest, _fleet_service_pb2.AddFreezeResponse]
     """AddFreeze keeps operations from starting on nodes for a time."""
     ListFreezes: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ListFreezesRequest, _fleet_service_pb2.ListFreezesResponse]
@@ -125,6 +127,14 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_fleet_service_pb2.GetStatisticsRequest, _abc.Awaitable[_fleet_service_pb2.GetStatisticsResponse]],
     ) -> _abc.Awaitable[_fleet_service_pb2.GetStatisticsResponse]:
         """GetStatistics counts the work of the fleet."""
+
+    @_abc_1.abstractmethod
+    def ListRuleStates(
+        self,
+        request: _fleet_service_pb2.ListRuleStatesRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.ListRuleStatesRequest, _abc.Awaitable[_fleet_service_pb2.ListRuleStatesResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.ListRuleStatesResponse]:
+        """ListRuleStates says which rules of the monitor there are, and where one fires, is about to, or is unknown."""
 
     @_abc_1.abstractmethod
     def AddFreeze(

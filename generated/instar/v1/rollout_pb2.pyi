@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from instar.v1 import analysis_pb2 as _analysis_pb2
 from instar.v1 import operation_pb2 as _operation_pb2
 import builtins as _builtins
 import sys
@@ -322,6 +323,7 @@ class Policy(_message.Message):
     JOIN_FIELD_NUMBER: _builtins.int
     REVERT_MAX_PARALLEL_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    HOLD_WHILE_FIRING_FIELD_NUMBER: _builtins.int
     max_parallel: _builtins.int
     """Number of operations at the same time within a wave; 0 for as many as the wave has."""
     max_failures: _builtins.int
@@ -384,6 +386,12 @@ class Policy(_message.Message):
     def deadline(self) -> _duration_pb2.Duration:
         """Time after the start after which the rollout fails whatever its progress; none where it is left out."""
 
+    @_builtins.property
+    def hold_while_firing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of rules of the monitor: while one of them fires, or nobody can tell, on a node that the rollout has changed
+        or on the fleet, no wave is promoted and nothing new starts.
+        """
+
     def __init__(
         self,
         *,
@@ -409,10 +417,11 @@ class Policy(_message.Message):
         join: Global___JoinPolicy.ValueType = ...,
         revert_max_parallel: _builtins.int = ...,
         deadline: _duration_pb2.Duration | None = ...,
+        hold_while_firing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "healthy_deadline", b"healthy_deadline", "max_infrastructure_failures", b"max_infrastructure_failures", "min_healthy_duration", b"min_healthy_duration", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "soak_duration", b"soak_duration", "unknown_deadline", b"unknown_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "discard_writes", b"discard_writes", "domain_label", b"domain_label", "domain_max_parallel", b"domain_max_parallel", "floor_percent", b"floor_percent", "healthy_deadline", b"healthy_deadline", "join", b"join", "max_failures", b"max_failures", "max_infrastructure_failures", b"max_infrastructure_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "offline", b"offline", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "promoted_by_hand", b"promoted_by_hand", "restart_allowed", b"restart_allowed", "revert_max_parallel", b"revert_max_parallel", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures", "bake_duration", b"bake_duration", "deadline", b"deadline", "discard_writes", b"discard_writes", "domain_label", b"domain_label", "domain_max_parallel", b"domain_max_parallel", "floor_percent", b"floor_percent", "healthy_deadline", b"healthy_deadline", "hold_while_firing", b"hold_while_firing", "join", b"join", "max_failures", b"max_failures", "max_infrastructure_failures", b"max_infrastructure_failures", "max_parallel", b"max_parallel", "min_healthy_duration", b"min_healthy_duration", "offline", b"offline", "offline_deadline", b"offline_deadline", "progress_deadline", b"progress_deadline", "promoted_by_hand", b"promoted_by_hand", "restart_allowed", b"restart_allowed", "revert_max_parallel", b"revert_max_parallel", "soak_duration", b"soak_duration", "soak_requests_min", b"soak_requests_min", "unknown_deadline", b"unknown_deadline", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_infrastructure_failures: _TypeAlias = _typing.Literal["max_infrastructure_failures"]  # noqa: Y015
     _WhichOneofArgType__max_infrastructure_failures: _TypeAlias = _typing.Literal["_max_infrastructure_failures", b"_max_infrastructure_failures"]  # noqa: Y015
@@ -473,16 +482,22 @@ class CanaryParameters(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODES_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
     nodes: _builtins.int
     """Number of nodes in the first wave; default 1."""
+    @_builtins.property
+    def analysis(self) -> _analysis_pb2.Analysis:
+        """How they are judged before the others follow; where it is left out, their health is enough."""
+
     def __init__(
         self,
         *,
         nodes: _builtins.int = ...,
+        analysis: _analysis_pb2.Analysis | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "nodes", b"nodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1065,6 +1080,7 @@ class Plan(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     ADVICE_FIELD_NUMBER: _builtins.int
     ADVICE_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.str
     """Hash over all that the plan depends on."""
     advice_left_out: _builtins.int
@@ -1105,6 +1121,10 @@ class Plan(_message.Message):
     def advice(self) -> _containers.RepeatedCompositeFieldContainer[Global___Advice]:
         """What past operations teach of its kinds of change, in the order of the plan; nothing follows from it."""
 
+    @_builtins.property
+    def forecast(self) -> _analysis_pb2.Forecast:
+        """What the analysis that is asked for can find; unset where none is."""
+
     def __init__(
         self,
         *,
@@ -1119,10 +1139,11 @@ class Plan(_message.Message):
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         advice: _abc.Iterable[Global___Advice] | None = ...,
         advice_left_out: _builtins.int = ...,
+        forecast: _analysis_pb2.Forecast | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "estimate", b"estimate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blast_radius", b"blast_radius", "estimate", b"estimate", "forecast", b"forecast"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "advice_left_out", b"advice_left_out", "blast_radius", b"blast_radius", "capacity", b"capacity", "estimate", b"estimate", "excluded", b"excluded", "facts", b"facts", "fingerprint", b"fingerprint", "unchanged_nodes", b"unchanged_nodes", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "advice_left_out", b"advice_left_out", "blast_radius", b"blast_radius", "capacity", b"capacity", "estimate", b"estimate", "excluded", b"excluded", "facts", b"facts", "fingerprint", b"fingerprint", "forecast", b"forecast", "unchanged_nodes", b"unchanged_nodes", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1285,6 +1306,7 @@ class Rollout(_message.Message):
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     APPROVAL_FIELD_NUMBER: _builtins.int
+    JUDGING_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """Identity of the rollout."""
     name: _builtins.str
@@ -1343,6 +1365,10 @@ class Rollout(_message.Message):
     def approval(self) -> Global___Approval:
         """What it has to wait for before it begins, and what became of that; unset where nobody has to approve it."""
 
+    @_builtins.property
+    def judging(self) -> _analysis_pb2.Judging:
+        """How its latest canary wave is judged, or was; unset where none has been yet."""
+
     def __init__(
         self,
         *,
@@ -1365,10 +1391,11 @@ class Rollout(_message.Message):
         next_time: _timestamp_pb2.Timestamp | None = ...,
         waiting_for: _builtins.str = ...,
         approval: Global___Approval | None = ...,
+        judging: _analysis_pb2.Judging | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "create_time", b"create_time", "end_time", b"end_time", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "request", b"request", "stopped_for", b"stopped_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "create_time", b"create_time", "end_time", b"end_time", "judging", b"judging", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "request", b"request", "stopped_for", b"stopped_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "message", b"message", "name", b"name", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "stopped_for", b"stopped_for", "trace_id", b"trace_id", "waiting_for", b"waiting_for", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "changes", b"changes", "create_time", b"create_time", "end_time", b"end_time", "judging", b"judging", "message", b"message", "name", b"name", "next_time", b"next_time", "pause_time", b"pause_time", "plan", b"plan", "reason", b"reason", "request", b"request", "revision", b"revision", "rollout_id", b"rollout_id", "state", b"state", "stopped_for", b"stopped_for", "trace_id", b"trace_id", "waiting_for", b"waiting_for", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

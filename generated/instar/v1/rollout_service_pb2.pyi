@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from instar.v1 import analysis_pb2 as _analysis_pb2
 from instar.v1 import rollout_pb2 as _rollout_pb2
 import builtins as _builtins
 import sys
@@ -786,22 +787,106 @@ class ExplainRolloutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASONS_FIELD_NUMBER: _builtins.int
+    JUDGING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
         """What is so, and then why, link by link."""
+
+    @_builtins.property
+    def judging(self) -> _analysis_pb2.Judging:
+        """How its latest canary wave is judged, or was; unset of a node, and where none has been yet."""
 
     def __init__(
         self,
         *,
         reasons: _abc.Iterable[Global___Reason] | None = ...,
+        judging: _analysis_pb2.Judging | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judging", b"judging"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reasons", b"reasons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judging", b"judging", "reasons", b"reasons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainRolloutResponse: _TypeAlias = ExplainRolloutResponse  # noqa: Y015
+
+@_typing.final
+class GetAnalysisRequest(_message.Message):
+    """GetAnalysisRequest names a rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    rollout: _builtins.str
+    """Identity or name."""
+    def __init__(
+        self,
+        *,
+        rollout: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnalysisRequest: _TypeAlias = GetAnalysisRequest  # noqa: Y015
+
+@_typing.final
+class GetAnalysisResponse(_message.Message):
+    """GetAnalysisResponse is how it went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    TO_VERSION_FIELD_NUMBER: _builtins.int
+    JUDGING_FIELD_NUMBER: _builtins.int
+    CANARY_NODES_FIELD_NUMBER: _builtins.int
+    CONTROL_NODES_FIELD_NUMBER: _builtins.int
+    COURSES_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    """The rollout."""
+    name: _builtins.str
+    """Its name for people."""
+    component: _builtins.str
+    """Component that is judged."""
+    to_version: _builtins.str
+    """Version that the canary runs."""
+    control_nodes: _builtins.int
+    """Number of nodes that were untouched by it."""
+    @_builtins.property
+    def judging(self) -> _analysis_pb2.Judging:
+        """How the wave is judged, or was."""
+
+    @_builtins.property
+    def canary_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes of the wave."""
+
+    @_builtins.property
+    def courses(self) -> _containers.RepeatedCompositeFieldContainer[_analysis_pb2.Course]:
+        """Each judged metric; without points where its source is asked elsewhere, or nothing is kept from that time."""
+
+    def __init__(
+        self,
+        *,
+        rollout_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        component: _builtins.str = ...,
+        to_version: _builtins.str = ...,
+        judging: _analysis_pb2.Judging | None = ...,
+        canary_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        control_nodes: _builtins.int = ...,
+        courses: _abc.Iterable[_analysis_pb2.Course] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judging", b"judging"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_nodes", b"canary_nodes", "component", b"component", "control_nodes", b"control_nodes", "courses", b"courses", "judging", b"judging", "name", b"name", "rollout_id", b"rollout_id", "to_version", b"to_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnalysisResponse: _TypeAlias = GetAnalysisResponse  # noqa: Y015
 
 @_typing.final
 class RollBackEmergencyRequest(_message.Message):

@@ -110,6 +110,11 @@ class RolloutServiceStub:
                 request_serializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutResponse.FromString,
                 _registered_method=True)
+        self.GetAnalysis = channel.unary_unary(
+                '/instar.v1.RolloutService/GetAnalysis',
+                request_serializer=instar_dot_v1_dot_rollout__service__pb2.GetAnalysisRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_rollout__service__pb2.GetAnalysisResponse.FromString,
+                _registered_method=True)
         self.RollBackEmergency = channel.unary_unary(
                 '/instar.v1.RolloutService/RollBackEmergency',
                 request_serializer=instar_dot_v1_dot_rollout__service__pb2.RollBackEmergencyRequest.SerializeToString,
@@ -226,6 +231,13 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAnalysis(self, request, context):
+        """GetAnalysis says how what is judged of a canary went over time, on changed and on untouched nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RollBackEmergency(self, request, context):
         """RollBackEmergency stops everything that is under way and takes the nodes back, in parallel and within a time.
         """
@@ -310,6 +322,11 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.ExplainRollout,
                     request_deserializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutRequest.FromString,
                     response_serializer=instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutResponse.SerializeToString,
+            ),
+            'GetAnalysis': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAnalysis,
+                    request_deserializer=instar_dot_v1_dot_rollout__service__pb2.GetAnalysisRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_rollout__service__pb2.GetAnalysisResponse.SerializeToString,
             ),
             'RollBackEmergency': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBackEmergency,
@@ -723,6 +740,33 @@ class RolloutService:
             '/instar.v1.RolloutService/ExplainRollout',
             instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutRequest.SerializeToString,
             instar_dot_v1_dot_rollout__service__pb2.ExplainRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAnalysis(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.RolloutService/GetAnalysis',
+            instar_dot_v1_dot_rollout__service__pb2.GetAnalysisRequest.SerializeToString,
+            instar_dot_v1_dot_rollout__service__pb2.GetAnalysisResponse.FromString,
             options,
             channel_credentials,
             insecure,

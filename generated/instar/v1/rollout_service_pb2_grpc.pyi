@@ -46,6 +46,8 @@ class RolloutServiceStub:
     """DenyRollout cancels a rollout that waits for an approval."""
     ExplainRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ExplainRolloutRequest, _rollout_service_pb2.ExplainRolloutResponse]
     """ExplainRollout says why it stands as it does, and why a node does."""
+    GetAnalysis: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.GetAnalysisRequest, _rollout_service_pb2.GetAnalysisResponse]
+    """GetAnalysis says how what is judged of a canary went over time, on changed and on untouched nodes."""
     RollBackEmergency: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RollBackEmergencyRequest, _rollout_service_pb2.RollBackEmergencyResponse]
     """RollBackEmergency stops everything that is under way and takes the nodes back, in parallel and within a time."""
 
@@ -171,6 +173,14 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_rollout_service_pb2.ExplainRolloutRequest, _abc.Awaitable[_rollout_service_pb2.ExplainRolloutResponse]],
     ) -> _abc.Awaitable[_rollout_service_pb2.ExplainRolloutResponse]:
         """ExplainRollout says why it stands as it does, and why a node does."""
+
+    @_abc_1.abstractmethod
+    def GetAnalysis(
+        self,
+        request: _rollout_service_pb2.GetAnalysisRequest,
+        context: _aio.ServicerContext[_rollout_service_pb2.GetAnalysisRequest, _abc.Awaitable[_rollout_service_pb2.GetAnalysisResponse]],
+    ) -> _abc.Awaitable[_rollout_service_pb2.GetAnalysisResponse]:
+        """GetAnalysis says how what is judged of a canary went over time, on changed and on untouched nodes."""
 
     @_abc_1.abstractmethod
     def RollBackEmergency(

@@ -74,12 +74,13 @@ class House:
         return Outcome(process.returncode or 0, out.decode(), err.decode())
 
     @contextlib.asynccontextmanager
-    async def serving(self, listen: str = "127.0.0.1:0", *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def serving(self, listen: str = "127.0.0.1:0", *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run the controller while the block runs; its logs go to a file, since nobody reads them meanwhile."""
         with (self.folder / "controller.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 INSTAR,
-                *("controller", "serve", "--listen", listen, "--heartbeat-period", "0.2s", "-o", "json", *more),
+                *("controller", "serve", "--listen", listen, "--heartbeat-period", "0.2s", "-o", "json"),
+                *arguments,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env=self.environment,

@@ -65,6 +65,7 @@ def test_every_number_of_a_policy_can_be_said() -> None:
         *("--window", "mon,fri 22:00+4h Europe/Berlin", "--window", "00:00+24h"),
         *("--offline", "expire", "--offline-deadline", "2h", "--join", "include", "--deadline", "6h"),
         *("--revert-parallel", "9", "--restart-allowed", "--discard-writes"),
+        *("--hold-while-firing", "errors", "--hold-while-firing", "latency"),
     )
     hour = timedelta(hours=1)
     assert found.policy == model.Policy(
@@ -93,6 +94,7 @@ def test_every_number_of_a_policy_can_be_said() -> None:
         revert_max_parallel=9,
         restart_allowed=True,
         discard_writes=True,
+        hold_while_firing=("errors", "latency"),
     )
 
 

@@ -199,6 +199,31 @@ def test_the_work_of_the_fleet_is_counted(capsys: pytest.CaptureFixture[str]) ->
     assert (shown["completed"], shown["mean_duration"]) == (3, "90s")
 
 
+def test_the_rules_of_the_monitor_are_shown_with_where_they_fire(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = fleet_service_pb2.ListRuleStatesResponse(
+        rules=[fleet_service_pb2.Rule(name="queue", component="web", condition="queue above 5", firing=1)],
+        standings=[
+            fleet_service_pb2.RuleStanding(
+                rule="queue", node_id="n-1", state=fleet_service_pb2.RULE_STATE_FIRING, value=7.25
+            ),
+            fleet_service_pb2.RuleStanding(rule="all", state=fleet_service_pb2.RULE_STATE_UNKNOWN),
+        ],
+        left_out=3,
+    )
+    with scripted.controller(fleet_ListRuleStates=answer) as controller:
+        assert scripted.instar("fleet", "rules", "--rule", "queue", "--node", "n-1") == 0
+        lines = printed(capsys)
+    assert controller.last == fleet_service_pb2.ListRuleStatesRequest(rule="queue", node_id="n-1")
+    assert "queue web queue above 5 0s 1 0 0" in lines
+    assert any(line.startswith("queue n-1 FIRING") and line.endswith("7.25") for line in lines)
+    assert any(line.startswith("all (fleet) UNKNOWN") and line.endswith("-") for line in lines)
+    assert "and 3 more" in lines
+    assert any(line.startswith("nobody has looked yet") for line in lines)
+    with scripted.controller(fleet_ListRuleStates=answer):
+        assert scripted.instar("fleet", "rules", "-o", "json") == 0
+    assert document(capsys)["standings"][0]["state"] == "FIRING"
+
+
 def test_a_freeze_has_its_nodes_its_times_and_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     answer = fleet_service_pb2.AddFreezeResponse(freeze=FREEZE)
     with scripted.controller(fleet_AddFreeze=answer) as controller:

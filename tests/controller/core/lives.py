@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from controller.core import effects, errors, events, invariants, model, progress, rollout
 from tests.controller.core import scenario
 
+F = model.Finding
 State = model.OperationState
 R = model.RolloutState
 K = model.ChangeKind
@@ -24,6 +25,11 @@ SECONDS = timedelta(seconds=1)
 
 KEEPING = (K.START, K.STOP, K.RESTART)
 DOWN, FROZEN, FREE = model.Standing(down="not connected"), model.Standing(frozen="frozen"), model.Standing()
+
+HOLDS = tuple(
+    (model.RuleHold("errors", state, scenario.START, node_id),)
+    for state, node_id in ((model.RuleState.FIRING, None), (model.RuleState.UNKNOWN, model.NodeId("a")))
+)
 
 policies = st.builds(
     model.Policy,
@@ -42,6 +48,16 @@ policies = st.builds(
     join=st.sampled_from(model.JoinPolicy),
     revert_max_parallel=st.integers(0, 2),
     deadline=st.sampled_from([None, None, 900 * SECONDS]),
+    hold_while_firing=st.sampled_from([(), (), ("errors",)]),
+)
+analyses = st.builds(
+    model.Analysis,
+    metrics=st.just(scenario.analysis({}).metrics),
+    duration=st.just(60 * SECONDS),
+    inconclusive=st.sampled_from(model.Doubt),
+    inconclusive_after=st.sampled_from([60 * SECONDS, 600 * SECONDS]),
+    unknown=st.sampled_from([model.Doubt.HOLD, model.Doubt.FAIL]),
+    unknown_after=st.sampled_from([20 * SECONDS, 300 * SECONDS]),
 )
 # Open for ten minutes of each half hour, from the start on.
 HOURLY = tuple(model.Window(timedelta(minutes=30 * number), timedelta(minutes=10)) for number in range(48))
@@ -70,6 +86,7 @@ def rollouts(draw: st.DrawFn, *, has_windows: bool = True) -> model.Rollout:
         component=model.ComponentName("web"),
         target_version="" if kind else "1.2.0",
         strategy=strategy,
+        parameters=_parameters(strategy, draw(st.none() | analyses)),
         policy=policy,
         install=kind is None,
         name="spring",
@@ -78,6 +95,10 @@ def rollouts(draw: st.DrawFn, *, has_windows: bool = True) -> model.Rollout:
         approval_deadline=draw(st.sampled_from([None, None, 120 * SECONDS])),
     )
     return rollout.create(model.RolloutId("r1"), request, plan, actor="ann", at=scenario.START)
+
+
+def _parameters(strategy: model.Strategy, analysis: model.Analysis | None) -> model.Parameters | None:
+    return model.CanaryParameters(1, analysis) if strategy is model.Strategy.CANARY else None
 
 
 @st.composite
@@ -150,6 +171,9 @@ class Script:
             "join",
             "remove",
         ]
+        self.kinds += ["judged", "judged"] if state.request.parameters else []
+        self.findings = st.sampled_from([each for each in F if not (is_version_sound and each is F.WORSE)])
+        self.kinds += ["rules"] if state.request.policy.hold_while_firing else []
         self.kinds += ["approve", "deny", "pause", "resume", "promote", "cancel", "retry"]
         self.kinds += [] if is_version_sound else ["revert", "emergency"]
 
@@ -169,6 +193,11 @@ class Script:
             since, self.at = self.at, self.at + timedelta(minutes=self.draw(st.integers(0, 9)))
             standings = tuple((node_id, self.standing()) for node_id in self.some_nodes())
             return events.ControllerAbsent(since, self.at, self.at + timedelta(minutes=1), standings)
+        if kind == "rules":
+            return events.RulesChanged(self.at, self.draw(st.sampled_from([(), (), *HOLDS])))
+        if kind == "judged":
+            ago, finding = self.draw(st.sampled_from([0, 0, 0, 9])) * SECONDS, self.draw(self.findings)
+            return judged(self.at, finding, self.at - ago)
         if kind == "join":
             name, zone = self.draw(st.sampled_from(JOINING)), self.draw(st.sampled_from(ZONES))
             kind_of = self.state.request.kind or K.UPGRADE
@@ -236,6 +265,10 @@ def status(
     return model.OperationStatus(operation_id, 1, name, state, step, fault, reason, "", scenario.START)
 
 
+def judged(at: datetime, finding: model.Finding, looked_at: datetime) -> events.Judged:
+    return events.Judged(at, model.Judgement(looked_at, timedelta(), 1, finding, (), finding.value))
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """An event that a rollout took, and what it decided."""
@@ -283,6 +316,7 @@ def end(state: model.Rollout, at: datetime, *, answers: bool, rounds_max: int) -
         current = rollout.step(current, events.Began(now)).rollout
     for node_id in sorted(current.standings):
         current = rollout.step(current, events.StandingChanged(now, node_id, FREE)).rollout
+    current = rollout.step(current, events.RulesChanged(now, ())).rollout
     for _ in range(rounds_max):
         if current.state.is_terminal:
             break
@@ -309,7 +343,7 @@ def urged(state: model.Rollout, at: datetime) -> model.Rollout:
     waits = rollout.waiting_for(state, at)
     if state.state is R.PAUSED:
         return rollout.step(state, events.Resumed(at, "ann", "order")).rollout
-    if waits is not None and waits.code == "promotion_by_hand":
+    if waits is not None and waits.code in ("promotion_by_hand", "analysis_unknown", "analysis_inconclusive"):
         return rollout.step(state, events.Promoted(at, "ann", "order")).rollout
     return state
 

@@ -43,6 +43,7 @@ class Planning:
         self.graph = model.VersionGraph()
         self.freezes: tuple[model.Freeze, ...] = ()
         self.memory = feedback.Memory()
+        self.rules: frozenset[str] = frozenset()
         self.saved: model.Plan | None = None
         self.asked: model.UpgradeRequest | None = None
 
@@ -68,6 +69,8 @@ class Planning:
                 self.graph = _graph(lines)
             case "freezes":
                 self.freezes = tuple(_freeze(words) for words in lines)
+            case "rules":
+                self.rules = frozenset(each for words in lines for each in words)
             case "past":
                 self.memory = functools.reduce(feedback.record, _past(lines), feedback.Memory())
             case _:
@@ -82,6 +85,7 @@ class Planning:
             freezes=self.freezes,
             holds=_holds,
             memory=self.memory,
+            rules=self.rules,
             at=scenario.START,
         )
 
@@ -163,6 +167,7 @@ def _policy(arguments: Mapping[str, str]) -> model.Policy:
     values |= {"domain_label": arguments["domain"]} if "domain" in arguments else {}
     values |= {"offline": model.OfflinePolicy[arguments["offline"]]} if "offline" in arguments else {}
     values |= {"windows": tuple(map(_window, arguments["windows"].split(";")))} if "windows" in arguments else {}
+    values |= {"hold_while_firing": tuple(arguments["rules"].split(","))} if "rules" in arguments else {}
     return model.Policy(**values)  # type: ignore[arg-type] # each name has the type that its table says
 
 

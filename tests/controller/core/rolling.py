@@ -79,7 +79,7 @@ class Rolling:
             case "report":
                 return self._report(at, node_id, arguments)
             case _:
-                return _order(case.command, at, arguments, self._rollout.plan)
+                return _told(case.command, at, arguments, self._rollout.plan)
 
     def _report(self, at: datetime, node_id: model.NodeId, arguments: dict[str, str]) -> events.NodeReported:
         components = []
@@ -143,6 +143,7 @@ class Rolling:
         yield f"  next deadline {scenario.since_start(due) if due else 'none'}"
         if state.approval is not None:
             yield _approval(state.approval)
+        yield from _describe_judging(state.judging)
         if state.stopped_for:
             yield f"  its clocks stood still for {state.stopped_for.total_seconds():g}s"
         yield from (describe_change(state, each) for each in _in_order(state))
@@ -169,7 +170,17 @@ def request(arguments: dict[str, str]) -> model.UpgradeRequest:
         parameters = model.BlueGreenParameters(scenario.duration(arguments["verify"]))
     deadline = scenario.duration(arguments["approval"]) if "approval" in arguments else None
     asked = replace(asked, approval_deadline=deadline)
+    analysis = {"inconclusive", "unknown", "analysis"} & arguments.keys()
+    if analysis and isinstance(parameters, model.CanaryParameters):
+        parameters = replace(parameters, analysis=scenario.analysis(arguments))
     return replace(asked, policy=policy, parameters=parameters, is_revertible="unrevertible" not in arguments)
+
+
+def judgement(arguments: dict[str, str], at: datetime) -> model.Judgement:
+    """What somebody has found; looked at earlier where that is said."""
+    looked_at = START + scenario.duration(arguments["looked_at"]) if "looked_at" in arguments else at
+    finding = model.Finding[arguments["finding"]]
+    return model.Judgement(looked_at, timedelta(), 1, finding, (), f"error rate is {finding.value}")
 
 
 def _windows(text: str) -> Iterator[model.Window]:
@@ -248,6 +259,22 @@ def _change(
     )
 
 
+def _describe_judging(record: model.Judging | None) -> Iterator[str]:
+    if record is None:
+        return
+    words = [f"  wave {record.wave} is judged from {scenario.since_start(record.began_at)} on"]
+    words += [f"inconclusive at {scenario.since_start(record.inconclusive_at)}"]
+    words += [f"unknown at {scenario.since_start(record.unknown_at)}"] if record.unknown_at else []
+    words += [f"stood still for {record.stopped_for.total_seconds():g}s"] if record.stopped_for else []
+    words += [f"held for being {record.doubt.value}"] if record.doubt else []
+    words += [f"found {record.latest.finding.value}"] if record.latest else []
+    if record.decided_at:
+        found = record.decided.finding.value if record.decided else "nothing"
+        words += [f"over at {scenario.since_start(record.decided_at)} with {found}"]
+    words += [f"by {record.decided_by}"] if record.decided_by else []
+    yield ", ".join(words)
+
+
 # Orders.
 
 _TEXTS = frozenset({"because", "down", "frozen"})
@@ -261,6 +288,22 @@ _VERBS: Mapping[str, Callable[[datetime, str, str], events.Event]] = {
     "cancel": events.CancelRequested,
     "retry": events.RetryRequested,
 }
+
+
+def _told(command: str, at: datetime, arguments: dict[str, str], plan: model.Plan) -> events.Event:
+    if command == "judged":
+        return events.Judged(at, judgement(arguments, at))
+    if command == "rules":
+        return events.RulesChanged(at, tuple(_holds(at, arguments)))
+    return _order(command, at, arguments, plan)
+
+
+def _holds(at: datetime, arguments: dict[str, str]) -> Iterator[model.RuleHold]:
+    """Which rules hold it: ``firing=errors:a,queue`` for one on node a and one on the fleet, ``unknown`` alike."""
+    for state in (model.RuleState.FIRING, model.RuleState.UNKNOWN):
+        for each in filter(None, arguments.get(state.value.lower(), "").split(",")):
+            rule, _, node = each.partition(":")
+            yield model.RuleHold(rule, state, at, model.NodeId(node) if node else None)
 
 
 def _order(command: str, at: datetime, arguments: dict[str, str], plan: model.Plan) -> events.Event:

@@ -49,6 +49,15 @@ def request(arguments: dict[str, str]) -> model.UpgradeRequest:
     )
 
 
+def analysis(arguments: dict[str, str]) -> model.Analysis:
+    measure = model.Measure(model.MeasureKind.RATIO, "errors_total", "requests_total")
+    return model.Analysis(
+        metrics=(model.JudgedMetric("error rate", measure),),
+        inconclusive=model.Doubt[arguments.get("inconclusive", "HOLD")],
+        unknown=model.Doubt[arguments.get("unknown", "HOLD")],
+    )
+
+
 def release(version: str, driver: str = "handover", component: str = "web", **more: str) -> model.Release:
     methods = more["methods"].split(",") if "methods" in more else list(model.Method.__members__)
     required = [each.split(":") for each in filter(None, more.get("requires", "").split(";"))]

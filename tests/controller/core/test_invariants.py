@@ -16,6 +16,7 @@ pytestmark = pytest.mark.core
 
 State = model.OperationState
 R = model.RolloutState
+HOLD = model.RuleHold("errors", model.RuleState.FIRING, scenario.START, None)
 DOWN = model.Standing(down="not connected")
 
 
@@ -193,6 +194,7 @@ MISSTEPS: dict[str, Callable[[], rollout.Decision]] = {
     "nothing starts on a node that something stands against": lambda: begun(
         replace(running(), standings=HashTrieMap({model.NodeId("a"): DOWN})), "a"
     ),
+    "a rule that holds it is heeded": lambda: begun(replace(running(), rule_holds=(HOLD,)), "a"),
     "parallelism is kept": lambda: begun(limited(running(), max_parallel=1), "a"),
     "the floor is kept": lambda: begun(limited(running(), floor_percent=50), "a"),
     "failure domains are kept": lambda: begun(zoned(running()), "a", "b"),

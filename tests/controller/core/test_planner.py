@@ -221,8 +221,8 @@ def test_so_many_waves_that_nobody_could_read_them_are_refused() -> None:
 
 def test_a_canary_of_less_than_a_hundredth_is_warned_of() -> None:
     many = [scenario.node(f"n{number:03}") for number in range(101)]
-    assert [each.code for each in plan(request(1), many).warnings] == ["small_canary"]
-    assert not plan(request(1), many[:100]).warnings
+    assert [each.code for each in plan(request(1), many).warnings] == ["small_canary", "no_analysis"]
+    assert [each.code for each in plan(request(1), many[:100]).warnings] == ["no_analysis"]
 
 
 def test_by_default_no_condition_is_known_to_hold_and_nothing_of_the_past() -> None:
@@ -230,3 +230,13 @@ def test_by_default_no_condition_is_known_to_hold_and_nothing_of_the_past() -> N
     with pytest.raises(errors.RefusedError, match="unknown"):
         plan(request(), FLEET, graph=model.VersionGraph((edge,)))
     assert plan(request(), FLEET).estimate.why == "the times of the policy"
+
+
+def test_an_analysis_names_a_source_that_is_configured() -> None:
+    judged = model.CanaryParameters(1, replace(scenario.analysis({}), source="main"))
+    asked = replace(request(1), parameters=judged)
+    with pytest.raises(errors.InvalidRequestError, match="no other source is configured"):
+        plan(asked, FLEET)
+    found = planner.plan(asked, planner.Fleet(FLEET, RELEASES, sources=frozenset({"main"}), at=scenario.START))
+    assert [each.code for each in found.warnings] == []
+    assert found.fingerprint != plan(request(1), FLEET).fingerprint

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from controller import engine
+from controller.config import rules
 from controller.core import model
 from controller.core import rollout as rollouts
 from controller.engine import commands
@@ -63,8 +64,9 @@ class CountedIds:
 class Controller:
     """One life after another of a controller on one file."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, monitoring: rules.Monitoring = rules.NOTHING) -> None:
         self._path = path
+        self.monitoring = monitoring
         self._life = 0
         self.store: database.Store
         self.engine: engine.Engine
@@ -73,13 +75,25 @@ class Controller:
         self._life += 1
         self.store = database.Store(self._path, executor.InlineExecutor())
         ids = CountedIds(self._life)
-        self.engine = engine.Engine(self.store, LoopClock(), ids, requester_may_approve=requester_may_approve)
+        self.engine = engine.Engine(
+            self.store,
+            LoopClock(),
+            ids,
+            requester_may_approve=requester_may_approve,
+            monitoring=self.monitoring,
+        )
         await self.engine.start()
+        if self.monitoring.rules:
+            await self.engine.collector.start_collection(timedelta(seconds=10))
+            await self.engine.monitoring.start()
         return self.engine
 
     async def crash(self) -> None:
         """End without a word to anybody: the engine's tasks die where they stand."""
         await self.engine._guard.stop()
+        if self.engine.monitoring._guard is not None:
+            await self.engine.monitoring._guard.stop()
+            await self.engine.collector._guard.stop()
         self.store.close()
 
     async def restart(self) -> engine.Engine:
@@ -87,6 +101,8 @@ class Controller:
         return await self.start()
 
     async def stop(self) -> None:
+        await self.engine.monitoring.stop()
+        await self.engine.collector.stop_collection()
         await self.engine.stop()
         self.store.close()
 
@@ -259,11 +275,11 @@ def replayed(rollout: model.Rollout, journal: tuple[rows.Occurrence, ...]) -> mo
 Tale = Callable[[Controller, list[Agent]], Coroutine[Any, Any, None]]
 
 
-def told(path: Path, tale: Tale, nodes: int = 3) -> None:
+def told(path: Path, tale: Tale, nodes: int = 3, monitoring: rules.Monitoring = rules.NOTHING) -> None:
     """Tell a tale of a fleet that runs the first version."""
 
     async def story() -> None:
-        controller = Controller(path / "store")
+        controller = Controller(path / "store", monitoring)
         await tale(controller, await upgraded_fleet(controller, nodes))
         await controller.stop()
 

@@ -27,6 +27,7 @@ _AT_ONCE = frozenset(
     {
         *("rollout", "rollouts", "node", "nodes", "metrics", "release", "releases"),
         *("explain_rollout", "explain_node", "statistics", "graph", "freezes", "approvals"),
+        *("rules", "rules_watched", "rules_looked_at"),
     }
 )
 

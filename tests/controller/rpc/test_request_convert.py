@@ -38,6 +38,7 @@ POLICY = model.Policy(  # nothing in it is a default
     join=model.JoinPolicy.INCLUDE,
     revert_max_parallel=9,
     deadline=6 * HOUR,
+    hold_while_firing=("errors", "latency"),
 )
 REQUEST = model.UpgradeRequest(  # nothing in it is a default
     component=model.ComponentName("web"),

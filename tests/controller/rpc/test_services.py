@@ -226,6 +226,42 @@ async def test_the_work_of_the_fleet_is_counted(stage: scripted_engine.Stage) ->
     assert (answer.statistics.queued, answer.statistics.refused) == (1, 10)
 
 
+async def test_the_rules_of_the_monitor_are_listed_those_that_fire_first(stage: scripted_engine.Stage) -> None:
+    measure = model.Measure(model.MeasureKind.LEVEL, "queue")
+    rule = model.Rule("queue", model.ComponentName("web"), measure, fire_at=5.0, clear_at=3.0)
+    fleet = model.Rule("all", rule.component, measure, 5.0, 3.0, scope=model.RuleScope.FLEET)
+    firing = model.Watch(model.RuleState.FIRING, NOW, NOW, fired_at=NOW, value=7.0)
+    pending, unknown = (model.Watch(each, NOW, NOW) for each in (model.RuleState.PENDING, model.RuleState.UNKNOWN))
+    watched = (
+        model.Watched("all", None, unknown),
+        model.Watched("queue", model.NodeId("n-1"), pending),
+        model.Watched("queue", model.NodeId("n-2"), firing),
+    )
+    stage.engine.answers |= {"rules": (rule, fleet), "rules_watched": watched, "rules_looked_at": NOW}
+    answer = await stage.ask("ListRuleStates", fleet_service_pb2.ListRuleStatesRequest())
+    assert stage.engine.asked("rules_watched") == (("", None), {})
+    assert [(one.name, one.fleet, one.firing, one.pending, one.unknown) for one in answer.rules] == [
+        ("all", True, 0, 0, 1),
+        ("queue", False, 1, 1, 0),
+    ]
+    assert answer.rules[1].condition == "queue above 5, over 0:05:00, until at most 3"
+    states = fleet_service_pb2.RuleState
+    assert [(one.node_id, states.Name(one.state), one.HasField("value")) for one in answer.standings] == [
+        ("n-2", "RULE_STATE_FIRING", True),
+        ("", "RULE_STATE_UNKNOWN", False),
+        ("n-1", "RULE_STATE_PENDING", False),
+    ]
+    assert answer.standings[0].fire_time.ToDatetime(UTC) == answer.look_time.ToDatetime(UTC) == NOW
+
+
+async def test_of_very_many_standings_of_rules_the_first_are_told(stage: scripted_engine.Stage) -> None:
+    watch = model.Watch(model.RuleState.UNKNOWN, NOW, NOW)
+    watched = tuple(model.Watched("queue", model.NodeId(f"n-{number}"), watch) for number in range(1003))
+    stage.engine.answers |= {"rules": (), "rules_watched": watched, "rules_looked_at": None}
+    answer = await stage.ask("ListRuleStates", fleet_service_pb2.ListRuleStatesRequest(rule="queue"))
+    assert (len(answer.standings), answer.left_out, answer.HasField("look_time")) == (1000, 3, False)
+
+
 async def test_a_freeze_is_added_listed_and_lifted(stage: scripted_engine.Stage) -> None:
     first = model.Freeze(model.FreezeId("f-1"), "", NOW, None, "holidays", ACTOR)
     later = model.Freeze(model.FreezeId("f-0"), "", NOW + timedelta(days=1), None, "more", ACTOR)

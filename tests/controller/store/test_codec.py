@@ -22,6 +22,7 @@ _TEXTS = st.text(max_size=8)
 st.register_type_strategy(datetime, _INSTANTS)
 st.register_type_strategy(timedelta, _SPANS)
 st.register_type_strategy(str, _TEXTS)
+# What is no number is never handed to the store.
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 
 _STORED: tuple[Any, ...] = (

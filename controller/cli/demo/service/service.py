@@ -3,7 +3,8 @@
 It speaks the hand-over protocol through `instar_handover`, so that it can be upgraded while it serves. It answers `/`,
 `/healthz` and `/metrics`; its version comes from the environment that its keeper gives it. With
 WEB_UNHEALTHY_AFTER_SECONDS it is a bad release of the insidious kind: it starts, takes traffic and answers correctly,
-but says that it is not well from so many seconds after its first connection on.
+but says that it is not well from so many seconds after its first connection on. With WEB_FAILS_EVERY it is one that no
+probe finds: every so-manieth request fails, and only its own counters tell.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import time
 from instar_handover import asyncio_server, connection
 
 HANDLER_SECONDS = 0.005  # what a small database query would take
-REASONS = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}
+REASONS = {200: "OK", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+METRICS = """\
+# TYPE web_requests_total counter
+web_requests_total {requests}
+# TYPE web_errors_total counter
+web_errors_total {errors}
+# TYPE web_handling_seconds_total counter
+web_handling_seconds_total {seconds:.6f}
+"""
 
 
 class Web:
@@ -24,13 +33,17 @@ class Web:
     Args:
         version: Its version.
         unhealthy_after_seconds: Time after its first connection from which it is not well; None for never.
+        fails_every: Every so-manieth request fails; 0 for none.
     """
 
-    def __init__(self, version: str, unhealthy_after_seconds: float | None) -> None:
+    def __init__(self, version: str, unhealthy_after_seconds: float | None, fails_every: int) -> None:
         self._version = version
         self._unhealthy_after_seconds = unhealthy_after_seconds
         self._took_traffic_seconds: float | None = None
+        self._fails_every = fails_every
         self._answered = 0
+        self._failed = 0
+        self._handling_seconds = 0.0
 
     async def attend(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: connection.Connection
@@ -51,15 +64,23 @@ class Web:
     async def _answer(self, path: str) -> tuple[int, str]:
         match path:
             case "/":
-                await asyncio.sleep(HANDLER_SECONDS)
-                self._answered += 1
-                return 200, f"web {self._version}\n"
+                return await self._handle()
             case "/healthz":
                 return (200, "well\n") if self._is_well() else (503, "not well\n")
             case "/metrics":
-                return 200, f"# TYPE web_requests_total counter\nweb_requests_total {self._answered}\n"
+                return 200, METRICS.format(requests=self._answered, errors=self._failed, seconds=self._handling_seconds)
             case _:
                 return 404, "no such page\n"
+
+    async def _handle(self) -> tuple[int, str]:
+        began_seconds = time.monotonic()
+        await asyncio.sleep(HANDLER_SECONDS)
+        self._handling_seconds += time.monotonic() - began_seconds
+        self._answered += 1
+        if self._fails_every and self._answered % self._fails_every == 0:
+            self._failed += 1
+            return 500, "this one failed\n"
+        return 200, f"web {self._version}\n"
 
     def _is_well(self) -> bool:
         if self._unhealthy_after_seconds is None or self._took_traffic_seconds is None:
@@ -77,7 +98,8 @@ class Web:
 def main() -> None:
     """Serve until drained."""
     after = os.environ.get("WEB_UNHEALTHY_AFTER_SECONDS")
-    web = Web(os.environ.get("INSTAR_VERSION", "0.0.0"), float(after) if after else None)
+    fails_every = int(os.environ.get("WEB_FAILS_EVERY", "0"))
+    web = Web(os.environ.get("INSTAR_VERSION", "0.0.0"), float(after) if after else None, fails_every)
     asyncio.run(asyncio_server.serve(web.attend))
 
 

@@ -1,0 +1,19 @@
+"""How the rules of the monitor stand where that has a clock."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "rule_watches",
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("rule", "node_id", name=op.f("pk_rule_watches")),
+    )
