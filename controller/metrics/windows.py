@@ -145,8 +145,8 @@ class Ring:
         return self.times[row, slots], self.values[row, slots]
 
     def oldest(self, rows: Numbers) -> Ticks:
-        """Ticks of the oldest readings; after all others where there is none."""
-        return np.where(self.count[rows] > 0, self.times[rows, self._first[rows]], np.uint32(TICK_MAX + 1))
+        """Ticks of the oldest readings of rows that have any."""
+        return self.times[rows, self._first[rows]]
 
     def _slot(self, row: int, index: int) -> int:
         return (int(self._first[row]) + int(self.count[row]) + index) % self._slots
@@ -302,7 +302,9 @@ class Table:
         last, last_at = self._read(rows, ends, stale, is_end=True)
         seconds = (last_at - first_at) / TICKS_PER_SECOND
         seconds[~(seconds > 0)] = np.nan
-        return Spans(np.where(np.isnan(seconds), np.nan, last - first), seconds)
+        last -= first
+        last += np.where(np.isnan(seconds), np.nan, 0.0)
+        return Spans(last, seconds)
 
     def _read(self, rows: Numbers, ticks: Ticks, stale: int, *, is_end: bool) -> tuple[Floats, Floats]:
         """Read values, [row, tick, series], and when they were, from the ring that has the closest reading."""
