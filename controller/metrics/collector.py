@@ -133,13 +133,12 @@ class Collector:
             node = run.nodes[node_id] = intake.NodeSeries(places=places)
         seconds = received_at.timestamp()
         if report.sent_at is not None:
-            sent_seconds = report.sent_at.timestamp()
-            if node.clock.is_repeated(sent_seconds):
-                return
-            seconds = node.clock.corrected(sent_seconds, seconds)
-        run.taking.take(node, report, run.epoch.tick(seconds), received_at)
+            seconds = node.clock.corrected(report.sent_at.timestamp(), seconds)
+        tick = run.epoch.tick(seconds)
+        is_new = tick > node.heard_tick
+        run.taking.take(node, report, tick, received_at)
         run.keeper.note(node_id, node)
-        run.samples += len(node.places)
+        run.samples += len(node.places) * is_new
 
     async def forget(self, node_id: model.NodeId) -> None:
         """Forget a node, and all that is stored of it."""

@@ -16,8 +16,8 @@ from controller.core import model
 from controller.core.analysis import samples
 from controller.metrics import figures, intake, keeping, limits, shelves, windows
 
-# Stretches of the past that are compared with each other: enough to know how they spread to within a quarter.
-STRETCHES_MAX = 10
+# Stretches of the past that are compared with each other: enough to know how they spread to within a third.
+STRETCHES_MAX = 8
 # A stretch that is shorter than so many readings of the thin ring is looked for at full resolution.
 THIN_READINGS_MIN = 5
 

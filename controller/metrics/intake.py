@@ -113,7 +113,7 @@ class Intake:
             place.shelf.table.take(
                 place.row, tick, _told(place, readings, gone.get(component, ()), is_full=report.is_full)
             )
-        node.heard_tick = tick
+        node.heard_tick = max(node.heard_tick, tick)
 
     def forget(self, node: NodeSeries) -> None:
         """Give all rows of a node back."""

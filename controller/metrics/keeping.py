@@ -191,8 +191,9 @@ class Keeping:
         return place
 
     async def prune(self, before: datetime) -> None:
-        """Delete some of what is too old; the rest the next time."""
-        await self._archive.delete_chunks(before, CHUNKS_AT_ONCE)
+        """Delete what is too old, some at a time."""
+        while await self._archive.delete_chunks(before, CHUNKS_AT_ONCE) == CHUNKS_AT_ONCE:
+            pass
 
     async def replay(self, component: str, since: datetime, until: datetime) -> AsyncIterator[Replayed]:
         """Tell again what all nodes told of a component, in the order of time.

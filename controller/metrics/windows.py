@@ -17,9 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
-Ticks = npt.NDArray[np.uint32]
+from controller.metrics import rings
+
+Floats = rings.Floats
+Numbers = rings.Numbers
+Ticks = rings.Ticks
 Flags = npt.NDArray[np.bool_]
 
 # Ticks per second: 31 ms tell the readings of any heartbeat apart, and 32 bits of them last for four years.
@@ -78,100 +80,6 @@ class Spans:
     seconds: Floats
 
 
-def grow(array: npt.NDArray[np.generic], rows: int) -> None:
-    """Have so many rows in place; new ones are zero.
-
-    A large block of memory is moved by the kernel, without being copied. Nothing that looks into the array outlives a
-    call of this module, so nothing looks at where it was.
-    """
-    array.resize((rows, *array.shape[1:]), refcheck=False)
-
-
-class Ring:
-    """The latest readings of each row, oldest overwritten."""
-
-    def __init__(self, slots: int, series: int) -> None:
-        self.times = np.zeros((0, slots), np.uint32)
-        self.values = np.zeros((0, slots, series))
-        self.count = np.zeros(0, np.int64)
-        self._first = np.zeros(0, np.int64)
-        self._slots = slots
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all of it."""
-        return self.times.nbytes + self.values.nbytes + self._first.nbytes + self.count.nbytes
-
-    def grow(self, rows: int) -> None:
-        """Have so many rows; new ones are empty."""
-        for array in (self.times, self.values, self.count, self._first):
-            grow(array, rows)
-
-    def clear(self, row: int) -> None:
-        """Forget a row."""
-        self._first[row] = self.count[row] = 0
-
-    def put(self, row: int, tick: int, values: Floats) -> None:
-        """Add a reading."""
-        count = int(self.count[row])
-        slot = (int(self._first[row]) + count) % self._slots
-        self.times[row, slot] = tick
-        self.values[row, slot] = values
-        if count < self._slots:
-            self.count[row] = count + 1
-        else:
-            self._first[row] = (slot + 1) % self._slots
-
-    def replace(self, row: int, tick: int, values: Floats) -> None:
-        """Put a reading in the place of the latest."""
-        slot = self._slot(row, -1)
-        self.times[row, slot] = tick
-        self.values[row, slot] = values
-
-    def fill(self, row: int, times: Ticks, values: Floats) -> None:
-        """Make these all that is kept of a row, oldest first; of too many the latest."""
-        count = min(len(times), self._slots)
-        self.times[row, :count] = times[len(times) - count :]
-        self.values[row, :count] = values[len(times) - count :]
-        self._first[row], self.count[row] = 0, count
-
-    def time(self, row: int, index: int) -> int:
-        """Tick of a reading; the latest is -1."""
-        return int(self.times[row, self._slot(row, index)])
-
-    def of(self, row: int) -> tuple[Ticks, Floats]:
-        """Return copies of what is kept of one row, oldest first."""
-        slots = (self._first[row] + np.arange(self.count[row])) % self._slots
-        return self.times[row, slots], self.values[row, slots]
-
-    def oldest(self, rows: Numbers) -> Ticks:
-        """Ticks of the oldest readings; after all others where there is none."""
-        return np.where(self.count[rows] > 0, self.times[rows, self._first[rows]], np.uint32(TICK_MAX + 1))
-
-    def _slot(self, row: int, index: int) -> int:
-        return (int(self._first[row]) + int(self.count[row]) + index) % self._slots
-
-    def slots(self, rows: Numbers, places: Numbers) -> Numbers:
-        """Turn places in rows, [row, place], into places in the flat arrays."""
-        slots = places + self._first[rows][:, None]
-        np.subtract(slots, self._slots, out=slots, where=slots >= self._slots)
-        slots += (self._slots * rows)[:, None]
-        return slots
-
-    def earlier(self, rows: Numbers, ticks: Ticks) -> Numbers:
-        """Count the readings of each row before each tick of it, [row, tick], by halving."""
-        flat, count = self.times.reshape(-1), self.count[rows][:, None]
-        found = np.zeros(ticks.shape, np.int64)
-        step = 1 << (self._slots.bit_length() - 1)
-        while step:
-            further = found + step
-            is_before = flat.take(self.slots(rows, np.minimum(further, count) - 1), mode="clip") < ticks
-            is_before &= further <= count
-            np.copyto(found, further, where=is_before)
-            step >>= 1
-        return found
-
-
 _Part = tuple[Numbers, Floats, Floats]  # columns, values and times
 
 
@@ -187,8 +95,8 @@ class Table:
         series = len(is_counter)
         self.is_counter = is_counter
         self._extent = extent
-        self.fine = Ring(extent.fine_slots, series)
-        self.coarse = Ring(extent.coarse_slots, series)
+        self.fine = rings.Ring(extent.fine_slots, series)
+        self.coarse = rings.Ring(extent.coarse_slots, series)
         self._free: list[int] = []
         # Of each row what was told last, what it has come to, and whether it is still shown.
         self.seen = np.zeros((0, series))
@@ -226,7 +134,7 @@ class Table:
         self.fine.grow(rows)
         self.coarse.grow(rows)
         for array in (self.seen, self.total, self.is_shown, self.life, self.latest):
-            grow(array, rows)
+            rings.grow(array, rows)
         self._free.extend(range(rows - 1, known - 1, -1))
 
     def _clear(self, row: int) -> None:
@@ -302,7 +210,9 @@ class Table:
         last, last_at = self._read(rows, ends, stale, is_end=True)
         seconds = (last_at - first_at) / TICKS_PER_SECOND
         seconds[~(seconds > 0)] = np.nan
-        return Spans(np.where(np.isnan(seconds), np.nan, last - first), seconds)
+        last -= first
+        last += np.where(np.isnan(seconds), np.nan, 0.0)
+        return Spans(last, seconds)
 
     def _read(self, rows: Numbers, ticks: Ticks, stale: int, *, is_end: bool) -> tuple[Floats, Floats]:
         """Read values, [row, tick, series], and when they were, from the ring that has the closest reading."""
@@ -348,7 +258,7 @@ def copy(page: Table, row: int, columns: list[int], to_page: Table, to_row: int,
     to_page.life[to_row], to_page.latest[to_row] = page.life[row], page.latest[row]
 
 
-def _found(ring: Ring, rows: Numbers, ticks: Ticks, stale: int, *, is_end: bool) -> tuple[Floats, Floats]:
+def _found(ring: rings.Ring, rows: Numbers, ticks: Ticks, stale: int, *, is_end: bool) -> tuple[Floats, Floats]:
     """Find in one ring the first reading from a tick on, or the last one up to it, and when it was.
 
     Times are [row, tick, 1] where all series of a row were read at once, else [row, tick, series].
@@ -383,7 +293,7 @@ class _Missing:
     is_end: bool
 
 
-def _mend(ring: Ring, missing: _Missing, values: Floats, times: Floats) -> None:
+def _mend(ring: rings.Ring, missing: _Missing, values: Floats, times: Floats) -> None:
     """Take each from the closest reading that has it."""
     row, span, series = np.nonzero(missing.which)
     pairs, of_pair = np.unique(row * values.shape[2] + series, return_inverse=True)

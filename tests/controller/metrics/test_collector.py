@@ -89,6 +89,16 @@ async def test_the_past_spreads_as_its_stretches_differ() -> None:
     assert np.isnan(young.past_spread).all()
 
 
+async def test_short_stretches_of_a_long_past_are_looked_for_where_every_reading_is_kept() -> None:
+    async with nodes.collecting() as fleet:
+        fleet.live(1_400, {"c": {"requests_total": 100.0}})
+        began_at = fleet.clock.at
+        fleet.live(4, {"c": {"requests_total": 100.0}})
+        rate_of = model.Measure(M.RATE, "requests_total")
+        found = fleet.sample(rate_of, {"c": began_at}, (), began_at=began_at, past=220 * MINUTE)
+    assert found.past_spread.tolist() == pytest.approx([0.0], abs=1e-3)
+
+
 async def test_a_node_that_is_silent_is_unknown_and_one_that_nobody_knows_too() -> None:
     rates = {"requests_total": 100.0, "errors_total": 1.0}
     async with nodes.collecting() as fleet:
@@ -168,7 +178,8 @@ async def test_a_clock_that_is_hours_off_changes_nothing(skew: timedelta) -> Non
 async def test_a_message_that_is_said_twice_counts_once() -> None:
     async with nodes.collecting() as fleet:
         fleet.live(3, {"c": {"requests_total": 100.0}})
-        fleet.tell("c", {"requests_total": 0.0}, sent_at=fleet.clock.at)
+        for _ in range(3):
+            fleet.tell("c", fleet.told["c"], sent_at=fleet.clock.at)
         fleet.live(3, {"c": {"requests_total": 100.0}})
         found = fleet.sample(model.Measure(M.RATE, "requests_total"), {"c": nodes.EPOCH}, (), began_at=nodes.EPOCH)
         assert fleet.collector.counts().samples == 6

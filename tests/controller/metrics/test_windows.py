@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.metrics import windows
+from controller.metrics import rings, windows
 
 SECOND = windows.TICKS_PER_SECOND
 IS_COUNTER = (True, True, False)
@@ -142,7 +142,7 @@ def test_counters_never_fall_whatever_is_told(steps: list[Step]) -> None:
 
 @given(times=st.lists(st.integers(1, 500), min_size=1, max_size=50, unique=True).map(sorted), slots=st.integers(1, 20))
 def test_a_ring_keeps_the_latest_and_finds_them(times: list[int], slots: int) -> None:
-    ring = windows.Ring(slots, 1)
+    ring = rings.Ring(slots, 1)
     ring.grow(3)
     for at in times:
         ring.put(1, at, np.array([float(at)]))
