@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.core import advising, errors, feedback, model, planner, versions
+from controller.core.analysis import power
 from tests.controller.core import scenario
 
 pytestmark = pytest.mark.core
@@ -240,3 +241,39 @@ def test_an_analysis_names_a_source_that_is_configured() -> None:
     found = planner.plan(asked, planner.Fleet(FLEET, RELEASES, sources=frozenset({"main"}), at=scenario.START))
     assert [each.code for each in found.warnings] == []
     assert found.fingerprint != plan(request(1), FLEET).fingerprint
+
+
+def judged(nodes: int, *names: str) -> model.UpgradeRequest:
+    """A request whose canary is judged by so many metrics."""
+    analysis = scenario.analysis({})
+    metrics = tuple(replace(analysis.metrics[0], name=name) for name in names)
+    return replace(request(nodes), parameters=model.CanaryParameters(nodes, replace(analysis, metrics=metrics)))
+
+
+def test_a_plan_with_an_analysis_says_what_is_compared_and_what_will_be_found() -> None:
+    kept_back = [
+        replace(scenario.node("x0"), cordoned_because="it"),
+        replace(scenario.node("x1"), quarantined_because="it"),
+        replace(scenario.node("x2"), is_connected=False),
+        scenario.node("x3", version="1.1.0"),
+        scenario.node("x4", version=""),
+    ]
+    habits = {"errors": power.Habit(events_per_minute=20, requests_per_minute=200)}
+    asked = judged(2, "errors", "unmeasured")
+    fleet = planner.Fleet([*FLEET, *kept_back], RELEASES, habits=habits, at=scenario.START)
+    found = planner.plan(asked, fleet).forecast
+    assert found is not None
+    assert found.control_total == len(FLEET) - 2
+    assert sorted((*found.canary_nodes, *found.control_nodes)) == sorted(node.id for node in FLEET)
+    assert [each.metric for each in found.powers] == ["errors", "unmeasured"]
+    assert found.powers[0].found_within is not None
+    assert found.basis.endswith("only errors is measured yet")
+
+
+def test_a_plan_says_that_nothing_is_measured_yet_and_none_is_forecast_without_an_analysis() -> None:
+    found = plan(judged(2, "errors"), FLEET).forecast
+    assert found is not None
+    assert found.basis == "nothing of it is measured yet"
+    assert plan(request(), FLEET).forecast is None
+    done = [scenario.node(f"n{number}", "1.1.0") for number in range(3)]
+    assert plan(judged(1, "errors"), done).forecast is None
