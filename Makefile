@@ -13,7 +13,7 @@ JOBS ?= 3
 EXAMPLES ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup lock generate generate-check format lint types layers core check test golden properties simulate \
+.PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \
   faults drivers bench soak deb demo clean
 
 help:  ## print this list
@@ -51,7 +51,7 @@ types: $(READY)  ## mypy, strict
 layers: $(READY)  ## who may import whom
 	@lint-imports --no-cache
 core: $(READY)  ## the pure cores' tests, with branch coverage
-	@pytest -q tests/controller/core tests/agent/core --cov --cov-report=
+	@pytest -q -m 'not slow' tests/controller/core tests/agent/core --cov --cov-report=
 	@coverage report --include='controller/core/*'
 	@coverage report --include='agent/core/*'
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
@@ -60,6 +60,8 @@ test: $(READY)  ## every test, several files at a time: most of a live test is w
 	@pytest -q -n $(JOBS) --dist loadfile
 properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout, over so many lives
 	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 tests/controller/core/test_properties.py
+judge-figures: $(READY)  ## compute anew what is documented of the judge; then read the diff
+	@INSTAR_FIGURES=all pytest -q --timeout 7200 tests/controller/core/analysis --rewrite
 golden: $(READY)  ## rewrite the golden scenarios; then read the diff
 	@pytest -q tests/controller/core tests/agent/core --rewrite
 simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
@@ -69,7 +71,7 @@ faults: $(READY)  ## every crash point, full and failing disks, power cuts, cloc
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
 	@python -m tests.drivers -o json
 bench: $(READY)  ## the benchmarks, one JSON document each
-	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency; do \
+	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency judge; do \
 	  python -m tests.bench $$name -o json; done
 soak: $(READY)  ## a thousand operations on one agent: does it grow?
 	@python -m tests.bench agent_soak -o json
