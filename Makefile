@@ -14,8 +14,8 @@ EXAMPLES ?= 5000
 RUNS ?= 20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup lock generate generate-check format lint types layers core check test golden properties simulate planted \
-  faults drivers bench judge-e2e soak deb demo clean
+.PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \
+  planted faults drivers bench judge-e2e soak deb demo clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,7 +52,7 @@ types: $(READY)  ## mypy, strict
 layers: $(READY)  ## who may import whom
 	@lint-imports --no-cache
 core: $(READY)  ## the pure cores' tests, with branch coverage
-	@pytest -q tests/controller/core tests/agent/core --cov --cov-report=
+	@pytest -q -m 'not slow' tests/controller/core tests/agent/core --cov --cov-report=
 	@coverage report --include='controller/core/*'
 	@coverage report --include='agent/core/*'
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
@@ -61,6 +61,8 @@ test: $(READY)  ## every test, several files at a time: most of a live test is w
 	@pytest -q -n $(JOBS) --dist loadfile
 properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout, over so many lives
 	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 tests/controller/core/test_properties.py
+judge-figures: $(READY)  ## compute anew what is documented of the judge; then read the diff
+	@INSTAR_FIGURES=all pytest -q --timeout 7200 tests/controller/core/analysis --rewrite
 golden: $(READY)  ## rewrite the golden scenarios; then read the diff
 	@pytest -q tests/controller/core tests/agent/core --rewrite
 simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
@@ -72,7 +74,7 @@ faults: $(READY)  ## every crash point, full and failing disks, power cuts, cloc
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
 	@python -m tests.drivers -o json
 bench: $(READY)  ## the benchmarks, one JSON document each
-	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency ingest; do \
+	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency ingest judge; do \
 	  python -m tests.bench $$name -o json; done
 judge-e2e: $(READY)  ## RUNS=20: releases that fail more requests, and harmless ones, behind the judge; what became of them
 	@python -m tests.integration.judge_runs --runs $(RUNS) -o json

@@ -15,6 +15,7 @@ from controller.core import model
 from controller.core.analysis import samples
 
 FIGURE_MAX = 1e15  # more of anything is no figure but a fault; squares and products stay finite
+SPREAD_MAX = 50.0  # of a logarithm; more is no spread but a fault
 EXPOSURE_MIN = 1e-6  # requests, seconds or readings: less is none
 PAST_SHARE_MIN = 0.5  # of the past that is asked for; a node that was seen for less has none
 NODES_MIN = 5  # nodes on each side, from which on they are compared node by node: a spread from fewer is no spread
@@ -35,11 +36,6 @@ class Arm:
     def count(self) -> int:
         """Number of nodes."""
         return int(self.after.shape[-1])
-
-    @property
-    def growth(self) -> samples.Floats:
-        """How the time, or the requests, after compare with those before."""
-        return self.after_exposure / self.before_exposure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +85,15 @@ def _is_exposure(values: samples.Floats) -> samples.Flags:
     return (values >= EXPOSURE_MIN) & (values <= FIGURE_MAX)
 
 
+def _spread(values: samples.Floats) -> samples.Floats:
+    return np.where((values >= 0) & (values <= SPREAD_MAX), values, np.nan)
+
+
 def _taken(sample: samples.Sample, chosen: samples.Flags) -> Arm:
     return Arm(
         before=sample.before[chosen],
         before_exposure=sample.before_exposure[chosen],
         after=sample.after[chosen],
         after_exposure=sample.after_exposure[chosen],
-        past_spread=sample.past_spread[chosen],
+        past_spread=_spread(sample.past_spread[chosen]),
     )

@@ -23,7 +23,7 @@ from datetime import timedelta
 
 GROWTH = 1.5  # about so much later lies each look; of 1.25, 1.5 and 2 it finds most, and what is great almost as early
 _EARLY = 0.3  # of the error is for early looks, and for those after the end
-_ROUNDING = 1e-9  # of a logarithm: an instant computed from a number of a look belongs to that look
+_ROUNDING = 1e-6  # of a logarithm: an instant of a look, in whole microseconds, belongs to that look
 _SHORTEST = timedelta(milliseconds=1)  # a first look at nothing is one after this
 
 

@@ -16,6 +16,13 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 F = model.Finding
 C = model.Comparison
 
+FOURFOLD_PERCENT = 300  # more, which has a word of its own
+_GREAT = 1e6  # factors from here on are written with a power of ten
+_WHOLE = 9.95  # factors from here on have two digits before the point
+_TINY = 1e-4  # p-values below are not told apart
+_SMALL = 1e-3  # factors below are nothing
+_MINUTES = 90  # seconds from which on a time is written in minutes
+
 _FOUND: Mapping[model.Finding, str] = {
     F.WORSE: "worse",
     F.NO_WORSE: "no worse",
@@ -35,7 +42,7 @@ _ALL_FOUND: Mapping[model.Finding, str] = {
 _WEAKNESS: Mapping[model.Comparison, str] = {
     C.NODES: "",
     C.POOLED: "; harmless differences between nodes may look like one",
-    C.OWN_PAST: "; without enough untouched nodes, a change of load may look like one",
+    C.OWN_PAST: "; without enough untouched nodes, a change of load may look like harm",
     C.NONE: "",
 }
 
@@ -55,14 +62,14 @@ def evidence(found: model.Evidence) -> str:
 
 def judgement(finding: model.Finding, of: Sequence[model.Evidence]) -> str:
     """Say what was found over all metrics: which of them decide it."""
-    names = ", ".join(each.metric for each in of if each.finding is finding)
+    names = ", ".join(each.metric for each in of if each.finding is finding) or "anything"
     return _ALL_FOUND[finding].format(names=names)
 
 
 def power(
     metric: model.JudgedMetric,
     nodes: tuple[int, int],
-    requests_per_minute: float,
+    requests_per_minute: float | None,
     lift_percent: int,
     found_within: timedelta | None,
     comparison: model.Comparison,
@@ -72,13 +79,15 @@ def power(
     Args:
         metric: Where it is looked for.
         nodes: Numbers of canary and of control nodes.
-        requests_per_minute: Of one node; 0 where the metric is not about requests.
+        requests_per_minute: Of one node; 0 where the metric is not about requests, None where nothing is known of it.
         lift_percent: How great the harm is.
         found_within: In half of the cases; None where it is not found in time.
         comparison: How it is looked for.
     """
     if comparison is C.NONE:
         return f"{metric.name}: there is no canary, so nothing is found"
+    if requests_per_minute is None:
+        return f"{metric.name}: how it behaves is not known yet, so neither is how soon harm is found"
     requests = f" and {requests_per_minute:,.0f} requests a minute" if requests_per_minute else ""
     each = " each" if requests and nodes[0] > 1 else ""
     harm = _harm(lift_percent, is_lower_worse=metric.is_lower_worse)
@@ -89,7 +98,7 @@ def power(
 def span(value: timedelta) -> str:
     """Write a time in whole minutes, or seconds where it is short."""
     seconds = value.total_seconds()
-    count, unit = (seconds / 60, "minute") if seconds >= 90 else (seconds, "second")  # noqa: PLR2004 under 1.5 minutes
+    count, unit = (seconds / 60, "minute") if seconds >= _MINUTES else (seconds, "second")
     return f"{count:.0f} {unit}{'' if round(count) == 1 else 's'}"
 
 
@@ -99,7 +108,7 @@ def _canaries(count: int) -> str:
 
 def _harm(lift_percent: int, *, is_lower_worse: bool) -> str:
     factor = 1 + lift_percent / 100
-    if factor == 4:  # noqa: PLR2004 it has a word of its own
+    if lift_percent == FOURFOLD_PERCENT:
         return "a quarter of the rate" if is_lower_worse else "a fourfold rate"
     return f"{factor:g} times less" if is_lower_worse else f"{factor:g} times as much"
 
@@ -124,11 +133,17 @@ def _against(found: model.Evidence) -> str:
 
 
 def _p(found: model.Evidence) -> str:
-    return "" if found.p is None else f" (p {found.p:.1g} of {found.alpha:.1g})"
+    if found.p is None:
+        return ""
+    return f" (p {'under 0.0001' if found.p < _TINY else f'{found.p:.1g}'} of {found.alpha:.1g})"
 
 
 def _figure(value: float) -> str:
-    """Write a factor with two digits, and whole where it is great."""
-    if value >= 10:  # noqa: PLR2004 from here on two digits are whole
-        return f"{value:,.0f}" if value < 1e6 else f"{value:.0e}"  # noqa: PLR2004 more digits help nobody
-    return f"{value:.{max(1, 1 - math.floor(math.log10(value)) if 0 < value < 1 else 1)}f}" if value > 0.005 else "0"  # noqa: PLR2004
+    """Write a factor with two digits, whole where it is great."""
+    if value >= _GREAT:
+        return f"{value:.0e}"
+    if value >= _WHOLE:
+        return f"{value:,.0f}"
+    if value < _SMALL:
+        return "0"
+    return f"{value:.{1 - math.floor(math.log10(value))}f}"

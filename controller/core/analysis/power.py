@@ -12,6 +12,7 @@ SUGI 11 (1986).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,13 +21,15 @@ import numpy as np
 from scipy import special
 
 from controller.core import model
-from controller.core.analysis import arms, judge, phrases, readings, samples, shifts
+from controller.core.analysis import arms, judge, pasts, phrases, readings, samples
 
-COUNT_LIFT_PERCENT = 300  # harm of which it is said when it is found: four times the events ...
+COUNT_LIFT_PERCENT = phrases.FOURFOLD_PERCENT  # harm of which it is said when it is found: four times the events ...
 FIGURE_LIFT_PERCENT = 50  # ... or half as much again of any other figure
 _STEP = timedelta(seconds=10)  # the judge is asked so often where its evidence is valid at any time
 _STEPS_MAX = 360  # of them: of a longer analysis each step is longer
 _NODES_MAX = 1000  # on a side; more change nothing and take time
+_MEAN_MIN = 0.1  # events of a node; of fewer, chance is not laid out any wider
+_LUCK = 0.4  # mean of a standard normal variable where it is above 0, and 0 elsewhere
 _MINUTE = timedelta(minutes=1)
 
 
@@ -83,8 +86,8 @@ def power(
     return tuple(_power(analysis, metric, (canary_nodes, control_nodes), habits) for metric in analysis.metrics)
 
 
-def habit(sample: samples.Sample, measure: model.Measure, past: timedelta) -> Habit:
-    """Learn from the past of all nodes how a metric behaves.
+def habit(sample: samples.Sample, measure: model.Measure, past: timedelta) -> Habit | None:
+    """Learn from the past of all nodes how a metric behaves; None where no node has one.
 
     Args:
         sample: One entry for each node; only what was before counts.
@@ -94,7 +97,7 @@ def habit(sample: samples.Sample, measure: model.Measure, past: timedelta) -> Ha
     minutes = past / _MINUTE
     is_known = arms.is_past_known(sample)
     if not is_known.any():
-        return Habit()
+        return None
     before, exposure = sample.before[is_known].mean() / minutes, sample.before_exposure[is_known].mean() / minutes
     spread = sample.past_spread[np.isfinite(sample.past_spread)]
     return Habit(
@@ -108,13 +111,15 @@ def _power(
     analysis: model.Analysis, metric: model.JudgedMetric, nodes: tuple[int, int], habits: Mapping[str, Habit]
 ) -> model.Power:
     canary, control = (min(count, _NODES_MAX) for count in nodes)
-    case = _Case(analysis, metric, canary, control, habits.get(metric.name, Habit()))
+    known = habits.get(metric.name)
+    case = _Case(analysis, metric, canary, control, known or Habit())
     comparison = arms.comparison(_expected(case, _MINUTE), is_count=case.is_count)
-    is_known = metric.name in habits and comparison is not model.Comparison.NONE
-    found = (
-        next((at for at in _instants(case, comparison) if _is_found(case, comparison, at)), None) if is_known else None
+    found = None
+    if known is not None and comparison is not model.Comparison.NONE:
+        found = next((at for at in _instants(case, comparison) if _is_found(case, comparison, at)), None)
+    message = phrases.power(
+        metric, nodes, None if known is None else known.requests_per_minute, case.lift_percent, found, comparison
     )
-    message = phrases.power(metric, nodes, case.habit.requests_per_minute, case.lift_percent, found, comparison)
     return model.Power(metric.name, comparison, case.lift_percent, found, message)
 
 
@@ -142,21 +147,23 @@ def _expected(case: _Case, at: timedelta) -> arms.Arms:
 
 def _arm(case: _Case, count: int, at: timedelta, lift: float) -> arms.Arm:
     past, now = np.full(count, case.analysis.past / _MINUTE), np.full(count, at / _MINUTE)
-    moves = lift * _moves(count, case.habit.spread)
     spread = np.full(count, case.habit.spread)
+    scores = _scores(count)
     if not case.is_count:
-        return arms.Arm(np.ones(count), past, moves, now, spread)
-    events = case.habit.events_per_minute
-    # What chance adds to the spread between stretches of the past is part of it there, and taken off again.
-    between = np.hypot(spread, 1 / np.sqrt(events * now + shifts.PRIOR))
-    return arms.Arm(events * past, past, events * now * moves, now, between)
+        return arms.Arm(np.ones(count), past, lift * np.exp(case.habit.spread * scores), now, spread)
+    mean = case.habit.events_per_minute * (at / _MINUTE) * lift
+    # What chance alone spreads is estimated too high as often as too low, and the judge goes by the higher ones.
+    luck = 1 + _LUCK * math.sqrt(2 / max(count - 1, 1))
+    # So laid out a node may come to less than no events, which no sum over nodes minds.
+    moves = 1 + math.hypot(case.habit.spread, math.sqrt(luck / max(mean, _MEAN_MIN))) * scores
+    between = np.hypot(spread, 1 / math.sqrt(mean + pasts.PRIOR))
+    return arms.Arm(case.habit.events_per_minute * past, past, mean * moves, now, between)
 
 
-def _moves(count: int, spread: float) -> samples.Floats:
-    """Lay out factors by which so many nodes move, with such a spread and a mean of 1."""
+def _scores(count: int) -> samples.Floats:
+    """Give so many equal steps of a normal distribution, with a standard deviation of 1; of one node the middle."""
     if count <= 1:
-        return np.ones(count)
-    scores = special.ndtri((np.arange(count) + 0.5) / count)
-    moves: samples.Floats = np.exp(spread * scores / scores.std(ddof=1))
-    moves /= moves.mean()
-    return moves
+        return np.zeros(count)
+    scores = np.asarray(special.ndtri((np.arange(count) + 0.5) / count), dtype=np.float64)
+    scores /= scores.std(ddof=1)
+    return scores

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from controller.core import model
-from controller.core.analysis import arms, samples, shifts, tallies
+from controller.core.analysis import arms, rates, samples, shifts, tallies
+
+_LOG_MAX = 100.0  # a factor whose logarithm is more is without bound
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,9 +61,9 @@ def read(
     """
     shown = _shown(both, comparison, metric, stretches)
     return Reading(
-        lift=np.exp(shown.size),
-        low=np.exp(shown.low(levels.low)),
-        high=np.exp(shown.high(levels.high)),
+        lift=_factor(shown.size),
+        low=_factor(shown.low(levels.low)),
+        high=_factor(shown.high(levels.high)),
         p=shown.p(_tolerated(metric)),
     )
 
@@ -78,20 +80,25 @@ def is_spent(comparison: model.Comparison, *, is_count: bool) -> bool:
 
 def _shown(
     both: arms.Arms, comparison: model.Comparison, metric: model.JudgedMetric, stretches: float
-) -> shifts.Shift | tallies.Tally:
-    if is_spent(comparison, is_count=metric.measure.kind.is_count):
-        found = _shift(both, comparison, stretches, is_count=metric.measure.kind.is_count)
+) -> shifts.Shift | rates.Contrast | tallies.Tally:
+    if not metric.measure.kind.is_count:
+        found = _shift(both, comparison, stretches)
         return found.turned() if metric.is_lower_worse else found
-    tally = tallies.pooled if comparison is model.Comparison.POOLED else tallies.own_past
-    return tally(both, is_lower_worse=metric.is_lower_worse)
-
-
-def _shift(both: arms.Arms, comparison: model.Comparison, stretches: float, *, is_count: bool) -> shifts.Shift:
+    is_lower_worse = metric.is_lower_worse
     if comparison is model.Comparison.NODES:
-        return shifts.counts(both) if is_count else shifts.figures(both)
-    if comparison is model.Comparison.POOLED:
-        return shifts.few_figures(both)
-    return shifts.past_figures(both, stretches)
+        return rates.contrast(both, is_lower_worse=is_lower_worse)
+    tally = tallies.pooled if comparison is model.Comparison.POOLED else tallies.own_past
+    return tally(both, is_lower_worse=is_lower_worse)
+
+
+def _shift(both: arms.Arms, comparison: model.Comparison, stretches: float) -> shifts.Shift:
+    if comparison is model.Comparison.NODES:
+        return shifts.figures(both)
+    return shifts.few_figures(both) if comparison is model.Comparison.POOLED else shifts.past_figures(both, stretches)
+
+
+def _factor(logarithm: samples.Floats) -> samples.Floats:
+    return np.where(logarithm > _LOG_MAX, np.inf, np.exp(np.minimum(logarithm, _LOG_MAX)))
 
 
 def _tolerated(metric: model.JudgedMetric) -> float:

@@ -20,11 +20,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
-from controller.core.analysis import arms, samples, shifts
+from controller.core.analysis import arms, pasts, rates, samples
 
 LIFTS = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)  # over the tolerated one; evidence is the mean over them
+_LOG_LIFTS = np.log(LIFTS)
+_SHARE_MIN = 1e-9  # of all events; less is as if it were so much
 _HALVINGS = 50  # of the interval in which a bound is sought: to a millionth of a millionth
 _LOG_REACH = 50.0  # logarithm of the greatest lift that a bound may show
 
@@ -48,12 +51,12 @@ class Tally:
     @property
     def size(self) -> samples.Floats:
         """Logarithm of the lift, above 0 where the canary is worse."""
-        grown: samples.Floats = np.log((self.events + shifts.PRIOR) / (self.expected + shifts.PRIOR))
+        grown: samples.Floats = np.log((self.events + pasts.PRIOR) / (self.expected + pasts.PRIOR))
         return -grown if self.is_lower_worse else grown
 
     def p(self, tolerated: float) -> samples.Floats:
         """Give the p-value of "the lift is at most so much", a logarithm; the least so far is valid at any time."""
-        return np.exp(-np.maximum(self._evidence(np.asarray(tolerated)), 0))
+        return np.exp(-np.maximum(self._evidence(np.array(tolerated)), 0))
 
     def low(self, level: float) -> samples.Floats:
         """Give the least logarithm of a lift that this evidence does not exclude at ``level``."""
@@ -67,62 +70,43 @@ class Tally:
     def high(self, level: float) -> samples.Floats:
         """Give the logarithm of the lift from which on so little harm has a probability of at most ``level``."""
         if self.is_lower_worse:
-            share = special.betaincinv(np.maximum(self.events, shifts.PRIOR), self.known, level)
-            bound = -np.log(share / (1 - share) * self.known / self.expected)
-            return np.where(self.events > 0, bound, np.inf)
-        share = special.betaincinv(self.known, self.events + 1, level)
-        found: samples.Floats = np.log((1 - share) / share * self.known / self.expected)
+            share = special.betaincinv(np.maximum(self.events, pasts.PRIOR), self.known, level)
+            return np.where(self.events > 0, -self._ratio(share), np.inf)
+        return self._ratio(1 - special.betaincinv(self.known, self.events + 1, level))
+
+    def _ratio(self, share: npt.NDArray[np.floating]) -> samples.Floats:
+        """Give the logarithm of events over expected ones at which they are such a share of them and the known ones."""
+        within = np.clip(np.asarray(share, dtype=np.float64), _SHARE_MIN, 1 - _SHARE_MIN)
+        found: samples.Floats = np.log(within / (1 - within) * self.known / self.expected)
         return found
 
     def _evidence(self, tolerated: samples.Floats) -> samples.Floats:
         """Give the logarithm of the evidence that the lift is above so much, a logarithm."""
         sign = -1 if self.is_lower_worse else 1
-        lifts = sign * np.log(LIFTS)
-        mean = self.expected * np.exp(sign * tolerated)
-        told = [
-            self.events * lift
-            + (self.events + self.known) * np.log((self.known + mean) / (self.known + mean * np.exp(lift)))
-            for lift in lifts
-        ]
-        found: samples.Floats = special.logsumexp(np.stack(told), axis=0) - np.log(len(LIFTS))
+        lifts, mean = sign * _LOG_LIFTS, (self.expected * np.exp(sign * tolerated))[..., None]
+        known, events = self.known[..., None], self.events[..., None]
+        told = events * lifts + (events + known) * np.log((known + mean) / (known + mean * np.exp(lifts)))
+        found: samples.Floats = special.logsumexp(told, axis=-1) - np.log(len(LIFTS))
         return found
 
 
 def pooled(both: arms.Arms, *, is_lower_worse: bool) -> Tally:
     """Expect of the canary nodes what their pasts and the trend of the control nodes make of them."""
-    trend = shifts.rate(both.control)
-    doubt = trend.variance + unlikeness(both.control) * _concentration(both.canary)
-    return _tally(both.canary, np.exp(trend.size), doubt, is_lower_worse=is_lower_worse)
+    canary, control = pasts.expected(both)
+    trend = rates.rate(both.control, control)
+    doubt = trend.variance + rates.unlikeness(both.control, control) * canary.concentration
+    grown = (trend.events + pasts.PRIOR) / (trend.expected + pasts.PRIOR)
+    return _tally(both.canary, canary, grown, doubt, is_lower_worse=is_lower_worse)
 
 
 def own_past(both: arms.Arms, *, is_lower_worse: bool) -> Tally:
     """Expect of the canary nodes what their pasts alone make of them, as steady as those were."""
-    arm = both.canary
-    chance = 1 / (arm.before * arm.growth + shifts.PRIOR)
-    unsteady = np.maximum(np.nan_to_num(arm.past_spread) ** 2 - chance, 0).mean(-1)
-    return _tally(arm, np.ones_like(unsteady), unsteady, is_lower_worse=is_lower_worse)
+    canary, _ = pasts.expected(arms.Arms(both.canary, both.canary))
+    unsteady = np.maximum(np.nan_to_num(both.canary.past_spread) ** 2 - 1 / (canary.events + pasts.PRIOR), 0).mean(-1)
+    return _tally(both.canary, canary, np.ones_like(unsteady), unsteady, is_lower_worse=is_lower_worse)
 
 
-def unlikeness(arm: arms.Arm) -> samples.Floats:
-    """Give the variance of how single nodes' rates moved beyond what chance gives, on logarithms."""
-    expected = arm.before * arm.growth
-    rate = (arm.after.sum(-1, keepdims=True) + shifts.PRIOR) / (expected.sum(-1, keepdims=True) + shifts.PRIOR)
-    mean = rate * expected
-    off = (arm.after - mean) ** 2 * arm.count / (arm.count - 1)
-    chance = mean * (1 + rate * arm.growth)
-    found: samples.Floats = np.maximum((off - chance).sum(-1), 0) / np.maximum((mean**2).sum(-1), shifts.PRIOR)
-    return found
-
-
-def _concentration(arm: arms.Arm) -> samples.Floats:
-    """Give one over the number of nodes that carry what is expected, were it shared equally."""
-    expected = arm.before * arm.growth + shifts.PRIOR
-    found: samples.Floats = (expected**2).sum(-1) / expected.sum(-1) ** 2
-    return found
-
-
-def _tally(arm: arms.Arm, trend: samples.Floats, doubt: samples.Floats, *, is_lower_worse: bool) -> Tally:
-    past = (arm.before + shifts.PRIOR / arm.count) * arm.growth
-    expected = past.sum(-1)
-    variance = (past * arm.growth).sum(-1) / expected**2 + doubt
-    return Tally(arm.after.sum(-1), expected * trend, 1 / variance, is_lower_worse)
+def _tally(
+    arm: arms.Arm, expected: pasts.Expected, grown: samples.Floats, doubt: samples.Floats, *, is_lower_worse: bool
+) -> Tally:
+    return Tally(arm.after.sum(-1), expected.total * grown, 1 / (expected.doubt + doubt), is_lower_worse)

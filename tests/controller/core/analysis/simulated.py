@@ -17,7 +17,7 @@ import numpy as np
 from scipy import signal
 
 from controller.core import model
-from controller.core.analysis import arms, judge, readings, samples
+from controller.core.analysis import arms, judge, looks, readings, samples
 from tests.controller.core.analysis import figures
 
 PAST_MINUTES = 120
@@ -29,6 +29,8 @@ CHUNK = 20_000  # nodes times runs that are drawn at once, about 200 MiB
 METRICS = (figures.ERRORS, figures.LATENCY, figures.RESTARTS)
 EVENTS_PER_MINUTE = {figures.ERRORS.name: 1.0, figures.RESTARTS.name: 0.1}
 ANALYSIS = figures.analysis(*METRICS)
+MINUTE = timedelta(minutes=1)
+HARM, NO_HARM = judge.schedule(ANALYSIS), judge.passing(ANALYSIS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,14 @@ class Paths:
         past: By metric, of all nodes: events over the past, or the mean.
         sums: By metric, of all nodes and instants: events since the change, or the sum of the figure over minutes.
         minutes: The instants.
+        levels: By metric, for what is no count, the figure in each minute of the past; where there is no control.
     """
 
     nodes: Nodes
     past: Mapping[str, samples.Floats]
     sums: Mapping[str, samples.Floats]
     minutes: samples.Floats
+    levels: Mapping[str, samples.Floats]
 
     def arms(self, metric: model.JudgedMetric, index: int) -> arms.Arms:
         """Give both sides of one metric at an instant."""
@@ -93,19 +97,30 @@ class Paths:
                     before_exposure=np.full_like(after[:, side], per_minute * PAST_MINUTES),
                     after=after[:, side],
                     after_exposure=np.full_like(after[:, side], per_minute * minutes),
-                    past_spread=np.full_like(after[:, side], math.nan),
+                    past_spread=self._spread(metric, minutes)[:, side],
                 )
                 for side in (slice(self.nodes.canary), slice(self.nodes.canary, None))
             )
         )
 
+    def _spread(self, metric: model.JudgedMetric, minutes: float) -> samples.Floats:
+        """Give how each node's figure moves between stretches of its past of such a length."""
+        levels = self.levels.get(metric.name)
+        if levels is None:
+            return np.full_like(self.past[metric.name], math.nan)
+        length = math.ceil(minutes)
+        stretches = levels[..., : PAST_MINUTES // length * length].reshape(*levels.shape[:-1], -1, length).mean(-1)
+        spread: samples.Floats = np.log(stretches).std(-1, ddof=1)
+        return spread
+
 
 def looked_at(comparison: model.Comparison) -> samples.Floats:
     """Give the minutes at which the judge, asked every ten seconds, says something new."""
     if comparison is not model.Comparison.NODES:
-        return np.arange(1, MINUTES / STEP_MINUTES + 1) * STEP_MINUTES
-    due = [at / timedelta(minutes=1) for at in judge.schedule(ANALYSIS).instants()]
-    return np.ceil(np.array(due) / STEP_MINUTES - 1e-9) * STEP_MINUTES
+        return np.array([STEP_MINUTES * step for step in range(1, round(MINUTES / STEP_MINUTES) + 1)])
+    due = [at / MINUTE for each in (HARM, NO_HARM) for at in each.instants()]
+    steps = np.unique(np.ceil(np.array(due, dtype=np.float64) / STEP_MINUTES - 1e-6))
+    return np.array([step * STEP_MINUTES for step in steps])
 
 
 def drawn(
@@ -127,29 +142,45 @@ def drawn(
         }
         yield Paths(
             nodes,
-            {name: past for name, (past, _) in made.items()},
-            {name: sums for name, (_, sums) in made.items()},
+            {name: past for name, (past, _, _) in made.items()},
+            {name: sums for name, (_, sums, _) in made.items()},
             minutes,
+            {name: levels for name, (*_, levels) in made.items() if levels is not None},
         )
 
 
 def found(paths: Paths, comparison: model.Comparison, metric: model.JudgedMetric) -> samples.Floats:
     """Give the minute at which each run's metric is found worse, infinity where it is not."""
-    alpha = judge.alpha(ANALYSIS)
     is_spent = readings.is_spent(comparison, is_count=metric.measure.kind.is_count)
     when = np.full(len(paths.past[metric.name]), np.inf)
-    last = 0
-    for index, at in enumerate(paths.minutes):
-        elapsed = timedelta(minutes=float(at))
-        look = judge.schedule(ANALYSIS).number(elapsed)
-        if is_spent and look == last:
-            continue
-        last = look
-        share = judge.schedule(ANALYSIS).share(elapsed) if is_spent else 1.0
-        stretches = PAST_MINUTES / float(at)
-        is_worse = readings.p(paths.arms(metric, index), comparison, metric, stretches) / share <= alpha
-        when = np.where(is_worse & np.isinf(when), at, when)
+    for index, elapsed in _looks(paths, HARM) if is_spent else enumerate(_elapsed(paths)):
+        share = HARM.share(elapsed) if is_spent else 1.0
+        p = readings.p(paths.arms(metric, index), comparison, metric, figures.PAST / elapsed)
+        when = np.where((p / share <= judge.alpha(ANALYSIS)) & np.isinf(when), elapsed / MINUTE, when)
     return when
+
+
+def passed(paths: Paths, comparison: model.Comparison, metric: model.JudgedMetric) -> samples.Flags:
+    """Tell at which looks for no harm, the second axis, each run's metric is found no worse."""
+    told = []
+    for index, elapsed in _looks(paths, NO_HARM):
+        levels = readings.Levels(judge.alpha(ANALYSIS), judge.MISSED_HARM * NO_HARM.share(elapsed))
+        reading = readings.read(paths.arms(metric, index), comparison, metric, levels, figures.PAST / elapsed)
+        told.append(reading.high < 1 + metric.harm_percent / 100)
+    return np.stack(told, axis=-1)
+
+
+def _elapsed(paths: Paths) -> list[timedelta]:
+    return [timedelta(minutes=float(at)) for at in paths.minutes]
+
+
+def _looks(paths: Paths, schedule: looks.Schedule) -> Iterator[tuple[int, timedelta]]:
+    """Give the instants at which a look is taken that nobody has taken yet."""
+    last = 0
+    for index, elapsed in enumerate(_elapsed(paths)):
+        if schedule.number(elapsed) > last:
+            last = schedule.number(elapsed)
+            yield index, elapsed
 
 
 def _path(
@@ -159,17 +190,18 @@ def _path(
     metric: model.JudgedMetric,
     lift: float,
     minutes: samples.Floats,
-) -> tuple[samples.Floats, samples.Floats]:
+) -> tuple[samples.Floats, samples.Floats, samples.Floats | None]:
     runs, nodes = shape
     level = _levels(random, fleet, runs, nodes.canary + nodes.control)
     level[:, : nodes.canary, PAST_MINUTES:] *= lift
     if not metric.measure.kind.is_count:
         level *= 1 + random.standard_normal(level.shape) / math.sqrt(figures.REQUESTS_PER_MINUTE)
-        return level[..., :PAST_MINUTES].mean(-1), _summed(level, minutes)
+        past_levels = level[..., :PAST_MINUTES]
+        return past_levels.mean(-1), _summed(level, minutes), None if nodes.control else past_levels
     level *= EVENTS_PER_MINUTE[metric.name]
     expected = np.diff(_summed(level, minutes), prepend=0.0)
     past = random.poisson(level[..., :PAST_MINUTES].sum(-1)).astype(float)
-    return past, random.poisson(expected).astype(float).cumsum(-1)
+    return past, random.poisson(expected).astype(float).cumsum(-1), None
 
 
 def _levels(random: np.random.Generator, fleet: Fleet, runs: int, nodes: int) -> samples.Floats:
