@@ -11,8 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import numpy as np
-
 from controller.core import errors, model
 from controller.core.analysis import power, samples
 from controller.metrics import collector as collectors
@@ -112,11 +110,8 @@ class Sources:
             return {}
         few = tuple(nodes)[:HABIT_NODES_MAX]
         found = self._collector.samples(component, analysis.metrics, {}, few, past=analysis.past, began_at=at, at=at)
-        return {
-            each.name: power.habit(found[each.name], each.measure, analysis.past)
-            for each in analysis.metrics
-            if np.isfinite(found[each.name].before).any()
-        }
+        habits = {each.name: power.habit(found[each.name], each.measure, analysis.past) for each in analysis.metrics}
+        return {name: habit for name, habit in habits.items() if habit is not None}
 
     async def close(self) -> None:
         """Close every connection."""
