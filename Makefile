@@ -57,8 +57,9 @@ core: $(READY)  ## the pure cores' tests, with branch coverage
 	@coverage report --include='agent/core/*'
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
 
-test: $(READY)  ## every test, several files at a time: most of a live test is waiting
-	@pytest -q -n $(JOBS) --dist loadfile
+test: $(READY)  ## every test, several files at a time: most of a live test is waiting; those that need the machine come last
+	@pytest -q -n $(JOBS) --dist loadfile -m 'not alone'
+	@pytest -q -m alone
 properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout, over so many lives
 	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 tests/controller/core/test_properties.py
 judge-figures: $(READY)  ## compute anew what is documented of the judge; then read the diff

@@ -18,6 +18,7 @@ def finding(rollout: Any) -> str:  # noqa: ANN401  # JSON
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 async def test_what_fails_more_requests_is_taken_back_in_the_canary_wave_and_what_does_not_is_promoted(
     tmp_path: Path,

@@ -41,6 +41,7 @@ async def upgraded(fleet: houses.Zones, version: str, *options: str) -> Any:  # 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1500)
 async def test_twenty_nodes_go_through_every_strategy_and_every_verb_by_the_command_line_alone(tmp_path: Path) -> None:
     async with houses.up() as fleet:
@@ -62,7 +63,7 @@ async def everything_is_installed(fleet: houses.Zones) -> None:
     await fleet.ask("upgrade", "start", "cache", "1.0.0", "--strategy", "immediate", "--install", *houses.QUICK)
     assert (await fleet.ended("cache-1.0.0"))["state"] == "SUCCEEDED"
     found = await upgraded(fleet, "1.0.0", "--strategy", "immediate", "--install")
-    assert (found["state"], waves(found)) == ("SUCCEEDED", [20])
+    assert (found["state"], waves(found)) == ("SUCCEEDED", [20]), (found["reason"], found["message"])
     await fleet.runs("1.0.0")
 
 
