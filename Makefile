@@ -61,7 +61,8 @@ test: $(READY)  ## every test, several files at a time: most of a live test is w
 	@pytest -q -n $(JOBS) --dist loadfile -m 'not alone'
 	@pytest -q -m alone
 properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout, over so many lives
-	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 tests/controller/core/test_properties.py
+	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 --hypothesis-profile explore \
+	  tests/controller/core/test_properties.py
 judge-figures: $(READY)  ## compute anew what is documented of the judge; then read the diff
 	@INSTAR_FIGURES=all pytest -q --timeout 7200 tests/controller/core/analysis --rewrite
 golden: $(READY)  ## rewrite the golden scenarios; then read the diff

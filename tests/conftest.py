@@ -8,8 +8,10 @@ import pytest
 # Some tests fork; what gRPC does in a child then is to poll descriptors that the child has closed.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# Tests share noisy machines: how long an example takes says nothing.
-hypothesis.settings.register_profile("instar", deadline=None)
+# Tests share noisy machines: how long an example takes says nothing. A test run is the same each time; new examples are
+# looked for by `make properties`.
+hypothesis.settings.register_profile("instar", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("instar")
 
 

@@ -14,7 +14,7 @@ from controller.core import draft as drafts
 from controller.core.transitions import Cause, Why
 
 S = model.RolloutState
-_NEVER = (None, None, None, None)
+_NEVER = (None, None, None, None, None)
 
 
 def decide(draft: drafts.Draft, at: datetime) -> transitions.Why | None:
@@ -42,7 +42,8 @@ def is_due(rollout: model.Rollout, at: datetime) -> bool:
     if until is not None and until <= at:
         return True
     judged_at = None if rollout.judging is None else judging.due_at(rollout)
-    known = (rollout.bake_until, rollout.verify_until, rollout.deadline_at, judged_at)
+    approved_by = None if rollout.approval is None else approving.expires_at(rollout)
+    known = (rollout.bake_until, rollout.verify_until, rollout.deadline_at, judged_at, approved_by)
     return known != _NEVER and any(each is not None and each <= at for each in known)
 
 
