@@ -182,7 +182,7 @@ async def _listening(
     register: principals.Register,
     time: clock.Clock,
 ) -> AsyncIterator[str]:
-    server = aio.server(interceptors=[door.Door(register)], options=_SERVER_OPTIONS)
+    server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)], options=_SERVER_OPTIONS)
     agents = agent_service.AgentService(machine, caller=register.caller, open_blob=blobs.open_blob, clock=time)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(

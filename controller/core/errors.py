@@ -28,10 +28,13 @@ class InstarError(Exception):
         field: The field that is wrong, in dotted form, for example ``policy.max_failures``.
         value: The value that it had, as text.
         rule: The rule that it broke.
+
+    ``is_kept`` tells whether it is on the record already, so that it gets there once, however many hands it passes.
     """
 
     blame = Blame.CONTROLLER
     is_retryable = False
+    is_kept = False
 
     def __init__(self, message: str, *, code: str, field: str = "", value: str = "", rule: str = "") -> None:
         super().__init__(message)

@@ -11,5 +11,6 @@ written (`controller.store`), and the wire (`controller.rpc`).
 
 from controller.engine.commands import AssignCommand, CancelCommand, Command, ProceedCommand, SessionGrant
 from controller.engine.engine import Engine
+from controller.engine.office import Asked
 
-__all__ = ["AssignCommand", "CancelCommand", "Command", "Engine", "ProceedCommand", "SessionGrant"]
+__all__ = ["Asked", "AssignCommand", "CancelCommand", "Command", "Engine", "ProceedCommand", "SessionGrant"]

@@ -30,7 +30,7 @@ class Catalogue(office.Office):
         Raises:
             RefusedError: Other bytes are published under the same version.
         """
-        asked = office.Asked(release.publisher, "publish", release, release.component)
+        asked = office.Asked(release.publisher, "publish_release", release, release.component)
         return await self._asked(asked, lambda draft: _publish(draft, release))
 
     def release(self, component: model.ComponentName, version: str) -> model.Release:

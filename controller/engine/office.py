@@ -108,12 +108,14 @@ class Office:
         try:
             return await self._desk.submit(work)
         except errors.InstarError as error:
-            await self._keep_refusal(asked, error)
+            await self.keep_refusal(asked, error)
             raise
 
-    async def _keep_refusal(self, asked: Asked, error: errors.InstarError) -> None:
-        if error.blame is errors.Blame.CALLER:
+    async def keep_refusal(self, asked: Asked, error: errors.InstarError) -> None:
+        """Store, count and trace that a caller was refused, unless that is on the record or the fault is another's."""
+        if error.blame is errors.Blame.CALLER and not error.is_kept:
             await self._desk.submit(functools.partial(_put_refused, asked=asked, error=error))
+            error.is_kept = True
 
     def _find_assignment(self, draft: drafts.Draft, operation_id: model.OperationId) -> rows.Assignment | None:
         found = draft.assignment(operation_id)

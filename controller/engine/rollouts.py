@@ -68,7 +68,7 @@ class Rollouts(office.Office):
         try:
             return await self._plans.plan(self._desk.world, wanted, self._clock.now())
         except errors.InstarError as error:
-            await self._keep_refusal(office.Asked(actor, "plan", request, request.component), error)
+            await self.keep_refusal(office.Asked(actor, "plan_upgrade", request, request.component), error)
             raise
 
     async def start_upgrade(
@@ -323,7 +323,7 @@ class Rollouts(office.Office):
                 ) from error
             draft.put_audit(actor, f"rollout.{verb}", wanted, reason)
 
-        await self._asked(office.Asked(actor, verb, wanted, known.request.component), work)
+        await self._asked(office.Asked(actor, f"{verb}_rollout", wanted, known.request.component), work)
         return self.rollout(wanted)
 
     def _take_up(

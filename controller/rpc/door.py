@@ -1,8 +1,10 @@
 """The door of the controller: each call passes it, shows who it is, and leaves with a typed status.
 
 Rules kept here: the policy is looked up by the name of the method, so that a service cannot forget it; an error of the
-core becomes its status in one place; any other is logged whole and told as INTERNAL. Left out: what each kind of caller
-may do (`principals`), and what errors look like on the wire (`errors`).
+core becomes its status in one place; any other is logged whole and told as INTERNAL; what a known caller is refused is
+kept on record, also where it is no request that the engine could be asked. Left out: what each kind of caller may do
+(`principals`), what errors look like on the wire (`errors`), and a record of those who only read or whom nobody knows:
+they could fill it.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Never, TypeAlias
+from typing import Any, Never, Protocol, TypeAlias
 
 import grpc
 from grpc import aio
 
+from controller import engine
 from controller.core import errors
 from controller.rpc import errors as rpc_errors
 from controller.rpc import principals
@@ -32,13 +36,24 @@ _MAKERS: Mapping[tuple[bool, bool], Callable[..., _Handler]] = {  # by: does the
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
+_READS = re.compile(r"/(Explain|Get|List|Read|Watch)[A-Za-z]*$")
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class Record(Protocol):
+    """Where it is kept that a caller was refused."""
+
+    def __call__(self, asked: engine.Asked, error: errors.InstarError) -> Awaitable[None]:
+        """Keep it, unless it is kept already."""
+        ...
 
 
 class Door(aio.ServerInterceptor):
     """Lets callers in by the policy of the method, and turns errors into statuses on the way out."""
 
-    def __init__(self, register: principals.Register) -> None:
+    def __init__(self, register: principals.Register, record: Record) -> None:
         self._register = register
+        self._record = record
 
     async def intercept_service(
         self,
@@ -65,6 +80,7 @@ class Door(aio.ServerInterceptor):
                 self._admit(context, method)
                 return await behaviour(request, context)
             except Exception as error:  # noqa: BLE001  # the edge: whatever it is, it leaves as a status
+                await self._keep(error, request, context, method)
                 await _leave(error, context, method)
 
         return call
@@ -81,6 +97,17 @@ class Door(aio.ServerInterceptor):
 
         return call
 
+    async def _keep(self, error: Exception, request: object, context: _Context, method: str) -> None:
+        """Put a refusal of a known caller on the record; that it cannot be kept does not change the answer."""
+        if not isinstance(error, errors.InstarError) or isinstance(error, errors.UnauthenticatedError):
+            return
+        if principals.POLICIES.get(method) is None or _READS.search(method):
+            return
+        try:
+            await self._record(_asked(request, self._register.caller(context).name, method), error)
+        except errors.InstarError:
+            _logger.exception("cannot keep that %s was refused", method)
+
     def _admit(self, context: _Context, method: str) -> None:
         if method not in principals.POLICIES:
             raise _denied(method, "nobody, since it has no policy")
@@ -90,6 +117,12 @@ class Door(aio.ServerInterceptor):
         caller = self._register.caller(context)
         if caller.kind not in kinds:
             raise _denied(method, " or ".join(sorted(kind.value for kind in kinds)), caller)
+
+
+def _asked(request: object, actor: str, method: str) -> engine.Asked:
+    upgrade = getattr(request, "upgrade", request)
+    action = _WORD.sub("_", method.rpartition("/")[2]).lower()
+    return engine.Asked(actor, action, request, str(getattr(upgrade, "component", "")))
 
 
 def _denied(method: str, rule: str, caller: principals.Principal | None = None) -> errors.RefusedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import sys
@@ -18,9 +19,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from controller import server
 from controller.config import settings
 from controller.core import errors
-from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
+from controller.rpc import errors as rpc_errors
+from controller.store import database, executor, reading
+from instar.v1 import (
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    rollout_pb2,
+    rollout_service_pb2,
+    rollout_service_pb2_grpc,
+)
 
 DEADLINE_SECONDS = 60.0
+CANARY = rollout_pb2.UpgradeRequest(component="web", target_version="1.0.0", strategy=rollout_pb2.STRATEGY_CANARY)
 
 
 def settings_in(folder: Path) -> settings.Settings:
@@ -70,6 +80,31 @@ async def test_a_message_past_the_limit_is_not_taken_in(tmp_path: Path) -> None:
         with pytest.raises(aio.AioRpcError) as caught:
             await fleet_service_pb2_grpc.FleetServiceStub(channel).GetNode(request)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "code"),
+    [
+        (rollout_pb2.UpgradeRequest(component="web", target_version="1.0.0"), "request_invalid"),  # no strategy
+        (CANARY, "release_not_found"),
+    ],
+)
+async def test_a_request_that_is_refused_is_counted_and_kept_once_whoever_refuses_it(
+    tmp_path: Path, upgrade: rollout_pb2.UpgradeRequest, code: str
+) -> None:
+    loaded = settings_in(tmp_path)
+    async with server.serving(loaded) as address, aio.insecure_channel(address) as channel:
+        shown = (("authorization", f"Bearer {loaded.operator_token_file.read_text().strip()}"),)
+        stub = rollout_service_pb2_grpc.RolloutServiceStub(channel)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.PlanUpgrade(rollout_service_pb2.PlanUpgradeRequest(upgrade=upgrade), metadata=shown)
+        assert rpc_errors.from_rpc(caught.value).code == code
+        fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)
+        found = await fleet.GetStatistics(fleet_service_pb2.GetStatisticsRequest(), metadata=shown)
+    assert found.statistics.refused == 1
+    with contextlib.closing(database.Store(loaded.state_dir / server.DATABASE_NAME, executor.WriterThread())) as store:
+        [kept] = store.read(lambda connection: reading.refusals(connection, 10))
+    assert (kept.action, kept.code) == ("plan_upgrade", code)
 
 
 @pytest.mark.parametrize(

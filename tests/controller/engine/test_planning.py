@@ -173,7 +173,7 @@ def test_a_refused_plan_is_kept_and_counted(tmp_path: Path) -> None:
         machine = await controller.restart()
         assert machine.statistics().refused == 1
         [kept] = controller.store.read(lambda connection: reading.refusals(connection, 10))
-        assert (kept.actor, kept.action, kept.code) == ("ann", "plan", "release_not_found")
+        assert (kept.actor, kept.action, kept.code) == ("ann", "plan_upgrade", "release_not_found")
 
     fleet.told(tmp_path, tale)
 

@@ -134,7 +134,7 @@ def test_a_verb_that_comes_too_late_is_refused_counted_and_kept(tmp_path: Path, 
             await getattr(machine, verb)(begun.id, reason="late", actor="bob")
         assert machine.rollout(begun.id) == before
         [kept] = controller.store.read(lambda connection: reading.refusals(connection, 10))
-        assert (kept.actor, kept.action) == ("bob", verb)
+        assert (kept.actor, kept.action) == ("bob", f"{verb}_rollout")
         assert machine.statistics().refused == 1
 
     fleet.told(tmp_path, tale)

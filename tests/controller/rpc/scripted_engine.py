@@ -61,7 +61,7 @@ class ScriptedEngine:
     @property
     def changes(self) -> list[str]:
         """The calls that would have changed something."""
-        return [name for name, _, _ in self.calls if name not in _AT_ONCE and name != "plan"]
+        return [name for name, _, _ in self.calls if name not in _AT_ONCE and name not in ("plan", "keep_refusal")]
 
 
 @dataclass
@@ -104,7 +104,7 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     machine = cast("engine.Engine", scripted)
     register = principals.Register(folder / "principals")
     token = register.make_token(principals.Principal(principals.Kind.API, ACTOR))
-    server = aio.server(interceptors=[door.Door(register)])
+    server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)])
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, sessions.Sessions(), register, time), server
     )

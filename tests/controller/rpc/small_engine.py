@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from controller import engine
 from controller.core import errors, model
 from controller.engine import commands
 
@@ -39,6 +40,7 @@ class SmallEngine:
         self.asked: dict[model.NodeId, tuple[Command, ...]] = {}
         self.wakes: dict[model.NodeId, list[Callable[[], None]]] = {}
         self.failure: errors.InstarError | None = None
+        self.refused: list[tuple[engine.Asked, errors.InstarError]] = []
 
     async def open_session(self, hello: model.NodeHello) -> commands.SessionGrant:
         told = self.told.setdefault(hello.node_id, Told())
@@ -46,6 +48,9 @@ class SmallEngine:
         told.session_id = model.SessionId(f"s-{told.generation}")
         self._apply(told, hello.report)
         return commands.SessionGrant(told.session_id, told.generation, self._heartbeat_period, self._now())
+
+    async def keep_refusal(self, asked: engine.Asked, error: errors.InstarError) -> None:
+        self.refused.append((asked, error))
 
     async def close_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
         if self.told[node_id].session_id == session_id:

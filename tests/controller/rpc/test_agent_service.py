@@ -92,7 +92,7 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     engine = small_engine.SmallEngine(system.now)
     register = principals.Register(tmp_path / "tokens")
     token = register.make_token(principals.Principal(principals.Kind.AGENT, NODE))
-    server = aio.server(interceptors=[door.Door(register)])
+    server = aio.server(interceptors=[door.Door(register, engine.keep_refusal)])
     service = agent_service.AgentService(engine, caller=register.caller, open_blob=open_blob, clock=system)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")

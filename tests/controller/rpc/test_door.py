@@ -13,6 +13,7 @@ from google.protobuf import empty_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # ships no stubs
 
+from controller import engine
 from controller.core import errors
 from controller.rpc import door, principals
 from controller.rpc import errors as rpc_errors
@@ -29,6 +30,7 @@ SERVICES = [
     )
 ]
 API_METHOD = "/instar.v1.FleetService/ListNodes"
+ORDER_METHOD = "/instar.v1.RolloutService/StartUpgrade"
 AGENT_METHOD = "/instar.v1.AgentService/ReadBlob"
 _Context = aio.ServicerContext[Any, Any]
 Ask = Callable[[str, str | None], Awaitable[object]]
@@ -50,6 +52,13 @@ class Behaviours:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.calls = 0
+        self.kept: list[tuple[engine.Asked, errors.InstarError]] = []
+        self.keeping: errors.InstarError | None = None
+
+    async def keep(self, asked: engine.Asked, error: errors.InstarError) -> None:
+        if self.keeping is not None:
+            raise self.keeping
+        self.kept.append((asked, error))
 
     def act(self) -> empty_pb2.Empty:
         self.calls += 1
@@ -68,11 +77,12 @@ class Behaviours:
 @asynccontextmanager
 async def standing(register: principals.Register, behaviours: Behaviours) -> AsyncIterator[Ask]:
     """A server with one answering and one streaming method, and a way to call them with a token."""
-    server = aio.server(interceptors=[door.Door(register)])
+    server = aio.server(interceptors=[door.Door(register, behaviours.keep)])
     answering: Any = grpc.unary_unary_rpc_method_handler(behaviours.answer, bytes, _serialized)
     streaming: Any = grpc.unary_stream_rpc_method_handler(behaviours.stream, bytes, _serialized)
     for service, method, handler in (
         ("instar.v1.FleetService", "ListNodes", answering),
+        ("instar.v1.RolloutService", "StartUpgrade", answering),
         ("instar.v1.AgentService", "ReadBlob", streaming),
         ("instar.v1.Unheard", "Of", answering),
     ):
@@ -155,3 +165,31 @@ async def test_an_error_that_nobody_foresaw_tells_the_log_all_and_the_caller_not
     assert (type(found), found.code) == (errors.InstarError, "internal")
     assert "secret" not in str(found)
     assert "secret" in caplog.text
+
+
+async def test_what_a_known_caller_is_refused_goes_on_the_record_by_the_name_of_the_method(tmp_path: Path) -> None:
+    register = principals.Register(tmp_path / "principals")
+    behaviours = Behaviours()
+    behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
+    people = register.make_token(principals.Principal(principals.Kind.API, "ann"))
+    agent = register.make_token(principals.Principal(principals.Kind.AGENT, "n-1"))
+    async with standing(register, behaviours) as ask:
+        for token in (people, agent, "wrong", None):
+            await failure(ask, ORDER_METHOD, token)
+        await failure(ask, API_METHOD, people)  # it only reads
+    kept = [(asked.actor, asked.action, error.code) for asked, error in behaviours.kept]
+    assert kept == [("ann", "start_upgrade", "unknown_strategy"), ("n-1", "start_upgrade", "permission_denied")]
+
+
+async def test_a_refusal_that_cannot_be_kept_is_a_refusal_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    register = principals.Register(tmp_path / "principals")
+    behaviours = Behaviours()
+    behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
+    behaviours.keeping = errors.UnavailableError("cannot write: the disk is full", code="store_full")
+    token = register.make_token(principals.Principal(principals.Kind.API, "ann"))
+    async with standing(register, behaviours) as ask:
+        found = await failure(ask, ORDER_METHOD, token)
+    assert found.code == "unknown_strategy"
+    assert "the disk is full" in caplog.text

@@ -41,7 +41,7 @@ def test_each_refused_request_is_a_trace_of_its_own_that_says_who_asked_for_what
         first, second, third = await refused_spans(controller.store)
         assert first["attributes"] == {
             "upgrade.refusal.number": 1,
-            "upgrade.action": "plan",
+            "upgrade.action": "plan_upgrade",
             "upgrade.actor": "ann",
             "upgrade.component": "web",
             "upgrade.refusal.field": "target_version",
@@ -92,7 +92,7 @@ def test_what_a_caller_is_not_to_blame_for_and_what_a_node_says_amiss_is_no_refu
         await agents[1].tell_status(machine, command, model.OperationState.RUNNING)
         assert controller.store.read(lambda connection: reading.refusals(connection, 10))
         late = errors.UnavailableError("cannot plan: it takes too long", code="plan_late")
-        await machine._keep_refusal(office.Asked("ann", "plan", "all of it"), late)
+        await machine.keep_refusal(office.Asked("ann", "plan", "all of it"), late)
         assert await refused_spans(controller.store) == []
 
     fleet.told(tmp_path, tale)
