@@ -193,9 +193,12 @@ def join(draft: drafts.Draft, event: events.NodeJoined) -> None:
 def _add(draft: drafts.Draft, change: model.Change, at: datetime) -> None:
     added = model.Progress(change=change, wave=draft.last_wave)
     number = len(draft.order.keys) + len(draft.rollout.joined)
+    standing = draft.standing(change.node_id)
+    draft.set_standing(change.node_id, model.Standing())  # what it counted before, it counted in no failure domain
     draft.changes = draft.changes.insert(added.key, added)
     draft.changed.append(added.key)
     draft.set(joined=(*draft.rollout.joined, change))
+    draft.set_standing(change.node_id, standing)
     draft.has_moved = True  # the floor is a share of one node more
     if draft.rollout.wave == draft.last_wave:
         dispatch.make_ready(draft, number)

@@ -203,7 +203,7 @@ class Script:
             kind_of = self.state.request.kind or K.UPGRADE
             joining = change(name, kind_of, "1.0.0", "1.0.0" if kind_of in KEEPING else "1.2.0", zone)
             return events.NodeJoined(self.at, (joining,))
-        node_id = model.NodeId(self.draw(st.sampled_from([*self.names(), *OTHERS])))
+        node_id = model.NodeId(self.draw(st.sampled_from(self.known())))
         if kind == "remove":
             return events.NodeRemoved(self.at, node_id)
         return events.StandingChanged(self.at, node_id, self.standing())
@@ -212,11 +212,15 @@ class Script:
         return self.draw(st.sampled_from([DOWN, FROZEN, FREE, FREE]))
 
     def some_nodes(self) -> list[model.NodeId]:
-        names = st.sampled_from([*self.names(), *OTHERS])
+        names = st.sampled_from(self.known())
         return [model.NodeId(name) for name in self.draw(st.lists(names, max_size=3, unique=True))]
 
     def names(self) -> list[str]:
         return sorted({key.node_id for key in self.state.changes})
+
+    def known(self) -> list[str]:
+        """Name the nodes that count, those among them that may join later."""
+        return sorted({*self.names(), *OTHERS, *JOINING})
 
     def report(self) -> events.NodeReported:
         key = self.draw(st.sampled_from(sorted(self.state.changes, key=repr)))
