@@ -12,6 +12,7 @@ NODES ?= 20
 JOBS ?= 3
 EXAMPLES ?= 5000
 RUNS ?= 20
+SOURCE ?= both
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \
@@ -78,8 +79,8 @@ drivers: $(READY)  ## the conformance suite for every driver, and nginx and guni
 bench: $(READY)  ## the benchmarks, one JSON document each
 	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency ingest judge; do \
 	  python -m tests.bench $$name -o json; done
-judge-e2e: $(READY)  ## RUNS=20: releases that fail more requests, and harmless ones, behind the judge; what became of them
-	@python -m tests.integration.judge_runs --runs $(RUNS) -o json
+judge-e2e: $(READY)  ## RUNS=20 SOURCE=both: harmful and harmless releases behind the judge, by heartbeats and by Prometheus
+	@python -m tests.integration.judge_runs --runs $(RUNS) --source $(SOURCE) -o json
 soak: $(READY)  ## a thousand operations on one agent: does it grow?
 	@python -m tests.bench agent_soak -o json
 deb: $(READY)  ## the agent's Debian package in dist/

@@ -1,6 +1,6 @@
 """Runs rollouts behind the judge again and again, and counts what became of them.
 
-python -m tests.integration.judge_runs --runs 20 -o json
+python -m tests.integration.judge_runs --runs 20 --source both -o json
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class Outcome:
     message: str
 
 
-async def _runs(count: int) -> dict[str, list[Outcome]]:
+async def _runs(source: houses.Source, count: int) -> dict[str, list[Outcome]]:
     found: dict[str, list[Outcome]] = defaultdict(list)
-    async with houses.up() as judged:
+    async with houses.up(source) as judged:
         for number in range(count):
             for arm in ARMS:
                 outcome = _outcome(await judged.roll_out(arm.fails_every))
                 found[arm.name].append(outcome)
-                _say(f"{number + 1} {arm.name}: {outcome.state}, {outcome.message}", file=sys.stderr)
+                said = f"{outcome.state}, {outcome.message} after {outcome.elapsed_seconds:g} s"
+                _say(f"{source.value} {number + 1} {arm.name}: {said}", file=sys.stderr)
     return found
 
 
@@ -78,11 +79,23 @@ def _say(line: str, *, file: Any = sys.stdout) -> None:  # noqa: ANN401  # eithe
 def main() -> int:
     """Run, and print one JSON document; 0 where every verdict was right."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=20, help="of each arm")
+    parser.add_argument("--runs", type=int, default=20, help="of each arm, from each source")
+    parser.add_argument("--source", choices=["both", *(each.value for each in houses.Source)], default="both")
     parser.add_argument("-o", "--output", choices=["json"], default="json")
-    found = asyncio.run(_runs(parser.parse_args().runs))
-    _say(json.dumps({arm.name: _document(arm, found[arm.name]) for arm in ARMS}, indent=2))
-    is_held = all((each.state, each.finding) == arm.wanted for arm in ARMS for each in found[arm.name])
+    given = parser.parse_args()
+    sources = houses.Source if given.source == "both" else [houses.Source(given.source)]
+    found = {source: asyncio.run(_runs(source, given.runs)) for source in sources}
+    told = {
+        source.value: {arm.name: _document(arm, outcomes[arm.name]) for arm in ARMS}
+        for source, outcomes in found.items()
+    }
+    _say(json.dumps(told, indent=2))
+    is_held = all(
+        (each.state, each.finding) == arm.wanted
+        for outcomes in found.values()
+        for arm in ARMS
+        for each in outcomes[arm.name]
+    )
     return 0 if is_held else 1
 
 

@@ -8,11 +8,14 @@ The arms: 2 canary and 4 untouched nodes, 40 requests a second each, 20 s of the
 twentieth is found after some ten seconds, and five times as many errors as before are excluded after fifteen. Errors
 come at even distances here, so chance moves the counts by no more than one or two: of a thousand harmless rollouts
 fewer than ten would be taken back, and of as many that do harm fewer than fifty would pass.
+
+The figures come from what the nodes report themselves, or from a Prometheus server that scrapes them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import json
 import shutil
 import tempfile
@@ -23,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.cli.demo import bundles, fleet, process
-from tests.integration import zones
+from tests.integration import scraping, zones
 
 NODES = 6
 CANARY = 2
@@ -50,11 +53,23 @@ ANALYSIS = {
 }
 
 
+class Source(enum.Enum):
+    """Where the judge has its figures from."""
+
+    HEARTBEATS = "heartbeats"
+    PROMETHEUS = "prometheus"
+
+
 @dataclass(slots=True)
 class Judged:
-    """What runs, and the version that all nodes run."""
+    """What runs, and how many versions there are.
+
+    Args:
+        prometheus: The server that is asked; None where the nodes' own reports are.
+    """
 
     house: zones.Zones
+    prometheus: scraping.Prometheus | None
     published: int = 0
 
     async def roll_out(self, fails_every: int) -> Any:  # noqa: ANN401  # JSON
@@ -75,34 +90,46 @@ class Judged:
 
 
 @asynccontextmanager
-async def up() -> AsyncIterator[Judged]:
-    """A controller and nodes that run a first version, under load."""
+async def up(source: Source) -> AsyncIterator[Judged]:
+    """A controller and nodes that run a first version, under load; where it is asked, a Prometheus server too."""
     root = Path(tempfile.mkdtemp(prefix="ij-"))  # short: sockets live in it
     async with AsyncExitStack() as started:
         started.callback(shutil.rmtree, root, ignore_errors=True)
-        controller = fleet.Controller(root / "controller", None, HEARTBEAT_PERIOD)
+        server = scraping.Prometheus(root / "prometheus") if source is Source.PROMETHEUS else None
+        controller = _controller(root / "controller", server)
         started.push_async_callback(controller.stop)
         await controller.start()
         house = zones.Zones(root, controller, [fleet.Node(f"n{i}", root / f"n{i}", controller) for i in range(NODES)])
-        (root / "analysis.json").write_text(json.dumps(ANALYSIS), encoding="utf-8")
+        if server is not None:
+            started.push_async_callback(server.stop)
+            await server.start(house.nodes)
+        asked = ANALYSIS if server is None else ANALYSIS | {"source": scraping.SOURCE}
+        (root / "analysis.json").write_text(json.dumps(asked), encoding="utf-8")
         for node in house.nodes:
             started.push_async_callback(node.stop)
             await node.enrol()
             await node.start()
         try:
-            yield await _set_up(house, started)
+            yield await _set_up(Judged(house, server), started)
         except BaseException as error:
             error.add_note(f"--- controller\n{process.tail(root / 'controller' / 'controller.log')}")
             raise
 
 
-async def _set_up(house: zones.Zones, started: AsyncExitStack) -> Judged:
+def _controller(folder: Path, server: scraping.Prometheus | None) -> fleet.Controller:
+    if server is None:
+        return fleet.Controller(folder, None, HEARTBEAT_PERIOD)
+    return scraping.Controller(folder, HEARTBEAT_PERIOD, server.url)
+
+
+async def _set_up(judged: Judged, started: AsyncExitStack) -> Judged:
+    house = judged.house
+
     async def are_connected() -> bool:
         found = await house.ask("node", "list")
         return [node["connected"] for node in found["nodes"]].count(True) == NODES
 
     await process.until("the nodes are connected", are_connected, seconds=READY_SECONDS)
-    judged = Judged(house)
     version = await judged.publish(HARMLESS_FAILS_EVERY)
     words = ("web", version, "--install", "--strategy", "immediate", "--name", "first", *zones.QUICK)
     await house.ask("upgrade", "start", *words)

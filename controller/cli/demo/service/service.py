@@ -19,11 +19,11 @@ HANDLER_SECONDS = 0.005  # what a small database query would take
 REASONS = {200: "OK", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
 METRICS = """\
 # TYPE web_requests_total counter
-web_requests_total {requests}
+web_requests_total{{version="{version}"}} {requests}
 # TYPE web_errors_total counter
-web_errors_total {errors}
+web_errors_total{{version="{version}"}} {errors}
 # TYPE web_handling_seconds_total counter
-web_handling_seconds_total {seconds:.6f}
+web_handling_seconds_total{{version="{version}"}} {seconds:.6f}
 """
 
 
@@ -68,7 +68,7 @@ class Web:
             case "/healthz":
                 return (200, "well\n") if self._is_well() else (503, "not well\n")
             case "/metrics":
-                return 200, METRICS.format(requests=self._answered, errors=self._failed, seconds=self._handling_seconds)
+                return 200, self._metrics()
             case _:
                 return 404, "no such page\n"
 
@@ -81,6 +81,11 @@ class Web:
             self._failed += 1
             return 500, "this one failed\n"
         return 200, f"web {self._version}\n"
+
+    def _metrics(self) -> str:
+        return METRICS.format(
+            version=self._version, requests=self._answered, errors=self._failed, seconds=self._handling_seconds
+        )
 
     def _is_well(self) -> bool:
         if self._unhealthy_after_seconds is None or self._took_traffic_seconds is None:
