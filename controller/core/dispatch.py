@@ -4,8 +4,8 @@ Theory of operation. The changes of a wave stand in lanes, one for each failure 
 lane says how far the dispatch is. A change that cannot begin because of its own node is passed; once its node is free,
 or nothing stands against it any more, its number goes into ``ready``. So a step looks at the heads of the lanes only,
 and never at every change. In a revert the lanes are those of all waves, read from their ends: what came last goes
-first, a later hop of a node before an earlier one; nodes that are unavailable already (``unwell``) go before all others
-and cost the floor nothing.
+first, a later hop of a node before an earlier one. Nodes that are unavailable already (``unwell``) go before all
+others, in both directions, and cost the floor and their failure domain nothing: a change may be what heals them.
 
 Rules kept: free slots are what parallelism, the floor and the failure domains leave, counting nodes that are out and
 nodes that are down (G5); one operation for a node at a time (G4); nothing starts outside a window but what takes nodes
@@ -121,6 +121,8 @@ def _fill_forward(draft: drafts.Draft, at: datetime) -> None:
     if draft.unassigned <= 0 or draft.is_held_by_rules or not is_window_open(draft, at):
         return
     lanes = draft.order.lanes[draft.rollout.wave - 1]
+    while draft.unwell and parallel_room(draft) > 0 and (unwell := _next_unwell(draft, at)) is not None:
+        draft.begin(draft.of(unwell), at)
     for _ in range(min(parallel_room(draft), floor_room(draft))):
         number = _next_forward(draft, lanes, at)
         if number is None:
@@ -136,11 +138,22 @@ def _next_forward(draft: drafts.Draft, lanes: Mapping[str, tuple[int, ...]], at:
         if number is None:
             return None
         _pass(draft, domain, number)
-        hindrance = _hindrance(draft, number)
-        if hindrance is None:
+        if _may_begin(draft, number, at):
             return number
-        if hindrance is Hindrance.EARLIER:
-            drop(draft, draft.of(number), "earlier_failed", "what comes before it on the node came to nothing", at)
+
+
+def _next_unwell(draft: drafts.Draft, at: datetime) -> int | None:
+    """Take the first change that may begin on a node that is unavailable already."""
+    last, may_begin = (-1, _may_go_back) if draft.is_going_back else (0, _may_begin)
+    while draft.unwell:
+        number = draft.unwell[last]
+        draft.unwell = draft.unwell[:-1] if last else draft.unwell[1:]
+        node_id = draft.key(number).node_id
+        if not draft.is_unavailable(node_id):
+            release(draft, node_id)  # it has come up meanwhile, and costs what others cost
+        elif may_begin(draft, number, at):
+            return number
+    return None
 
 
 def _open_lanes(draft: drafts.Draft, lanes: Mapping[str, tuple[int, ...]]) -> Iterable[str]:
@@ -182,6 +195,14 @@ def _pass(draft: drafts.Draft, domain: str, number: int) -> None:
         draft.cursors = {**draft.cursors, domain: draft.cursors.get(domain, 0) + 1}
 
 
+def _may_begin(draft: drafts.Draft, number: int, at: datetime) -> bool:
+    """Tell whether a change may begin now; one whose earlier change came to nothing is dropped."""
+    hindrance = _hindrance(draft, number)
+    if hindrance is Hindrance.EARLIER:
+        drop(draft, draft.of(number), "earlier_failed", "what comes before it on the node came to nothing", at)
+    return hindrance is None
+
+
 def _hindrance(draft: drafts.Draft, number: int) -> Hindrance | None:
     each = draft.of(number)
     if not progress.is_waiting(each):
@@ -206,15 +227,6 @@ def _fill_back(draft: drafts.Draft, at: datetime) -> None:
         if number is None:
             break
         draft.begin(draft.of(number), at)
-
-
-def _next_unwell(draft: drafts.Draft, at: datetime) -> int | None:
-    while draft.unwell:
-        number = draft.unwell[-1]
-        draft.unwell = draft.unwell[:-1]
-        if _may_go_back(draft, number, at):
-            return number
-    return None
 
 
 def _next_back(draft: drafts.Draft, at: datetime) -> int | None:
@@ -255,16 +267,18 @@ def may_try_again(draft: drafts.Draft, each: model.Progress, at: datetime) -> bo
 
 
 def release(draft: drafts.Draft, node_id: model.NodeId) -> None:
-    """Let the changes of a node that were passed be looked at again."""
+    """Let the changes of a node that were passed be looked at again, and first those of one that is unwell."""
+    is_unwell = bool(draft.standing(node_id).unwell)
     for number in draft.numbers_of(node_id):
-        if _was_passed(draft, number):
+        if _is_waiting_now(draft, number) and (is_unwell or _was_passed(draft, number)):
             make_ready(draft, number)
 
 
 def make_ready(draft: drafts.Draft, number: int) -> None:
     """Put a change where the dispatch finds it again."""
     each = draft.of(number)
-    if draft.is_going_back and draft.is_unavailable(each.change.node_id):
+    node_id = each.change.node_id
+    if draft.standing(node_id).unwell or (draft.is_going_back and draft.is_unavailable(node_id)):
         draft.unwell = _inserted(draft.unwell, number)
     else:
         domain = each.change.domain
@@ -279,13 +293,15 @@ def _inserted(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:
     return (*numbers[:position], number, *numbers[position:])
 
 
-def _was_passed(draft: drafts.Draft, number: int) -> bool:
-    """Tell whether a change waits and its lane's cursor is behind it."""
+def _is_waiting_now(draft: drafts.Draft, number: int) -> bool:
     each = draft.of(number)
-    if progress.place(each, is_going_back=draft.is_going_back) is not _P.WAITING:
-        return False
-    if not draft.is_going_back and each.wave != draft.rollout.wave:
-        return False
+    is_present = draft.is_going_back or each.wave == draft.rollout.wave
+    return is_present and progress.place(each, is_going_back=draft.is_going_back) is _P.WAITING
+
+
+def _was_passed(draft: drafts.Draft, number: int) -> bool:
+    """Tell whether the cursor of a change's lane is behind it."""
+    each = draft.of(number)
     cursor = draft.cursors.get(each.change.domain, 0)
     if draft.is_going_back:
         lane = draft.order.all_lanes.get(each.change.domain, ())
@@ -321,8 +337,8 @@ def is_kept_from_outside(draft: drafts.Draft) -> bool:
         return True
     total = total_nodes(draft)
     is_reachable = not _has_floor(draft) or total > floor_nodes(draft, total)
-    return is_reachable and draft.tally.unavailable == _down_nodes(draft)
+    return is_reachable and draft.tally.unavailable == _unavailable_nodes(draft)
 
 
-def _down_nodes(draft: drafts.Draft) -> int:
-    return sum(bool(standing.down) for standing in draft.standings.values())
+def _unavailable_nodes(draft: drafts.Draft) -> int:
+    return sum(standing.is_unavailable for standing in draft.standings.values())

@@ -247,8 +247,8 @@ class Draft:
         return known is not None and bool(known.down or (known.frozen and not self.is_going_back))
 
     def is_unavailable(self, node_id: model.NodeId) -> bool:
-        """Tell whether a node counts as unavailable: it is down, or an operation has made it so."""
-        return bool(self.standing(node_id).down) or self.is_out(node_id)
+        """Tell whether a node counts as unavailable: it is down or unwell, or an operation has made it so."""
+        return self.standing(node_id).is_unavailable or self.is_out(node_id)
 
     def is_out(self, node_id: model.NodeId) -> bool:
         """Tell whether an operation has made a node unavailable, or may have."""
@@ -265,7 +265,7 @@ class Draft:
 
     def _compare_availability(self, before: model.Progress, each: model.Progress) -> None:
         is_out, node_id = progress.is_out(each), each.change.node_id
-        is_out_all_the_same = bool(self.standing(node_id).down) or self._is_other_out(each)
+        is_out_all_the_same = self.standing(node_id).is_unavailable or self._is_other_out(each)
         if is_out is not progress.is_out(before) and not is_out_all_the_same:
             self._move_unavailable(node_id, 1 if is_out else -1)
 

@@ -276,10 +276,10 @@ def _availability(rollout: model.Rollout) -> Iterator[str]:
 
 
 def _unavailable(rollout: model.Rollout) -> dict[model.NodeId, str]:
-    """Give the nodes that are down or out, with their failure domains."""
+    """Give the nodes that are down, unwell or out, with their failure domains."""
     domains = {each.change.node_id: each.change.domain for each in reversed(_changes(rollout))}
     out = [each.change.node_id for each in _changes(rollout) if progress.is_out(each)]
-    down = [node_id for node_id in rollout.standings if rollout.standings[node_id].down]
+    down = [node_id for node_id in rollout.standings if rollout.standings[node_id].is_unavailable]
     return {node_id: domains.get(node_id, "") for node_id in (*out, *down)}
 
 

@@ -53,8 +53,11 @@ def enter_wave(draft: drafts.Draft, wave: int, at: datetime) -> None:
         is_promoted=draft.rollout.is_promoted and not draft.is_together,
     )
     judging.begin_anew(draft, at)
-    draft.cursors, draft.ready = {}, {}
+    draft.cursors, draft.ready, draft.unwell = {}, {}, ()
     draft.recount_wave()
+    for node_id in sorted(draft.standings):
+        if draft.standing(node_id).unwell:
+            dispatch.release(draft, node_id)
     if wave == draft.last_wave:
         planned = len(draft.order.keys)
         for number in range(planned, planned + len(draft.rollout.joined)):

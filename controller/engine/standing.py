@@ -6,9 +6,9 @@ told; telling them anew is comparing. So it is safe to look again too often, and
 does so.
 
 Rules kept: a node that was only just cut off is not away (`lookout` says when it is); what a rollout's own operation
-does to a node speaks against nobody; a freeze does not hold what goes back; only nodes that a rollout changes, or that
-have what it changes, count in it. A rollout that waits is told when it begins, and one that has ended when it is taken
-up again.
+does to a node speaks against nobody; what is unwell counts, and may be changed; a freeze does not hold what goes back;
+only nodes that a rollout changes, or that have what it changes, count in it. A rollout that waits is told when it
+begins, and one that has ended when it is taken up again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def of(
     if not (is_changed or is_joined or any(name in node.components for name in _components(rollout))):
         return NOTHING
     is_going_back = goes_back or rollout.state is model.RolloutState.REVERTING
-    return model.Standing(down=_down(world, rollout, node), frozen="" if is_going_back else _frozen(world, node, at))
+    down, frozen = _down(world, rollout, node), "" if is_going_back else _frozen(world, node, at)
+    return model.Standing(down=down, frozen=frozen, unwell="" if down else _unwell(world, rollout, node))
 
 
 def refresh(draft: drafts.Draft, node_ids: Iterable[model.NodeId]) -> None:
@@ -116,7 +117,7 @@ def _down(world: worlds.World, rollout: model.Rollout, node: model.Node) -> str:
     found = model.hindrance(node.conditions)
     if found is not None:
         return f"{found.code}: {found.message}"
-    return _changing(world, rollout, node) or _unwell(world, rollout, node)
+    return _changing(world, rollout, node)
 
 
 def _changing(world: worlds.World, rollout: model.Rollout, node: model.Node) -> str:

@@ -271,15 +271,23 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether a node could be changed now; two empty texts where nothing speaks against it.
+    """Whether a node could be changed now, and whether it counts as available; empty texts where nothing is to be said.
 
     Args:
-        down: Why it counts as unavailable: not connected, cordoned, unwell by no doing of the rollout.
+        down: Why nothing may start on it, and it counts as unavailable: not connected, cordoned, changed by another.
         frozen: Why nothing may start on it though it is up.
+        unwell: Why it counts as unavailable though it may be changed: what the rollout changes is unwell there, by no
+            doing of the rollout. A change may be what heals it.
     """
 
     down: str = ""
     frozen: str = ""
+    unwell: str = ""
+
+    @property
+    def is_unavailable(self) -> bool:
+        """True where the node is missing from the floor and from its failure domain."""
+        return bool(self.down or self.unwell)
 
 
 @dataclass(frozen=True, slots=True)

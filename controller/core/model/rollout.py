@@ -154,7 +154,7 @@ class Rollout:
         domains: Unavailable nodes by failure domain.
         cursors: How many changes of each lane the dispatch has passed.
         ready: Numbers of changes that were passed and may start now, by failure domain, ascending.
-        unwell: In a revert, numbers of changes whose node is unavailable already, ascending: they go first.
+        unwell: Numbers of changes whose node is unavailable already, ascending: they go first.
         joined: Changes of nodes that appeared later; they follow those of the last wave.
         approval: What it has to wait for before it begins; None where nobody has to approve it.
         rule_holds: Rules of its policy that keep it where it is, one entry for each, by name.

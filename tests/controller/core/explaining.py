@@ -124,9 +124,9 @@ def _instant(since_start: str | None) -> datetime | None:
 
 
 def _standings(arguments: dict[str, str]) -> HashTrieMap[model.NodeId, model.Standing]:
-    if "unwell" not in arguments:
+    if "elsewhere" not in arguments:
         return HashTrieMap()
-    return HashTrieMap({model.NodeId(arguments["unwell"]): model.Standing(down="its component web is unhealthy")})
+    return HashTrieMap({model.NodeId(arguments["elsewhere"]): model.Standing(down="changed by rollout autumn")})
 
 
 def _tally(changes: Iterable[model.Progress], state: model.RolloutState, wave: int) -> model.Tally:

@@ -25,6 +25,7 @@ SECONDS = timedelta(seconds=1)
 
 KEEPING = (K.START, K.STOP, K.RESTART)
 DOWN, FROZEN, FREE = model.Standing(down="not connected"), model.Standing(frozen="frozen"), model.Standing()
+UNWELL = model.Standing(unwell="its component web is unhealthy")
 
 HOLDS = tuple(
     (model.RuleHold("errors", state, scenario.START, node_id),)
@@ -209,7 +210,7 @@ class Script:
         return events.StandingChanged(self.at, node_id, self.standing())
 
     def standing(self) -> model.Standing:
-        return self.draw(st.sampled_from([DOWN, FROZEN, FREE, FREE]))
+        return self.draw(st.sampled_from([DOWN, FROZEN, UNWELL, replace(UNWELL, frozen="frozen"), FREE, FREE]))
 
     def some_nodes(self) -> list[model.NodeId]:
         names = st.sampled_from(self.known())

@@ -70,7 +70,7 @@ class Rolling:
                 times = [START + scenario.duration(arguments[each]) for each in ("since", "judge_from")]
                 return events.ControllerAbsent(times[0], at, times[1], _standings(arguments))
             case "standing":
-                standing = model.Standing(arguments.get("down", ""), arguments.get("frozen", ""))
+                standing = model.Standing(*(arguments.get(word, "") for word in ("down", "frozen", "unwell")))
                 return events.StandingChanged(at, node_id, standing)
             case "join":
                 return events.NodeJoined(at, tuple(_changes(arguments, [name])))
@@ -277,7 +277,7 @@ def _describe_judging(record: model.Judging | None) -> Iterator[str]:
 
 # Orders.
 
-_TEXTS = frozenset({"because", "down", "frozen"})
+_TEXTS = frozenset({"because", "down", "frozen", "unwell"})
 
 
 _VERBS: Mapping[str, Callable[[datetime, str, str], events.Event]] = {

@@ -75,7 +75,11 @@ def unavailable(state: model.Rollout) -> set[model.NodeId]:
         for each in silent_or_out
         if each.state not in progress.ENDS and not (each.state is State.PERMANENT and each.is_proven)
     }
-    return out | {node_id for node_id in state.standings if state.standings[node_id].down}
+    return out | {node_id for node_id in state.standings if is_against(state.standings[node_id])}
+
+
+def is_against(standing: model.Standing) -> bool:
+    return bool(standing.down or standing.unwell)
 
 
 def what_starts_keeps_to_the_parallelism(taken: list[lives.Taken]) -> None:

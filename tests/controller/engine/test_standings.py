@@ -188,14 +188,28 @@ def test_an_unhealthy_component_counts_where_the_rollout_did_not_do_it(tmp_path:
         unhealthy = replace(fleet.installed("1.0.0", 0), health=model.Health.UNHEALTHY)
         for agent in (changing, waiting):
             await agent.tell(machine, model.NodeReport(components=(unhealthy,)))
-        assert down(machine) == {waiting.node_id: "its component web is unhealthy"}
+        assert standings(machine) == {waiting.node_id: model.Standing(unwell="its component web is unhealthy")}
         other = replace(unhealthy, name=model.ComponentName("db"))
         third = idle(machine, agents)[1]
         stopped = replace(unhealthy, is_stopped=True)
         await third.tell(machine, model.NodeReport(components=(stopped, other)))
-        assert list(down(machine)) == [waiting.node_id]
+        assert list(standings(machine)) == [waiting.node_id]
         await waiting.tell(machine, model.NodeReport(components=(fleet.installed("1.0.0"),)))
         assert standings(machine) == {}
+
+    fleet.told(tmp_path, tale)
+
+
+def test_an_unhealthy_component_is_changed_first_and_takes_nothing_from_the_floor(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine, ill = controller.engine, agents[2]
+        unhealthy = replace(fleet.installed("1.0.0", 0), health=model.Health.UNHEALTHY)
+        await ill.tell(machine, model.NodeReport(components=(unhealthy,)))
+        await start(machine, fleet.request(policy=model.Policy(floor_percent=60)))
+        assert busy(machine, agents) == [ill]
+        await ill.obey(machine)
+        assert standings(machine) == {}
+        assert len(busy(machine, agents)) == 1
 
     fleet.told(tmp_path, tale)
 
