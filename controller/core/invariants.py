@@ -376,9 +376,10 @@ def _goes_on(before: model.Rollout, after: model.Rollout, begun: list[effects.As
         yield f"a rule that holds it is heeded: it went on from wave {before.wave} to {after.wave}"
 
 
-def _fresh(before: model.Rollout, begun: list[effects.Assign]) -> set[model.NodeId]:
-    """Give the nodes that a step has made unavailable."""
-    known = _unavailable(before)
+def _fresh(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> set[model.NodeId]:
+    """Give the nodes that a step has made unavailable; what has just become unwell by itself is none of them."""
+    itself = (node_id for node_id, standing in after.standings.items() if standing.is_unavailable)
+    known = {*_unavailable(before), *itself}
     return {each.change.node_id for each in begun if each.change.node_id not in known}
 
 
@@ -387,13 +388,13 @@ def _floor(before: model.Rollout, after: model.Rollout, begun: list[effects.Assi
     total = after.plan.blast_radius.of_nodes + len(joined) - after.tally.removed
     kept = -(-total * after.request.policy.floor_percent // 100)
     available = total - len(_unavailable(after))
-    if kept and available < kept and _fresh(before, begun):
+    if kept and available < kept and _fresh(before, after, begun):
         yield f"the floor is kept: {available} of {total} nodes are available where {kept} must be"
 
 
 def _domains(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:
     policy, unavailable = after.request.policy, _unavailable(after)
     counted = Counter(unavailable.values())
-    for domain in sorted({unavailable[node_id] for node_id in _fresh(before, begun)} - {""}):
+    for domain in sorted({unavailable[node_id] for node_id in _fresh(before, after, begun)} - {""}):
         if policy.domain_label and counted[domain] > policy.domain_max_parallel:
             yield f"failure domains are kept: {counted[domain]} nodes of {domain} are unavailable"

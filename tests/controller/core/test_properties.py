@@ -62,7 +62,8 @@ def what_starts_leaves_the_floor_available(taken: list[lives.Taken]) -> None:
     for each in taken:
         after = each.decision.rollout
         total = state.plan.blast_radius.of_nodes + len(after.joined) - after.tally.removed
-        fresh = {effect.change.node_id for effect in lives.assigned([each])} - unavailable(each.before)
+        itself = {node_id for node_id in after.standings if is_against(after.standings[node_id])}
+        fresh = {effect.change.node_id for effect in lives.assigned([each])} - unavailable(each.before) - itself
         if fresh and policy.floor_percent and not after.is_emergency:
             assert 100 * (total - len(unavailable(after))) >= policy.floor_percent * total
 
