@@ -142,10 +142,9 @@ def _hops_in_order(rollout: model.Rollout) -> Iterator[str]:
 
 
 def _waves_in_order(rollout: model.Rollout) -> Iterator[str]:
-    reached = max(rollout.wave, rollout.reached)
     for wave in rollout.plan.waves:
         seen = [each for each in _changes(rollout) if each.wave == wave.index]
-        if wave.index > reached and any(each.attempt for each in seen):
+        if wave.index > max(rollout.wave, rollout.reached) and any(each.attempt for each in seen):
             yield f"no wave begins before its turn: wave {wave.index} has begun while {rollout.wave} is out"
         if wave.index >= rollout.wave or rollout.state in _BACK:
             continue
@@ -279,8 +278,11 @@ def _unavailable(rollout: model.Rollout) -> dict[model.NodeId, str]:
     """Give the nodes that are down, unwell or out, with their failure domains."""
     domains = {each.change.node_id: each.change.domain for each in reversed(_changes(rollout))}
     out = [each.change.node_id for each in _changes(rollout) if progress.is_out(each)]
-    down = [node_id for node_id in rollout.standings if rollout.standings[node_id].is_unavailable]
-    return {node_id: domains.get(node_id, "") for node_id in (*out, *down)}
+    return {node_id: domains.get(node_id, "") for node_id in (*out, *_ill(rollout))}
+
+
+def _ill(rollout: model.Rollout) -> list[model.NodeId]:
+    return [node_id for node_id in rollout.standings if rollout.standings[node_id].is_unavailable]
 
 
 def _deadlines(rollout: model.Rollout) -> Iterator[str]:
@@ -377,15 +379,12 @@ def _goes_on(before: model.Rollout, after: model.Rollout, begun: list[effects.As
 
 
 def _fresh(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> set[model.NodeId]:
-    """Give the nodes that a step has made unavailable; what has just become unwell by itself is none of them."""
-    itself = (node_id for node_id, standing in after.standings.items() if standing.is_unavailable)
-    known = {*_unavailable(before), *itself}
-    return {each.change.node_id for each in begun if each.change.node_id not in known}
+    """Give the nodes that a step has made unavailable by what it asks of them: not those that are so by themselves."""
+    return {each.change.node_id for each in begun} - _unavailable(before).keys() - {*_ill(after)}
 
 
 def _floor(before: model.Rollout, after: model.Rollout, begun: list[effects.Assign]) -> Iterator[str]:
-    joined = {change.node_id for change in after.joined}
-    total = after.plan.blast_radius.of_nodes + len(joined) - after.tally.removed
+    total = after.plan.blast_radius.of_nodes + len({each.node_id for each in after.joined}) - after.tally.removed
     kept = -(-total * after.request.policy.floor_percent // 100)
     available = total - len(_unavailable(after))
     if kept and available < kept and _fresh(before, after, begun):

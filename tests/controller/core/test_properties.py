@@ -62,8 +62,7 @@ def what_starts_leaves_the_floor_available(taken: list[lives.Taken]) -> None:
     for each in taken:
         after = each.decision.rollout
         total = state.plan.blast_radius.of_nodes + len(after.joined) - after.tally.removed
-        itself = {node_id for node_id in after.standings if is_against(after.standings[node_id])}
-        fresh = {effect.change.node_id for effect in lives.assigned([each])} - unavailable(each.before) - itself
+        fresh = {effect.change.node_id for effect in lives.assigned([each])} - unavailable(each.before) - ill(after)
         if fresh and policy.floor_percent and not after.is_emergency:
             assert 100 * (total - len(unavailable(after))) >= policy.floor_percent * total
 
@@ -76,7 +75,12 @@ def unavailable(state: model.Rollout) -> set[model.NodeId]:
         for each in silent_or_out
         if each.state not in progress.ENDS and not (each.state is State.PERMANENT and each.is_proven)
     }
-    return out | {node_id for node_id in state.standings if is_against(state.standings[node_id])}
+    return out | ill(state)
+
+
+def ill(state: model.Rollout) -> set[model.NodeId]:
+    """Name the nodes that are unavailable whatever is asked of them."""
+    return {node_id for node_id in state.standings if is_against(state.standings[node_id])}
 
 
 def is_against(standing: model.Standing) -> bool:
@@ -108,7 +112,7 @@ def what_starts_keeps_to_the_failure_domains(taken: list[lives.Taken]) -> None:
     for each in taken:
         after = each.decision.rollout
         zones = {one.change.node_id: one.change.domain for one in after.changes.values()}
-        fresh = {effect.change.node_id for effect in lives.assigned([each])} - unavailable(each.before)
+        fresh = {effect.change.node_id for effect in lives.assigned([each])} - unavailable(each.before) - ill(after)
         for node_id in fresh if policy.domain_label and not after.is_emergency else ():
             mates = [other for other in unavailable(after) if zones.get(other, "") == zones[node_id]]
             assert not zones[node_id] or len(mates) <= policy.domain_max_parallel
