@@ -75,7 +75,7 @@ def _metrics(told: analysis_pb2.Judgement) -> rich.table.Table:
             finding(one.finding),
             _value(one, "canary_value", "{:.4g}"),
             _value(one, "control_value", "{:.4g}"),
-            _lift(one),
+            lift(one),
             _value(one, "p", "{:.2g}"),
             f"{one.alpha:.2g}",
             (document.enum_name(one.comparison, analysis_pb2.Comparison.DESCRIPTOR) or _NOTHING).lower(),
@@ -91,7 +91,8 @@ def _value(told: analysis_pb2.Evidence, name: str, form: str) -> str:
     return form.format(getattr(told, name)) if told.HasField(name) else _NOTHING  # type: ignore[arg-type]  # the stubs want literals
 
 
-def _lift(told: analysis_pb2.Evidence) -> str:
+def lift(told: analysis_pb2.Evidence) -> str:
+    """How much more the canary changed, and from where to where that may be: times 3.50 (1.13 to 9.77)."""
     if not told.HasField("lift"):
         return _NOTHING
     low = f"{told.lift_low:.2f}" if told.HasField("lift_low") else "0"

@@ -1,8 +1,8 @@
 """Draws how canary and control went over time, with the moments that count: the change, and the verdict.
 
-Rules kept here: what is not known is a gap, never a zero; lines are labelled where they end, in colours that
-colour-blind people tell apart; the title says the verdict. Drawn into a file, without a screen. Left out: what the
-figures are (`judging_tables` says them).
+Rules kept here: what is not known is a gap, never a zero; a figure is drawn over the span of time that it was counted
+in; lines are labelled where they end, in colours that colour-blind people tell apart; the title says the verdict. Drawn
+into a file, without a screen. Left out: what the figures are (`judging_tables` says them).
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from instar.v1 import analysis_pb2, rollout_service_pb2
 
 # Of the palette by Okabe and Ito, which colour-blind people tell apart.
 _CANARY, _CONTROL, _INK, _FAINT = "#d55e00", "#0072b2", "#222222", "#6b6b6b"
-_WIDTH_INCHES, _HEIGHT_INCHES, _HEAD_INCHES = 10.0, 2.6, 1.5
+_WIDTH_INCHES, _HEIGHT_INCHES, _HEAD_INCHES = 10.0, 2.9, 1.95
 _DOTS_PER_INCH = 150
 _TIMES = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]  # by what the ticks lie apart: years, ... seconds
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # times of messages come without a zone, in UTC
+# Units of figures by a word in the name of their series, as Prometheus' rules for names have it.
+_UNITS = {"seconds": " s", "bytes": " B"}
+_EDGE = 0.85  # of the width: what is marked behind it is named to its left
 _LABEL_GAP = 0.09  # of the height of a panel: closer labels would cover each other
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -53,18 +56,19 @@ def draw(told: rollout_service_pb2.GetAnalysisResponse, file: Path) -> None:
         rule = "used where the nodes' own figures of that time are still kept"
         raise failures.usage("--plot", str(file), rule)
     with mpl.rc_context(_STYLE):
-        drawn = _figure(told, courses)
+        drawn = figure_of(told, courses)
         try:
             drawn.savefig(file, dpi=_DOTS_PER_INCH, format="png")
         except OSError as fault:
             raise failures.usage("--plot", str(file), f"a file that can be written ({fault.strerror})") from fault
 
 
-def _figure(told: rollout_service_pb2.GetAnalysisResponse, courses: Sequence[analysis_pb2.Course]) -> figure.Figure:
+def figure_of(told: rollout_service_pb2.GetAnalysisResponse, courses: Sequence[analysis_pb2.Course]) -> figure.Figure:
+    """Make a plot of these courses, one panel for each."""
     height = _HEAD_INCHES + _HEIGHT_INCHES * len(courses)
     drawn = figure.Figure(figsize=(_WIDTH_INCHES, height), facecolor="white")
     panels = list(drawn.subplots(len(courses), 1, sharex=True, squeeze=False)[:, 0])
-    drawn.subplots_adjust(left=0.08, right=0.83, top=1 - _HEAD_INCHES / height, bottom=0.5 / height, hspace=0.5)
+    drawn.subplots_adjust(left=0.08, right=0.83, top=1 - _HEAD_INCHES / height, bottom=0.5 / height, hspace=0.6)
     judgement = judging_tables.found(told.judging)
     found = {one.metric: one for one in judgement.evidence} if judgement is not None else {}
     for panel, course in zip(panels, courses, strict=True):
@@ -76,7 +80,7 @@ def _figure(told: rollout_service_pb2.GetAnalysisResponse, courses: Sequence[ana
     writes = dates.ConciseDateFormatter(locator, formats=_TIMES, zero_formats=_TIMES, show_offset=False)  # type: ignore[no-untyped-call]  # nor has it
     panels[-1].xaxis.set_major_formatter(writes)
     drawn.text(0.08, 1 - 0.38 / height, _title(told), fontsize=15, fontweight="bold", va="center")
-    drawn.text(0.08, 1 - 0.66 / height, _subtitle(told), fontsize=10, color=_FAINT, va="center")
+    drawn.text(0.08, 1 - 0.58 / height, _subtitle(told), fontsize=10, color=_FAINT, va="top", linespacing=1.4)
     return drawn
 
 
@@ -105,16 +109,23 @@ def _subtitle(told: rollout_service_pb2.GetAnalysisResponse) -> str:
     judgement = judging_tables.found(told.judging)
     after = "" if judgement is None else f", judged over {spans.shown(judgement.elapsed.ToTimedelta())}"
     line = f"{canary} against {told.control_nodes} untouched{after}"
-    return f"{line}; the band holds eight of ten of these  \N{MIDDLE DOT}  {told.name}, times in UTC"
+    day = told.judging.begin_time.ToDatetime()
+    return f"{line}; the band holds eight of ten of these\n{told.name}, {day:%d %b %Y}, times in UTC"
 
 
 def _head_panel(panel: axes.Axes, course: analysis_pb2.Course, found: analysis_pb2.Evidence | None) -> None:
-    panel.set_title(course.metric.name, loc="left", fontsize=11, fontweight="bold", pad=20)
+    panel.set_title(course.metric.name, loc="left", fontsize=11, fontweight="bold", pad=40)
     if found is None:
         return
-    lift = f", \N{MULTIPLICATION SIGN}{found.lift:.2f}" if found.HasField("lift") else ""
     colour = _CANARY if found.finding == analysis_pb2.FINDING_WORSE else _INK
-    panel.set_title(f"{_values_found(course, found)}{lift}", loc="right", fontsize=10, color=colour, pad=20)
+    panel.annotate(
+        f"{_values_found(course, found)}{_lift_found(found)}",
+        (0.0, 1.0),
+        xycoords="axes fraction",
+        xytext=(0, 24),
+        textcoords="offset points",
+        color=colour,
+    )
 
 
 def _values_found(course: analysis_pb2.Course, found: analysis_pb2.Evidence) -> str:
@@ -124,6 +135,11 @@ def _values_found(course: analysis_pb2.Course, found: analysis_pb2.Evidence) -> 
         return says
     write = _writes(course)
     return f"{says}: {write(found.canary_value)} against {write(found.control_value)}"
+
+
+def _lift_found(found: analysis_pb2.Evidence) -> str:
+    """Say how much more the canary has changed, each node compared with its own past."""
+    return f"; {judging_tables.lift(found)} by each node's own past" if found.HasField("lift") else ""
 
 
 # Lines.
@@ -146,15 +162,21 @@ class _Line:
 def _draw_course(panel: axes.Axes, course: analysis_pb2.Course) -> None:
     times = [_days(one.time.ToDatetime()) for one in course.points]
     low, high = (list(_values(course.points, name)) for name in ("control_low", "control_high"))
-    panel.fill_between(times, low, high, color=_CONTROL, alpha=0.13, linewidth=0)
+    times = [2 * times[0] - times[1], *times] if len(times) > 1 else [*times, *times]
+    panel.fill_between(times, _stepped(low), _stepped(high), step="pre", color=_CONTROL, alpha=0.13, linewidth=0)
     lines = [
         _Line(list(_values(course.points, "control")), _CONTROL, "untouched"),
         _Line(list(_values(course.points, "canary")), _CANARY, "canary"),
     ]
     for line in lines:
-        panel.plot(times, line.values, color=line.colour, linewidth=2.2, solid_capstyle="round")
+        panel.plot(times, _stepped(line.values), color=line.colour, linewidth=2, drawstyle="steps-pre", clip_on=False)
     _scale(panel, course, lines, high)
     _label_ends(panel, lines)
+
+
+def _stepped(values: Sequence[float]) -> list[float]:
+    """Values of spans as a stepped line takes them, which begins with the first span and not behind it."""
+    return [*values[:1], *values]
 
 
 def _scale(panel: axes.Axes, course: analysis_pb2.Course, lines: Sequence[_Line], band: Sequence[float]) -> None:
@@ -192,10 +214,15 @@ def _label_ends(panel: axes.Axes, lines: Sequence[_Line]) -> None:
 
 
 def _writes(course: analysis_pb2.Course) -> Callable[[float], str]:
-    """Say how the figures of a metric are written; shares in percent."""
-    if course.metric.measure.kind == analysis_pb2.MEASURE_KIND_RATIO:
+    """Say how the figures of a metric are written; shares in percent, all others with their unit where it is known."""
+    measure = course.metric.measure
+    if measure.kind == analysis_pb2.MEASURE_KIND_RATIO:
         return lambda value: f"{100 * value:.3g} %"
-    return lambda value: f"{value:.3g}"
+    if measure.kind == analysis_pb2.MEASURE_KIND_RATE:
+        return lambda value: f"{value:.3g}/s"
+    words = measure.series.partition("{")[0].split("_")
+    unit = next((unit for word, unit in _UNITS.items() if word in words), "")
+    return lambda value: f"{value:.3g}{unit}"
 
 
 def _draw_moments(panels: Sequence[axes.Axes], record: analysis_pb2.Judging) -> None:
@@ -211,7 +238,8 @@ def _draw_moments(panels: Sequence[axes.Axes], record: analysis_pb2.Judging) -> 
         panel.axvspan(first, last if len(moments) > 1 else right, color=_INK, alpha=0.035, linewidth=0)
         for at, _ in moments:
             panel.axvline(_days(at), color=_INK, linewidth=1, linestyle=(0, (2, 3)))
-    for (at, word), side in zip(moments, ("right", "left"), strict=False):
+    is_at_edge = last > left + _EDGE * (panels[0].get_xlim()[1] - left)
+    for (at, word), side in zip(moments, ("right", "right" if is_at_edge else "left"), strict=False):
         panels[0].annotate(
             word,
             (_days(at), 1.0),

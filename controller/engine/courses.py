@@ -21,7 +21,9 @@ POINTS_MAX = 90  # of a course: as many as are told apart on a page
 SPAN_PERIODS_MIN = 4  # heartbeats in the span of a point: with fewer, chance is all that there is to see
 BAND_NODES_MIN = 3  # untouched nodes from which a band says something
 BAND_PERCENTILES = (10, 90)
-_AFTERWARDS = 5  # of the time judged, such a part is shown behind a verdict that takes the canary back
+SPANS_BEFORE_MIN = 10  # of the past: what is found at once is seen beside how it was before
+SPANS_BEHIND_MIN = 4  # of a verdict that takes the canary back: whether it is well again
+_BEHIND = 5  # of the time judged, such a part is shown behind such a verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +114,14 @@ def _control(
 
 
 def _bounds(analysis: model.Analysis, record: model.Judging, period: timedelta, at: datetime) -> list[datetime]:
-    end = at
-    if record.decided_at is not None:
-        is_back = record.decided is not None and record.decided.finding is model.Finding.WORSE
-        end = min(at, record.decided_at + (record.decided_at - record.left_at) / _AFTERWARDS * is_back)
-    begin = record.left_at - min(analysis.past, max(end - record.left_at, SPAN_PERIODS_MIN * 2 * period))
-    step = max((end - begin) / POINTS_MAX, SPAN_PERIODS_MIN * period)
-    count = max(1, (end - begin) // step)
-    return [end - number * step for number in range(count, -1, -1)]
+    """Cut the time around the change into spans of one length; none lies on both sides of it."""
+    changed_at, end = record.began_at, record.decided_at or at
+    least = SPAN_PERIODS_MIN * period
+    if record.decided is not None and record.decided.finding is model.Finding.WORSE:
+        end = min(at, end + max((end - changed_at) / _BEHIND, SPANS_BEHIND_MIN * least))
+    before = max(min(analysis.past, end - changed_at), SPANS_BEFORE_MIN * least)
+    step = max((end - changed_at + before) / POINTS_MAX, least)
+    return [changed_at + number * step for number in range(-(before // step), (end - changed_at) // step + 1)]
 
 
 def _points(metric: model.JudgedMetric, found: figures.Figure, bounds: list[datetime], canary: int) -> Iterator[Point]:

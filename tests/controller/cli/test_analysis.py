@@ -6,8 +6,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from controller.cli import plotting
 from controller.core import model
 from controller.rpc import request_convert
 from instar.v1 import analysis_pb2, rollout_pb2, rollout_service_pb2
@@ -132,6 +134,42 @@ def test_a_plot_is_drawn_into_a_file(
         assert scripted.instar("rollout", "analysis", "spring", "--plot", file, "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["control_nodes"] == 4
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("kind", "series", "shown"),
+    [
+        (F.MEASURE_KIND_RATIO, "errors", "4 % against 1 %"),
+        (F.MEASURE_KIND_RATE, "errors", "0.04/s against 0.01/s"),
+        (F.MEASURE_KIND_MEAN, 'web_handling_seconds_total{code="200"}', "0.04 s against 0.01 s"),
+        (F.MEASURE_KIND_LEVEL, "queue_bytes", "0.04 B against 0.01 B"),
+        (F.MEASURE_KIND_LEVEL, "queue_size", "0.04 against 0.01"),
+    ],
+)
+def test_figures_of_a_plot_have_units(kind: F.MeasureKind.ValueType, series: str, shown: str) -> None:
+    told = analysis(judging())
+    measure = told.courses[0].metric.measure
+    measure.kind, measure.series = kind, series
+    drawn = plotting.figure_of(told, told.courses)
+    assert any(text.get_text().startswith(f"worse: {shown}; ") for text in drawn.axes[0].texts)
+
+
+def test_a_plot_shows_a_figure_over_the_time_that_it_was_counted_in() -> None:
+    told = analysis(judging())
+    (panel,) = plotting.figure_of(told, told.courses).axes
+    untouched = panel.get_lines()[0]
+    assert untouched.get_drawstyle() == "steps-pre"
+    minutes = np.asarray(untouched.get_xdata(), dtype=np.float64) * 24 * 60
+    assert np.diff(minutes) == pytest.approx(1.0)
+    assert len(minutes) == len(told.courses[0].points) + 1
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_a_plot_of_few_points_is_drawn(points: int, tmp_path: Path) -> None:
+    told = analysis(judging())
+    del told.courses[0].points[points:]
+    plotting.draw(told, tmp_path / "judged.png")
+    assert (tmp_path / "judged.png").exists()
 
 
 def test_a_plot_of_what_is_not_kept_or_into_nowhere_is_refused(

@@ -15,7 +15,7 @@ import pytest
 from controller import engine
 from controller.core import errors, judging, model
 from controller.core.analysis import samples
-from controller.engine import judges
+from controller.engine import courses, judges
 from controller.metrics import prometheus
 from controller.store import database, executor, reading
 from tests.controller.engine import fleet
@@ -121,6 +121,10 @@ def test_what_fails_more_requests_is_taken_back_and_remembered(tmp_path: Path) -
         journal = controller.store.read(lambda connection: reading.journal(connection, found.id))
         first = fleet.replayed(found, journal)
         assert first.judging == found.judging
+        times = [each.at for each in machine.courses("up").courses[0].points]
+        changed_at, decided_at = record(machine).began_at, cast("datetime", record(machine).decided_at)
+        assert times.index(changed_at) + 1 == courses.SPANS_BEFORE_MIN  # no span lies on both sides of the change
+        assert len([each for each in times if each > decided_at]) >= courses.SPANS_BEHIND_MIN
 
     told(tmp_path, tale, bad_errors=40)
 
