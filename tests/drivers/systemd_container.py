@@ -115,18 +115,17 @@ async def _removed(cgroup: Path) -> None:
 
 
 def _is_removed(cgroup: Path) -> bool:
-    folders = sorted((path for path in (cgroup, *cgroup.rglob("*")) if path.is_dir()), reverse=True)
-    for folder in folders:
+    for folder, _, _ in os.walk(cgroup, topdown=False):  # what vanishes meanwhile is passed over
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            os.rmdir(folder)  # noqa: PTH106  # os.walk names it as text
     return not cgroup.exists()
 
 
 def _pids(cgroup: Path) -> Iterator[tuple[str, str]]:
     """Pids inside, and what they are outside."""
-    for path in cgroup.rglob("cgroup.procs"):
+    for folder, _, _ in os.walk(cgroup):  # what vanishes meanwhile is passed over
         with contextlib.suppress(OSError):
-            for pid in path.read_text().split():
+            for pid in Path(folder, "cgroup.procs").read_text().split():
                 status = Path(f"/proc/{pid}/status").read_text()
                 inside = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1]
                 yield inside, pid

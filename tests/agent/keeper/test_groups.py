@@ -22,14 +22,17 @@ WITHOUT_CGROUPS = ("unshare", "-m", "sh", "-c", 'umount -a -t cgroup2 && exec "$
 DAEMONS = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+reading, writing = os.pipe()
 if not os.fork():
     os.setsid()
     if not os.fork():
         os.setsid()
         print(os.getpid(), flush=True)
+        os.write(writing, b"!")
         time.sleep(600)
     os._exit(0)
 os.wait()
+os.read(reading, 1)  # else the main process might end before the daemon has said who it is
 time.sleep(600)
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import processes
-from agent.keeper import digest
+from agent.keeper import digest, specification
 from agent.keeper import processes as kernel
 from tests.agent.keeper import node
 from tests.agent.keeper.test_groups import DAEMONS, WITHOUT_CGROUPS
@@ -27,11 +27,13 @@ print((folder / "key").read_text(), os.getuid(), os.environ.get("USER"), flush=T
 """
 
 
+SDK_OF_OTHERS = all(folder.stat().st_mode & stat.S_IXOTH for folder in (specification.SDK, *specification.SDK.parents))
 SYSTEM_PYTHON = Path("/usr/bin/python3")  # that another user may run, wherever ours lies
 as_others = pytest.mark.skipif(
     os.geteuid() != 0 or not SYSTEM_PYTHON.exists(),
     reason="needs the right to become another user, and a Python for it",
 )
+with_sdk = pytest.mark.skipif(not SDK_OF_OTHERS, reason="the SDK lies where no other user may read it")
 
 
 def task(made: node.Node, source: str, **more: object) -> processes.Task:
@@ -162,6 +164,7 @@ async def test_the_agent_runs_as_its_user_and_reaches_the_keeper_and_no_secret(a
 
 
 @as_others
+@with_sdk
 async def test_a_handover_component_of_another_user_is_spoken_to(a_node: node.Node) -> None:
     _open_to_others(a_node)
     configured(a_node, '[users]\nweb = "nobody"\n')
