@@ -12,6 +12,8 @@ RolloutId = NewType("RolloutId", str)
 OperationId = NewType("OperationId", str)
 SessionId = NewType("SessionId", str)
 FreezeId = NewType("FreezeId", str)
+TriggerId = NewType("TriggerId", str)
+FiringId = NewType("FiringId", str)
 
 
 @unique
@@ -192,6 +194,54 @@ class ApprovalState(Enum):
     DENIED = "DENIED"
     EXPIRED = "EXPIRED"
     WITHDRAWN = "WITHDRAWN"
+
+
+@unique
+class TriggerKind(Enum):
+    """When a trigger fires."""
+
+    THRESHOLD = "THRESHOLD"
+    DEGRADATION = "DEGRADATION"
+    SCHEDULE = "SCHEDULE"
+    EVENT = "EVENT"
+    VERSION_AVAILABLE = "VERSION_AVAILABLE"
+    MANUAL = "MANUAL"
+
+
+@unique
+class TriggerActionKind(Enum):
+    """What a trigger does."""
+
+    NOTIFY = "NOTIFY"
+    UPGRADE = "UPGRADE"
+    ROLLBACK = "ROLLBACK"
+
+
+@unique
+class MissedPolicy(Enum):
+    """What becomes of runs of a schedule that fell due while nobody looked: none of them is made up for, or one is."""
+
+    SKIP = "SKIP"
+    ONCE = "ONCE"
+
+
+@unique
+class FiringState(Enum):
+    """The state of a firing.
+
+    HELD waits for a guard. APPROVAL_AWAITED waits for somebody's word. ACTING asks for what is to be done. RUNNING
+    waits for the end of its rollout. The last three are ends; DROPPED is one on which nothing was done.
+    """
+
+    __hash__ = object.__hash__  # as above
+
+    HELD = "HELD"
+    APPROVAL_AWAITED = "APPROVAL_AWAITED"
+    ACTING = "ACTING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    DROPPED = "DROPPED"
 
 
 TERMINAL_ROLLOUT_STATES = frozenset(
