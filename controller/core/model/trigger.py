@@ -360,6 +360,7 @@ class Firing:
     trigger: str
     number: int
     state: FiringState
+    does: TriggerActionKind
     cause: Cause
     fired_at: datetime
     reason: Reason
@@ -432,7 +433,8 @@ class TriggerStatus:
     Args:
         number: Firings so far.
         signals: Nodes on which the condition holds or has not cleared; None is the fleet.
-        is_raised: Whether the condition holds on enough nodes: it fires when this begins.
+        raised: Nodes on which it has held for long enough.
+        is_raised: Whether these are enough: it fires when this begins.
         released: Instants within the last hour at which a firing was released, oldest first.
         cooling_since: The latest instant that a cooldown counts from.
         next_run_at: Of a schedule.
@@ -443,6 +445,7 @@ class TriggerStatus:
     trigger_id: TriggerId
     number: int = 0
     signals: HashTrieMap[NodeId | None, Signal] = field(default_factory=HashTrieMap)
+    raised: int = 0
     is_raised: bool = False
     released: tuple[datetime, ...] = ()
     cooling_since: datetime | None = None

@@ -1,0 +1,1 @@
+"""Triggers: what is an occasion, what stands in its way, and what comes of it."""
