@@ -12,6 +12,7 @@ from datetime import datetime
 
 from controller.core import copying, errors, feedback, model, statistics
 from controller.core.monitoring import board as boards
+from controller.core.triggers import draft as triggers
 from controller.engine import world as worlds
 from controller.store import rows
 from controller.telemetry import spans
@@ -30,6 +31,8 @@ class Draft:
         left: Digests that a node has just left for cause.
         turned: Rollouts whose state is another one.
         watched: How rules of the monitor stand; None where nothing of that is kept any more.
+        triggers: Those that are written, by name; None for those that are no more.
+        acts: Firings whose action is to be begun.
         is_alive: True to write also where nothing else is: every transaction says that the controller lives.
     """
 
@@ -57,6 +60,11 @@ class Draft:
     refused: int | None = None
     watched: dict[boards.Key, model.Watched | None] = field(default_factory=dict)
     looked_at: datetime | None = None
+    triggers: dict[str, rows.TriggerRow | None] = field(default_factory=dict)
+    signals: dict[rows.SignalKey, model.Signal | None] = field(default_factory=dict)
+    firings: dict[model.FiringId, model.Firing] = field(default_factory=dict)
+    received: dict[rows.EventKey, None] = field(default_factory=dict)
+    acts: dict[model.FiringId, model.Firing] = field(default_factory=dict)
     woken: set[model.NodeId] = field(default_factory=set)
     appeared: dict[model.NodeId, None] = field(default_factory=dict)
     left: dict[model.Digest, str] = field(default_factory=dict)
@@ -164,6 +172,43 @@ class Draft:
         self.looked_at = board.looked_at
         self.world = copying.replace(self.world, board=board)
 
+    def put_trigger(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+        """Write a trigger, new or with another definition, and what was decided of it."""
+        self.triggers[trigger.name] = rows.TriggerRow(trigger, decision.status)
+        self._put_decided(trigger, decision)
+
+    def put_decision(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+        """Write what was decided of a trigger; of what it remembers only if that is more than when it was looked at."""
+        before = self.world.statuses[trigger.name]
+        if copying.replace(before, signals=decision.status.signals) != decision.status:
+            self.triggers[trigger.name] = rows.TriggerRow(trigger, decision.status)
+        self._put_decided(trigger, decision)
+
+    def _put_decided(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+        self.signals |= {rows.SignalKey(trigger.id, key): each for key, each in decision.signals.items()}
+        self.firings |= {each.id: each for each in decision.firings}
+        self.acts |= {each.id: each for each in decision.acts}
+        self.world = self.world.with_trigger(trigger, decision.status, decision.signals)
+
+    def remove_trigger(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+        """Take a trigger away, whose open firings were ended."""
+        self._put_decided(trigger, decision)
+        self.triggers[trigger.name] = None
+        self.world = self.world.without_trigger(trigger.name)
+
+    def put_received(self, key: rows.EventKey) -> None:
+        """Write that an event has arrived."""
+        self.received[key] = None
+
+    def has_received(self, key: rows.EventKey) -> bool:
+        """Tell whether an event has arrived in this transaction."""
+        return key in self.received or (self.earlier is not None and self.earlier.has_received(key))
+
+    def firing(self, firing_id: model.FiringId) -> model.Firing | None:
+        """Find a firing that this transaction writes."""
+        found = self.firings.get(firing_id)
+        return self.earlier.firing(firing_id) if found is None and self.earlier is not None else found
+
     def count_refused(self) -> int:
         """Count a request that is refused; give its number."""
         self.refused = self.world.refused + 1
@@ -244,6 +289,11 @@ class Draft:
         self.refused = later.refused or self.refused
         self.watched |= later.watched
         self.looked_at = later.looked_at or self.looked_at
+        self.triggers |= later.triggers
+        self.signals |= later.signals
+        self.firings |= later.firings
+        self.received |= later.received
+        self.acts |= later.acts
         self.woken |= later.woken
         self.turned |= later.turned
         self.is_alive |= later.is_alive
@@ -273,6 +323,10 @@ class Draft:
                 self.totals,
                 self.refused,
                 self.looked_at,
+                self.triggers,
+                self.signals,
+                self.firings,
+                self.received,
                 self.is_alive,
             )
         )
@@ -305,6 +359,11 @@ class Draft:
             watched=tuple(each for each in self.watched.values() if each is not None),
             unwatched=tuple(key for key, each in self.watched.items() if each is None),
             looked_at=self.looked_at,
+            triggers=tuple(each for each in self.triggers.values() if each is not None),
+            removed_triggers=tuple(name for name, each in self.triggers.items() if each is None),
+            signals=tuple(self.signals.items()),
+            firings=tuple(self.firings.values()),
+            received=tuple(self.received),
         )
 
 

@@ -46,6 +46,9 @@ class World:
         totals: What came of them.
         refused: Requests that were refused.
         board: How the rules of the monitor stand; None where nobody has looked since the world was read.
+        triggers: By their names.
+        statuses: What each of them remembers.
+        signalled: Names of triggers whose condition holds on a node or has not cleared, by node.
     """
 
     nodes: rpds.HashTrieMap[model.NodeId, model.Node]
@@ -66,6 +69,9 @@ class World:
     totals: statistics.Totals
     refused: int
     board: boards.Board | None = None
+    triggers: rpds.HashTrieMap[str, model.Trigger] = rpds.HashTrieMap()
+    statuses: rpds.HashTrieMap[str, model.TriggerStatus] = rpds.HashTrieMap()
+    signalled: rpds.HashTrieMap[model.NodeId, frozenset[str]] = rpds.HashTrieMap()
 
     def with_rollout(self, rollout: model.Rollout, lease: rows.Lease) -> World:
         """Put a rollout in; one that is at its end goes, and lets its nodes go."""
@@ -142,6 +148,25 @@ class World:
         told = self.steps.get(step.operation_id, rpds.HashTrieMap())
         return copying.replace(self, steps=self.steps.insert(step.operation_id, told.insert(step.index, step)))
 
+    def with_trigger(
+        self, trigger: model.Trigger, status: model.TriggerStatus, changed: Iterable[model.NodeId | None]
+    ) -> World:
+        """Put a trigger in, with what it remembers; the signals that came or went are named."""
+        known, signalled = self.triggers, self.signalled
+        for node_id in changed:
+            if node_id is not None:
+                signalled = _signalling(signalled, trigger.name, node_id, is_there=node_id in status.signals)
+        return copying.replace(
+            self,
+            triggers=known if known.get(trigger.name) is trigger else known.insert(trigger.name, trigger),
+            statuses=self.statuses.insert(trigger.name, status),
+            signalled=signalled,
+        )
+
+    def without_trigger(self, name: str) -> World:
+        """Take a trigger out, which has no signals any more."""
+        return copying.replace(self, triggers=self.triggers.discard(name), statuses=self.statuses.discard(name))
+
     def of_node(self, node_id: model.NodeId) -> tuple[rows.Assignment, ...]:
         """Return the unsettled assignments of a node, oldest fence first."""
         return tuple(self.assignments[each] for each in self.assigned.get(node_id, ()))
@@ -183,11 +208,21 @@ def from_snapshot(snapshot: reading.Snapshot, owner: str, connected: Collection[
     for rollout, lease in snapshot.rollouts:
         if lease.owner == owner:
             world = world.with_rollout(rollout, lease)
+    for row in snapshot.triggers:
+        world = world.with_trigger(row.trigger, row.status, row.status.signals)
     for assignment in snapshot.assignments:
         world = world.with_assignment(assignment)
     for step in snapshot.steps:
         world = world.with_step(step)
     return world
+
+
+def _signalling(
+    signalled: rpds.HashTrieMap[model.NodeId, frozenset[str]], name: str, node_id: model.NodeId, *, is_there: bool
+) -> rpds.HashTrieMap[model.NodeId, frozenset[str]]:
+    before = signalled.get(node_id, frozenset())
+    after = before | {name} if is_there else before - {name}
+    return signalled.insert(node_id, after) if after else signalled.discard(node_id)
 
 
 def _concerning(world: World, rollout: model.Rollout) -> World:

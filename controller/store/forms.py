@@ -16,6 +16,9 @@ from controller.store import codec, rows
 # What the head row leaves to rows and columns of their own.
 ELSEWHERE = frozenset({"approval", "changes", "plan", "request", "standings"})
 
+# What the status of a trigger leaves to rows of their own.
+SIGNALS = frozenset({"signals"})
+
 # Which core made a journal's events: they are replayed against later ones for ever.
 CORE_VERSION = importlib.metadata.version("instar")
 
@@ -233,6 +236,38 @@ def block_row(block: rows.Block) -> Row:
 def freeze_row(freeze: model.Freeze) -> Row:
     """A freeze."""
     return {"freeze_id": freeze.id, "body": codec.encode(freeze, model.Freeze)}
+
+
+def trigger_row(row: rows.TriggerRow) -> Row:
+    """A trigger, and what it remembers but for the signals."""
+    return {
+        "name": row.trigger.name,
+        "trigger_id": row.trigger.id,
+        "body": codec.encode(row.trigger, model.Trigger),
+        "status": codec.encode(row.status, model.TriggerStatus, without=SIGNALS),
+    }
+
+
+def signal_row(key: rows.SignalKey, signal: model.Signal) -> Row:
+    """How a condition stands on a node; the fleet has none."""
+    return {**signal_key(key), "body": codec.encode(signal, model.Signal)}
+
+
+def signal_key(key: rows.SignalKey) -> Row:
+    """What names such a row."""
+    return {"trigger_id": key.trigger_id, "node_id": key.node_id or ""}
+
+
+def firing_row(firing: model.Firing) -> Row:
+    """A firing."""
+    return {
+        "trigger_id": firing.trigger_id,
+        "number": firing.number,
+        "trigger_name": firing.trigger,
+        "fired_at": instant(firing.fired_at),
+        "is_open": firing.is_open,
+        "body": codec.encode(firing, model.Firing),
+    }
 
 
 def outcome_row(outcome: model.Outcome) -> Row:

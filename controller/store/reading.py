@@ -47,6 +47,7 @@ class Snapshot:
     outcomes: tuple[model.Outcome, ...]
     totals: statistics.Totals
     refused: int
+    triggers: tuple[rows.TriggerRow, ...] = ()
 
 
 def snapshot(connection: sa.Connection) -> Snapshot:
@@ -73,6 +74,7 @@ def snapshot(connection: sa.Connection) -> Snapshot:
         outcomes=_outcomes(connection),
         totals=_totals(connection),
         refused=int(_meta(connection, writing.REFUSED) or 0),
+        triggers=tuple(_trigger(connection, row) for row in connection.execute(sa.select(tables.triggers))),
     )
 
 
@@ -126,6 +128,34 @@ def approvals(
     found = sa.select(table.c.body).where(table.c.state.in_([each.value for each in states]))
     bodies = connection.scalars(found.order_by(table.c.rollout_id.desc()).limit(limit))
     return tuple(codec.decode(body, model.Approval) for body in bodies)
+
+
+def firings(connection: sa.Connection, name: str, limit: int, *, only_open: bool) -> tuple[model.Firing, ...]:
+    """Read the newest firings of a trigger by its name, or of all where that is empty, newest first."""
+    table = tables.firings
+    wanted = sa.select(table.c.body)
+    if name:
+        wanted = wanted.where(table.c.trigger_name == name)
+    if only_open:
+        wanted = wanted.where(table.c.is_open.is_(True))
+    newest = wanted.order_by(table.c.fired_at.desc(), table.c.trigger_id.desc(), table.c.number.desc()).limit(limit)
+    return tuple(codec.decode(body, model.Firing) for body in connection.scalars(newest))
+
+
+def firing(connection: sa.Connection, trigger_id: str, number: int) -> model.Firing | None:
+    """Read one firing."""
+    table = tables.firings
+    found = connection.scalar(
+        sa.select(table.c.body).where(table.c.trigger_id == trigger_id, table.c.number == number)
+    )
+    return None if found is None else cast("model.Firing", codec.decode(found, model.Firing))
+
+
+def has_received(connection: sa.Connection, key: rows.EventKey) -> bool:
+    """Tell whether an event was received before."""
+    table = tables.received_events
+    known = sa.select(sa.literal(1)).where(table.c.source == key.source, table.c.event_id == key.event_id)
+    return connection.scalar(known) is not None
 
 
 def requested_rollout(connection: sa.Connection, request_id: str) -> model.RolloutId | None:
@@ -297,6 +327,19 @@ def _approval(connection: sa.Connection, rollout_id: str) -> model.Approval | No
     found = sa.select(tables.approvals.c.body).where(tables.approvals.c.rollout_id == rollout_id)
     body = connection.scalar(found)
     return None if body is None else cast("model.Approval", codec.decode(body, model.Approval))
+
+
+def _trigger(connection: sa.Connection, row: sa.Row[tuple[object, ...]]) -> rows.TriggerRow:
+    status = codec.decode(row.status, model.TriggerStatus, signals=_signals(connection, row.trigger_id))
+    return rows.TriggerRow(codec.decode(row.body, model.Trigger), status)
+
+
+def _signals(connection: sa.Connection, trigger_id: str) -> rpds.HashTrieMap[model.NodeId | None, model.Signal]:
+    table = tables.trigger_signals
+    found = connection.execute(sa.select(table).where(table.c.trigger_id == trigger_id))
+    return rpds.HashTrieMap(
+        (model.NodeId(row.node_id) if row.node_id else None, codec.decode(row.body, model.Signal)) for row in found
+    )
 
 
 def _assignments(connection: sa.Connection, statement: sa.Select[str]) -> tuple[rows.Assignment, ...]:

@@ -177,6 +177,30 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class TriggerRow:
+    """A trigger, with what it remembers; the signals of that have rows of their own."""
+
+    trigger: model.Trigger
+    status: model.TriggerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class SignalKey:
+    """Where the condition of a trigger stands somehow; None is the fleet."""
+
+    trigger_id: model.TriggerId
+    node_id: model.NodeId | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventKey:
+    """What tells events apart."""
+
+    source: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one transaction writes.
 
@@ -191,6 +215,9 @@ class Commit:
         watched: How rules of the monitor stand.
         unwatched: Rules and nodes of which nothing is kept any more; None for the fleet.
         looked_at: When the monitor looked; None where it has not.
+        removed_triggers: Names of those that are no more; their firings stay.
+        signals: How the conditions of triggers stand; None for what is kept no longer.
+        received: Events that were not known before.
     """
 
     at: datetime
@@ -218,3 +245,8 @@ class Commit:
     watched: tuple[model.Watched, ...] = ()
     unwatched: tuple[tuple[str, model.NodeId | None], ...] = ()
     looked_at: datetime | None = None
+    triggers: tuple[TriggerRow, ...] = ()
+    removed_triggers: tuple[str, ...] = ()
+    signals: tuple[tuple[SignalKey, model.Signal | None], ...] = ()
+    firings: tuple[model.Firing, ...] = ()
+    received: tuple[EventKey, ...] = ()

@@ -227,6 +227,32 @@ series_chunks = sa.Table(
     sa.Index("ix_series_chunks_began_at", "began_at"),
 )
 
+triggers = sa.Table("triggers", metadata, _key("name"), _text("trigger_id"), _text("body"), _text("status"))
+
+trigger_signals = sa.Table("trigger_signals", metadata, _key("trigger_id"), _key("node_id"), _text("body"))
+
+firings = sa.Table(
+    "firings",
+    metadata,
+    _key("trigger_id"),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    _text("trigger_name"),
+    _text("fired_at"),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    _text("body"),
+    sa.Index("ix_firings_trigger_name_fired_at", "trigger_name", "fired_at"),
+    sa.Index("ix_firings_fired_at", "fired_at"),
+)
+
+received_events = sa.Table(
+    "received_events",
+    metadata,
+    _key("source"),
+    _key("event_id"),
+    _text("received_at"),
+    sa.Index("ix_received_events_received_at", "received_at"),
+)
+
 requests = sa.Table("requests", metadata, _key("request_id"), _text("rollout_id"))
 
 outbox = sa.Table(

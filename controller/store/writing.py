@@ -19,6 +19,9 @@ from controller.store import codec, forms, rows, tables
 ALIVE = "alive_at"
 TOTALS = "totals"
 REFUSED = "refused"
+# Firings of one trigger that are kept, oldest gone first: of a storm of events each leaves one.
+FIRINGS_MAX = 1_000
+FIRINGS_FORGOTTEN = 100  # at once: to look at each firing would cost more than to keep some
 LOOKED_AT = "rules_looked_at"
 
 # Those that are asked most often are made once: making one takes longer than running it.
@@ -61,6 +64,7 @@ def apply(connection: sa.Connection, commit: rows.Commit) -> None:
     _insert_once(connection, tables.outcomes, [forms.outcome_row(each) for each in commit.outcomes])
     _write_counters(connection, commit)
     _write_watches(connection, commit)
+    _write_triggers(connection, commit)
     _upsert(connection, tables.meta, [{"name": ALIVE, "value": forms.instant(commit.at)}])
 
 
@@ -184,6 +188,36 @@ def _write_watches(connection: sa.Connection, commit: rows.Commit) -> None:
     _upsert(connection, tables.rule_watches, [forms.watch_row(each) for each in commit.watched])
     if commit.looked_at is not None:
         _upsert(connection, tables.meta, [{"name": LOOKED_AT, "value": forms.instant(commit.looked_at)}])
+
+
+def _write_triggers(connection: sa.Connection, commit: rows.Commit) -> None:
+    _delete(connection, tables.triggers, [{"name": each} for each in commit.removed_triggers])
+    _upsert(connection, tables.triggers, [forms.trigger_row(each) for each in commit.triggers])
+    gone = [forms.signal_key(key) for key, signal in commit.signals if signal is None]
+    _delete(connection, tables.trigger_signals, gone)
+    kept = [forms.signal_row(key, signal) for key, signal in commit.signals if signal is not None]
+    _upsert(connection, tables.trigger_signals, kept)
+    _upsert(connection, tables.firings, [forms.firing_row(each) for each in commit.firings])
+    old = [each for each in commit.firings if each.number > FIRINGS_MAX and each.number % FIRINGS_FORGOTTEN == 0]
+    for each in old:
+        _forget_firings(connection, each)
+    at = forms.instant(commit.at)
+    received = [{"source": each.source, "event_id": each.event_id, "received_at": at} for each in commit.received]
+    _insert(connection, tables.received_events, received)
+
+
+def _forget_firings(connection: sa.Connection, latest: model.Firing) -> None:
+    """Delete old firings of a trigger; one that is not at its end stays."""
+    table = tables.firings
+    is_old = table.c.number <= latest.number - FIRINGS_MAX
+    of_trigger = table.c.trigger_id == latest.trigger_id
+    connection.execute(sa.delete(table).where(of_trigger, is_old, table.c.is_open.is_(False)))
+
+
+def forget_events(connection: sa.Connection, before: datetime) -> int:
+    """Forget events that were received before an instant, and say how many that were."""
+    table = tables.received_events
+    return connection.execute(sa.delete(table).where(table.c.received_at < forms.instant(before))).rowcount
 
 
 def _write_nodes(connection: sa.Connection, writes: Sequence[rows.NodeWrite]) -> None:
