@@ -2,8 +2,9 @@
 
 Rules kept here: a child enters by itself before it runs anything; one that may not removes the folder again, so a
 folder that is there holds its processes. What is killed lies in the folder of this node, whose name no other run
-directory makes. Empty folders that killed keepers have left are removed, whosever they are: who needs one makes it
-again. Nothing is limited here, so no controller is needed. Left out: what is done where there is none (`groups`).
+directory makes. Folders that killed keepers have left are removed, whosever they are, once nothing lives anywhere
+below them: who needs one makes it again. Nothing is limited here, so no controller is needed. Left out: what is done
+where there is none (`groups`).
 
 Source: Documentation/admin-guide/cgroup-v2.rst of Linux; cgroup.kill is there since 5.14.
 """
@@ -52,7 +53,8 @@ class Cgroups:
                     kill(str(folder))
                     remove(str(folder))
         for folder in self._root.parent.glob(f"{PREFIX}*"):
-            remove(str(folder))
+            if is_empty(str(folder)):  # else who lives there may be about to enter one of the empty ones below
+                remove(str(folder))
 
     def close(self) -> None:
         """Remove the folder of the node, unless something lives below it."""

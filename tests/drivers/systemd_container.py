@@ -63,7 +63,7 @@ async def booted() -> AsyncIterator[Entered]:
     """Boot one, and end it with everything in it."""
     hierarchy = _cgroup2()
     assert hierarchy is not None, missing()
-    cgroup = hierarchy / f"instar-test-{os.getpid()}-{os.urandom(3).hex()}"
+    cgroup = hierarchy / f"test-instar-{os.getpid()}-{os.urandom(3).hex()}"
     cgroup.mkdir()
     script = BOOT.format(targets=" ".join(TARGETS), program=PROGRAM)
     enter = f'echo $$ > {cgroup}/cgroup.procs; exec unshare {" ".join(NAMESPACES)} sh -c "$0"'

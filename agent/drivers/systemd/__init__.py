@@ -27,6 +27,9 @@ SETTLE_SECONDS = 1.0  # life after which a rehearsed program without a readiness
 STOP_TIMEOUT = timedelta(seconds=90)  # systemd's own default, where the manifest of what stops is not known any more
 REHEARSAL = ".trial"  # ends the name of a rehearsal, which is no instance
 REHEARSED = "~trial"  # ends the name of its component, which no component has
+# Ends of what systemd does before it runs a program, and of that the one that is the program's (systemd.exec(5)).
+SET_UP = frozenset(str(status) for status in range(200, 246))
+NOT_EXECUTABLE = "203"
 USABLE = frozenset({model.InstanceState.ACTIVE, model.InstanceState.STARTING})
 ENDED = frozenset({model.InstanceState.PAUSED, model.InstanceState.EXITED})
 
@@ -257,6 +260,8 @@ class Systemd:
             await self._edge.start([name], launch.manifest.prepare_timeout)
         except systemctl.SystemctlError as error:
             message = f"cannot start {launch.instance_id}: {await self._death(launch)}: {error}"
+            if await self._is_never_run(launch):
+                raise drivers.DriverError(message, fault=model.Fault.INFRASTRUCTURE, reason="start_failed") from error
             raise drivers.DriverError(message, fault=model.Fault.VERSION, reason="crashed_at_start") from error
 
     async def _keep(self, component: str, launch: drivers.Launch) -> None:
@@ -282,6 +287,12 @@ class Systemd:
         if shown.get("LoadState") != "loaded":
             return "it has no unit"
         return f"it ended with {shown['Result']}, status {shown['ExecMainStatus']}"
+
+    async def _is_never_run(self, launch: drivers.Launch) -> bool:
+        """Whether it was this host that failed: systemd could not make what the program was to run in."""
+        name = self._names.service(launch.instance_id)
+        status = (await self._show([name])).get(name, {}).get("ExecMainStatus", "")
+        return status in SET_UP and status != NOT_EXECUTABLE
 
     async def _end_all_but(self, component: str, keep: Collection[str]) -> dict[str, str]:
         return await self._end([each for each in self._units(component) if each.instance not in keep])

@@ -231,6 +231,22 @@ async def test_a_unit_runs_as_the_user_whom_the_configuration_names(bench: Bench
     assert user_of(after) == nobody
 
 
+async def test_a_host_that_keeps_the_user_out_of_the_release_is_to_blame_and_not_the_version(bench: Bench) -> None:
+    launch = replace(bench.of_system("1.0.0"), user="nobody")
+    bench.node.state.parent.chmod(0o700)
+    with pytest.raises(drivers.DriverError, match=r"^cannot start .* status 200") as caught:
+        await bench.switched(bench.change(launch))
+    assert (caught.value.fault, caught.value.reason) == (model.Fault.INFRASTRUCTURE, "start_failed")
+
+
+async def test_a_program_that_cannot_be_run_is_the_version_s_fault(bench: Bench) -> None:
+    manifest = programs.manifest("1.0.0", systemd.NAME, ("app.py",), model.SystemdOptions())
+    launch = bench.lay_out(manifest, {"app.py": "#!/no-such-interpreter\n"}, mode=0o755)
+    with pytest.raises(drivers.DriverError, match=r"^cannot start .* status 203") as caught:
+        await bench.switched(bench.change(launch))
+    assert (caught.value.fault, caught.value.reason) == (model.Fault.VERSION, "crashed_at_start")
+
+
 async def test_a_user_whom_the_host_does_not_know_is_refused(bench: Bench) -> None:
     launch = replace(bench.launch("1.0.0"), user="no-such-user")
     with pytest.raises(drivers.DriverError, match=r"^cannot run web: users\.web names no-such-user") as caught:

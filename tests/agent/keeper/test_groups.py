@@ -203,7 +203,8 @@ async def test_a_cgroup_that_this_node_has_not_made_is_never_killed_and_only_emp
     record = a_node.run / f"{started.id}.json"
     own = Path(json.loads(record.read_text())["cgroup"])
     left, populated = (own.parent.parent / f"instar-{a_node.run.parent.name}{kind}" / "x" for kind in ("left", "kept"))
-    for folder in (left, populated):
+    empty = populated.parent / "y"  # of a live one, who may be about to enter it
+    for folder in (left, populated, empty):
         folder.mkdir(parents=True)
     try:
         with sleeper("INSTAR_OWNER=another") as foreign:
@@ -212,7 +213,8 @@ async def test_a_cgroup_that_this_node_has_not_made_is_never_killed_and_only_emp
             record.write_text(json.dumps({**json.loads(record.read_text()), "cgroup": str(populated)}))
             a_node.start()
             keeper = await a_node.attached()
-            assert [cgroups.is_there(str(each)) for each in (left.parent, populated, own)] == [False, True, True]
+            folders = (left.parent, populated, empty, own)
+            assert [cgroups.is_there(str(each)) for each in folders] == [False, True, True, True]
             await keeper.stop(started.id, timedelta(seconds=1))
             assert node.is_over(started.pid)
             cgroups.kill("")
