@@ -12,7 +12,7 @@ from datetime import datetime
 
 from controller.core import copying, errors, feedback, model, statistics
 from controller.core.monitoring import board as boards
-from controller.core.triggers import draft as triggers
+from controller.core.triggers import draft as decisions
 from controller.engine import world as worlds
 from controller.store import rows
 from controller.telemetry import spans
@@ -172,25 +172,25 @@ class Draft:
         self.looked_at = board.looked_at
         self.world = copying.replace(self.world, board=board)
 
-    def put_trigger(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+    def put_trigger(self, trigger: model.Trigger, decision: decisions.Decision) -> None:
         """Write a trigger, new or with another definition, and what was decided of it."""
         self.triggers[trigger.name] = rows.TriggerRow(trigger, decision.status)
         self._put_decided(trigger, decision)
 
-    def put_decision(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+    def put_decision(self, trigger: model.Trigger, decision: decisions.Decision) -> None:
         """Write what was decided of a trigger; of what it remembers only if that is more than when it was looked at."""
         before = self.world.statuses[trigger.name]
         if copying.replace(before, signals=decision.status.signals) != decision.status:
             self.triggers[trigger.name] = rows.TriggerRow(trigger, decision.status)
         self._put_decided(trigger, decision)
 
-    def _put_decided(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+    def _put_decided(self, trigger: model.Trigger, decision: decisions.Decision) -> None:
         self.signals |= {rows.SignalKey(trigger.id, key): each for key, each in decision.signals.items()}
         self.firings |= {each.id: each for each in decision.firings}
         self.acts |= {each.id: each for each in decision.acts}
         self.world = self.world.with_trigger(trigger, decision.status, decision.signals)
 
-    def remove_trigger(self, trigger: model.Trigger, decision: triggers.Decision) -> None:
+    def remove_trigger(self, trigger: model.Trigger, decision: decisions.Decision) -> None:
         """Take a trigger away, whose open firings were ended."""
         self._put_decided(trigger, decision)
         self.triggers[trigger.name] = None

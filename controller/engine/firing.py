@@ -121,6 +121,6 @@ def _within(world: worlds.World, when: model.VersionAvailable) -> Iterator[str]:
     for key in world.releases:
         component, version = key
         is_meant = component == when.component and key not in world.blocks
-        if is_meant and (when.prereleases or not versions.is_prerelease(version)):
-            if versions.matches(version, comparators):
-                yield version
+        is_admitted = when.prereleases or not versions.is_prerelease(version)
+        if is_meant and is_admitted and versions.matches(version, comparators):
+            yield version

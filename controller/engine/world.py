@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import rpds
@@ -69,9 +69,9 @@ class World:
     totals: statistics.Totals
     refused: int
     board: boards.Board | None = None
-    triggers: rpds.HashTrieMap[str, model.Trigger] = rpds.HashTrieMap()
-    statuses: rpds.HashTrieMap[str, model.TriggerStatus] = rpds.HashTrieMap()
-    signalled: rpds.HashTrieMap[model.NodeId, frozenset[str]] = rpds.HashTrieMap()
+    triggers: rpds.HashTrieMap[str, model.Trigger] = field(default_factory=rpds.HashTrieMap)
+    statuses: rpds.HashTrieMap[str, model.TriggerStatus] = field(default_factory=rpds.HashTrieMap)
+    signalled: rpds.HashTrieMap[model.NodeId, frozenset[str]] = field(default_factory=rpds.HashTrieMap)
 
     def with_rollout(self, rollout: model.Rollout, lease: rows.Lease) -> World:
         """Put a rollout in; one that is at its end goes, and lets its nodes go."""

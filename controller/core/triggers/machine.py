@@ -211,8 +211,9 @@ def _check_idle(before: model.Trigger, after: model.Trigger, status: model.Trigg
 
 
 def _next_run(trigger: model.Trigger, at: datetime) -> datetime | None:
-    is_due_some_day = isinstance(trigger.when, model.Schedule) and trigger.is_enabled
-    return schedules.next_run(trigger.when, at) if is_due_some_day else None
+    if not isinstance(trigger.when, model.Schedule) or not trigger.is_enabled:
+        return None
+    return schedules.next_run(trigger.when, at)
 
 
 def _raises_at(trigger: model.Trigger, status: model.TriggerStatus) -> Iterator[datetime | None]:

@@ -61,11 +61,12 @@ def follow(firing: model.Firing, sign: Sign) -> model.FiringState:
     """
     state = TRANSITIONS[firing.state].get(sign)
     if state is None:
+        possible = ", ".join(each.name for each in TRANSITIONS[firing.state]) or "nothing"
         raise errors.IllegalEventError(
             f"cannot take it that {sign.value}: firing {firing.id} is {firing.state.value}",
             code="illegal_event",
             field="firing",
             value=firing.id,
-            rule=f"in {firing.state.value} only {', '.join(each.name for each in TRANSITIONS[firing.state]) or 'nothing'}",
+            rule=f"in {firing.state.value} only {possible}",
         )
     return state
