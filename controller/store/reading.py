@@ -145,9 +145,7 @@ def firings(connection: sa.Connection, name: str, limit: int, *, only_open: bool
 def firing(connection: sa.Connection, trigger_id: str, number: int) -> model.Firing | None:
     """Read one firing."""
     table = tables.firings
-    found = connection.scalar(
-        sa.select(table.c.body).where(table.c.trigger_id == trigger_id, table.c.number == number)
-    )
+    found = connection.scalar(sa.select(table.c.body).where(table.c.trigger_id == trigger_id, table.c.number == number))
     return None if found is None else cast("model.Firing", codec.decode(found, model.Firing))
 
 

@@ -222,9 +222,7 @@ def _raises_at(trigger: model.Trigger, status: model.TriggerStatus) -> Iterator[
         yield raising.debounced_at(trigger, status)
 
 
-def _moves_at(
-    trigger: model.Trigger, status: model.TriggerStatus, around: guards.Around
-) -> Iterator[datetime | None]:
+def _moves_at(trigger: model.Trigger, status: model.TriggerStatus, around: guards.Around) -> Iterator[datetime | None]:
     for each in status.open:
         if each.state is model.FiringState.APPROVAL_AWAITED:
             yield None if each.approval is None else each.approval.expires_at
