@@ -138,8 +138,8 @@ def _take(draft: drafts.Draft, event: events.Event) -> None:  # noqa: C901, PLR0
         case events.Moved(version=version):
             _found_out(draft)
             raising.moved(draft, version)
-        case events.FiredByHand(actor=actor, reason=reason):
-            raising.by_hand(draft, actor, reason)
+        case events.FiredByHand():
+            raising.by_hand(draft, event)
         case events.Decided():
             advancing.decided(draft, event)
         case events.Acted():

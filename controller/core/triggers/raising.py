@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from controller.core import errors, model, versions
 from controller.core.triggers import draft as drafts
-from controller.core.triggers import guards, schedules, transitions
+from controller.core.triggers import events, guards, schedules, transitions
 
 QUEUE_MAX = 16  # open firings of one trigger; more is a storm, and its firings would come hours late
 NODES_SHOWN_MAX = 10
@@ -161,7 +161,7 @@ def due(draft: drafts.Draft) -> None:
         occasion(draft, model.Cause(f"the run of {_text(due_at)} was missed", due_at=due_at))
 
 
-def by_hand(draft: drafts.Draft, actor: str, reason: str) -> None:
+def by_hand(draft: drafts.Draft, event: events.FiredByHand) -> None:
     """Fire because somebody says so.
 
     Raises:
@@ -175,8 +175,9 @@ def by_hand(draft: drafts.Draft, actor: str, reason: str) -> None:
             value=draft.trigger.name,
             rule="a disabled trigger does not fire, also not by hand",
         )
-    why = f": {reason}" if reason else ""
-    occasion(draft, model.Cause(f"{actor} fired it{why}", actor=actor))
+    why = f": {event.reason}" if event.reason else ""
+    cause = model.Cause(f"{event.actor} fired it{why}", event_id=event.request_id, actor=event.actor)
+    occasion(draft, cause)
 
 
 def _text(at: datetime) -> str:

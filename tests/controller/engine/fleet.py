@@ -54,6 +54,9 @@ class CountedIds:
     def freeze_id(self, now: datetime) -> model.FreezeId:
         return model.FreezeId(self._next(f"f-{now:%H%M%S}"))
 
+    def trigger_id(self, now: datetime) -> model.TriggerId:
+        return model.TriggerId(self._next(f"t-{now:%H%M%S}"))
+
     def session_id(self) -> model.SessionId:
         return model.SessionId(self._next("s"))
 
