@@ -89,11 +89,14 @@ class Controller:
         if self.monitoring.rules:
             await self.engine.collector.start_collection(timedelta(seconds=10))
             await self.engine.monitoring.start()
+        await self.engine.start_triggers()
         return self.engine
 
     async def crash(self) -> None:
         """End without a word to anybody: the engine's tasks die where they stand."""
         await self.engine._guard.stop()
+        if self.engine._triggering._guard is not None:
+            await self.engine._triggering._guard.stop()
         if self.engine.monitoring._guard is not None:
             await self.engine.monitoring._guard.stop()
             await self.engine.collector._guard.stop()
