@@ -102,9 +102,12 @@ def _level_cause(draft: drafts.Draft) -> model.Cause:
 def arrived(draft: drafts.Draft, event: model.ReceivedEvent) -> None:
     """Take an event that matches: an occasion, or one more to wait for the silence after."""
     when = draft.trigger.when
-    if not isinstance(when, model.EventMatch) or not when.debounce:
+    if not isinstance(when, model.EventMatch):
+        return  # it matched what the trigger was before
+    if not when.debounce:
         occasion(draft, _event_cause(event, 1))
         return
+    debounced(draft)  # the silence was over before this one came
     known = draft.status.debounced
     first_at, count = (draft.at, 1) if known is None else (known.first_at, known.count + 1)
     draft.remember(debounced=model.Debounced(event, count, first_at, draft.at))
