@@ -20,6 +20,7 @@ from controller.engine import actions, firing, occasions, office
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
 
+NAME_CHARS_SHOWN = 63
 NODES_AT_ONCE = 200  # looked at in one piece of work: some ten milliseconds of the loop
 
 
@@ -133,7 +134,9 @@ class Triggers(actions.Actions, occasions.Occasions):
         """
         found = (*checks.problems(wanted), *_conditions(wanted), *self._unknown(world, wanted))
         if found:
-            raise errors.InvalidFieldsError(f"cannot accept trigger {wanted.name}", tuple(found))
+            rest = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            message = f"cannot accept trigger {wanted.name[:NAME_CHARS_SHOWN]!r}: {found[0]}{rest}"
+            raise errors.InvalidFieldsError(message, found)
 
     def _unknown(self, world: worlds.World, wanted: model.Trigger) -> Iterator[errors.InvalidRequestError]:
         """Find what a definition names and nobody has; of an empty fleet nothing is asked."""

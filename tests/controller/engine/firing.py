@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from controller import engine
-from controller.core import model
+from controller.core import errors, model
 from controller.store import reading
 from tests.controller.engine import fleet
 
@@ -37,6 +39,7 @@ async def applied(controller: fleet.Controller, wanted: model.Trigger) -> model.
 async def beat(machine: engine.Engine, agent: fleet.Agent, load: float | None = None) -> None:
     """One heartbeat; with a load, or one that says that nothing has changed."""
     metrics = () if load is None else (model.Metric("load", fleet.WEB, load),)
+    agent.metrics = metrics or agent.metrics
     await agent.tell(machine, model.NodeReport(metrics=metrics))
 
 
@@ -75,14 +78,9 @@ async def until(condition: Callable[[], bool], seconds: float = 600) -> None:
 
 async def refusal_of(asked: Awaitable[object]) -> str:
     """The code under which something is refused."""
-    from controller.core import errors  # noqa: PLC0415  # only here
-
-    try:
+    with pytest.raises(errors.InstarError, match=r"^cannot ") as caught:
         await asked
-    except errors.InstarError as error:
-        assert str(error).startswith("cannot ")
-        return error.code
-    raise AssertionError("it was not refused")
+    return caught.value.code
 
 
 def audit(controller: fleet.Controller, subject: str) -> list[str]:

@@ -161,6 +161,7 @@ class Agent:
         self.session_id = model.SessionId("")
         self.statuses: dict[model.OperationId, model.OperationStatus] = {}
         self.executed: list[model.OperationId] = []
+        self.metrics: tuple[model.Metric, ...] = ()
 
     async def connect(self, machine: engine.Engine) -> commands.SessionGrant:
         hello = model.NodeHello(
@@ -182,7 +183,10 @@ class Agent:
 
     def full_report(self) -> model.NodeReport:
         return model.NodeReport(
-            components=(installed(self.version),), operations=tuple(self.statuses.values()), is_full=True
+            metrics=self.metrics,
+            components=(installed(self.version),),
+            operations=tuple(self.statuses.values()),
+            is_full=True,
         )
 
     async def tell(self, machine: engine.Engine, report: model.NodeReport) -> None:

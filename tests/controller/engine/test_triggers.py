@@ -109,7 +109,7 @@ def test_a_node_that_leaves_or_is_no_longer_meant_does_not_count(tmp_path: Path)
 
 
 def test_a_schedule_fires_when_it_is_due_and_a_missed_run_by_its_policy(tmp_path: Path) -> None:
-    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         hourly = model.Schedule("0 * * * *")
         await firing.applied(controller, firing.trigger(hourly, model.Notify()))
         once = replace(hourly, missed=model.MissedPolicy.ONCE)
@@ -134,7 +134,7 @@ def event(number: int, **changes: object) -> model.ReceivedEvent:
 
 
 def test_an_event_that_matches_fires_once_however_often_it_is_sent(tmp_path: Path) -> None:
-    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         when = model.EventMatch("com.example.*", "event.data.branch == 'main'")
         await firing.applied(controller, firing.trigger(when, model.Notify()))
         machine = controller.engine
@@ -150,7 +150,7 @@ def test_an_event_that_matches_fires_once_however_often_it_is_sent(tmp_path: Pat
 
 
 def test_a_burst_of_events_fires_once_after_it_is_over(tmp_path: Path) -> None:
-    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         when = model.EventMatch("com.example.built", debounce=30 * SECOND)
         await firing.applied(controller, firing.trigger(when, model.Notify()))
         for number in range(5):
@@ -183,9 +183,9 @@ def test_a_burst_of_events_fires_once_after_it_is_over(tmp_path: Path) -> None:
 def test_what_is_no_event_is_refused_by_its_field_and_nothing_is_kept(
     tmp_path: Path, changes: dict[str, object], code: str, field: str
 ) -> None:
-    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         await firing.applied(controller, firing.trigger(model.EventMatch("com.example.*"), model.Notify()))
-        with pytest.raises(errors.InvalidRequestError, match="^cannot take the events") as caught:
+        with pytest.raises(errors.InvalidRequestError, match=r"^cannot take the events") as caught:
             await controller.engine.receive([event(1, **changes), event(2)], actor="ci")
         assert (caught.value.code, caught.value.field) == (code, field)
         assert (await controller.engine.receive([event(1), event(2)], actor="ci")).accepted == 2
@@ -212,9 +212,9 @@ def test_a_channel_that_moves_takes_the_fleet_along(tmp_path: Path) -> None:
 
 
 def test_a_higher_version_in_range_fires_and_a_blocked_one_or_a_prerelease_does_not(tmp_path: Path) -> None:
-    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         machine = controller.engine
-        when = model.VersionAvailable(fleet.WEB, versions=">=1.0.0 <2.0.0")
+        when = model.VersionAvailable(fleet.WEB, versions=">=1.0.0,<2.0.0")
         await firing.applied(controller, firing.trigger(when, model.Notify()))
         every = replace(when, prereleases=True, versions="*")
         await firing.applied(controller, firing.trigger(every, model.Notify(), name="every"))
@@ -229,7 +229,7 @@ def test_a_higher_version_in_range_fires_and_a_blocked_one_or_a_prerelease_does_
 
 
 def test_by_hand_fires_once_for_each_request_and_says_who(tmp_path: Path) -> None:
-    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         await firing.applied(controller, firing.trigger(action=model.Notify()))
         machine = controller.engine
         first = await machine.fire_trigger("t", reason="drill", actor="bob", request_id="one")
