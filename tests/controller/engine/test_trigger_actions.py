@@ -134,7 +134,7 @@ def test_a_rollout_that_fails_is_a_firing_that_failed(tmp_path: Path) -> None:
 def test_a_definition_that_is_wrong_is_refused_field_by_field_and_nothing_is_stored(tmp_path: Path) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         await firing.beat(controller.engine, agents[0], 1.0)
-        wrong = {
+        wrong: dict[str, model.When] = {
             "when.threshold.condition": replace(firing.HOT, condition="metrics['load'] > 'x'"),
             "when.threshold.clear": replace(firing.HOT, clear="metrics['lod'] < 1.0"),
             "when.schedule.cron": model.Schedule("61 * * * *"),
