@@ -2,8 +2,8 @@
 
 Theory of operation. A filter sees ``event.source``, ``id``, ``type``, ``subject``, ``time`` and ``data``: each a
 variable of its own, so that a misspelt one is refused beforehand, and a time that the sender does not tell is missing.
-What the data holds only the event tells; a whole number in it is an int, and is missing
-beyond 64 bits; one with a point is a double.
+What the data holds only the event tells; a whole number in it is an int where it fits,
+and one with a point a double.
 
 Rules kept: fails closed; data that cannot be read is missing. Left out: which events a filter is asked about.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ import cel_expr_python.cel as cel  # noqa: PLR0402 # mypy finds the stub of a fo
 from controller.conditions import environments, expressions
 from controller.core import model
 
+_INT_MAX = 2**63 - 1  # of CEL; a whole number beyond is a double
+_SHOWN_MAX = 20  # characters of a number
 _SIZES: expressions.Sizes = {("event.data",): 256}  # members of the data; lists within are taken to hold more
 
 
@@ -75,11 +78,20 @@ def _said(event: model.ReceivedEvent) -> dict[str, Any]:
     if event.at is not None:
         said["event.time"] = event.at
     try:
-        data = json.loads(event.data, parse_constant=_refuse)
+        data = json.loads(event.data, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         return said
     return said | {"event.data": data} if isinstance(data, dict) else said
 
 
-def _refuse(text: str) -> float:
-    raise ValueError(f"cannot read {text} as JSON")
+def _whole(text: str) -> float:
+    number = int(text)
+    return number if -_INT_MAX <= number <= _INT_MAX else _finite(text)
+
+
+def _finite(text: str) -> float:
+    """Read a number that is one: whatever is compared with an infinity would hold, or would not."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"cannot use {text[:_SHOWN_MAX]} as a number")
+    return number
