@@ -125,8 +125,12 @@ def test_of_what_fires_and_what_is_unknown_is_told() -> None:
 
 
 def test_whether_a_rule_fires_is_told_of_each_place_where_it_is_not_at_rest() -> None:
-    states = {("queue", NODES["a"]): S.FIRING, ("queue", NODES["b"]): S.PENDING, ("all", None): S.UNKNOWN}
-    watches = HashTrieMap({key: watch(state) for key, state in states.items()})
+    states: dict[boards.Key, S] = {
+        ("queue", NODES["a"]): S.FIRING,
+        ("queue", NODES["b"]): S.PENDING,
+        ("all", None): S.UNKNOWN,
+    }
+    watches: HashTrieMap[boards.Key, model.Watch] = HashTrieMap({key: watch(state) for key, state in states.items()})
     rules = {"queue": rule(), "all": rule(name="all"), "calm": rule(name="calm")}
     assert boards.sights(boards.Board(AT, rules, watches, {})) == {
         "queue": {NODES["a"]: True, NODES["b"]: False},
