@@ -190,8 +190,8 @@ async def _seen(
     until: datetime,
 ) -> AsyncIterator[events.Seen]:
     fresh = FRESH_STEPS * windows.step
-    watch = _Watch(when, nodes, fresh)
-    streams = {each: _Stream(windows.replay(each, since - fresh - windows.step, until)) for each in (when.component, HOST)}
+    watch, begin = _Watch(when, nodes, fresh), since - fresh - windows.step
+    streams = {each: _Stream(windows.replay(each, begin, until)) for each in (when.component, HOST)}
     for at in _minutes(since, until):
         for component, stream in streams.items():
             async for number, reading in _numbered(stream.until(at)):
