@@ -166,7 +166,26 @@ async def test_series_of_the_component_go_before_those_of_the_host(stage: Stage)
     assert met(await stage.recall(trigger(replace(FULL, component=HOST)), NODES))
     assert met(await stage.recall(trigger(FULL), NODES))  # of the host, since the component has none
     await stage.record({A: between(0, 0)}, 40)
-    assert not [each for each in met(await stage.recall(trigger(FULL), NODES)) if each > 24]
+    found = await stage.recall(trigger(FULL), NODES)
+    assert not [each for each in met(found) if each > 24]
+    assert found.recorded_since == START + 20 * MINUTE
+
+
+async def test_a_series_of_both_is_that_of_the_component(stage: Stage) -> None:
+    await stage.windows.start_collection(BEAT)
+    for _ in range(60):
+        stage.clock.at += BEAT
+        both = (model.Metric("queue", WEB, 5.0), model.Metric("queue", HOST, 20.0))
+        stage.windows.take(A, model.NodeReport(metrics=both), stage.clock.at)
+    await stage.windows.stop_collection()
+    assert met(await stage.recall(trigger(FULL), NODES)) == []
+    assert len(met(await stage.recall(trigger(replace(FULL, component=HOST)), NODES))) > 15
+
+
+async def test_what_held_already_is_seen_at_the_first_look(stage: Stage) -> None:
+    await stage.record({A: between(0, 99)}, 60)
+    found = await stage.recall(trigger(FULL), NODES, since=START + 35 * MINUTE)
+    assert met(found)[0] == 35
 
 
 async def test_records_that_do_not_reach_so_far_back_are_told(stage: Stage) -> None:
@@ -196,14 +215,14 @@ async def test_a_step_is_seen_by_the_rule_of_a_degradation_and_a_trend_is_not(st
         return 100 + 2 * minute
 
     def stepping(minute: float) -> float:
-        return rising(minute) * (2 if minute >= 200 else 1)
+        return rising(minute) * (2 if minute >= 130 else 1)
 
-    await stage.record({A: rising, B: stepping}, 230)
+    await stage.record({A: rising, B: stepping}, 160)
     found = await stage.recall(trigger(WORSE), NODES)
     [first, *_] = found.events
     assert isinstance(first, events.Looked)
     assert (first.node_id, first.is_met) == (B, True)
-    assert 201 <= (first.at - START) // MINUTE <= 207
+    assert 131 <= (first.at - START) // MINUTE <= 137
     assert {each.node_id for each in found.events} == {B}
     assert found.recorded_since == START
 
