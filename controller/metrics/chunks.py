@@ -6,8 +6,10 @@ form is an error, never a guess. Left out: when it is written and read (`keeping
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +46,18 @@ class Chunk:
     total: windows.Floats
     life: int
     latest: float
+
+
+def only(chunk: Chunk, names: Collection[str]) -> Chunk:
+    """Leave out the series of a chunk that are not among these."""
+    kept = [column for column, name in enumerate(chunk.kinds) if name in names]
+    return dataclasses.replace(
+        chunk,
+        kinds={name: kind for name, kind in chunk.kinds.items() if name in names},
+        values=chunk.values[:, kept],
+        seen=chunk.seen[kept],
+        total=chunk.total[kept],
+    )
 
 
 def encode(chunk: Chunk) -> bytes:

@@ -205,15 +205,18 @@ class Collector:
         """Time between two readings of a node; nothing while it does not collect."""
         return timedelta() if self._run is None else self._run.interval
 
-    def replay(self, component: str, since: datetime, until: datetime) -> AsyncIterator[keeping.Replayed]:
+    def replay(
+        self, component: str, since: datetime, until: datetime, names: Collection[str] | None = None
+    ) -> AsyncIterator[keeping.Replayed]:
         """Tell again what all nodes told of a component, in the order of time, as far as it is stored.
 
         Args:
             component: Whose series; empty for the hosts.
             since: First instant.
             until: Last instant.
+            names: Of these series alone; None for all.
         """
-        return (self._run or self._begun(self._kept.step)).keeper.replay(component, since, until)
+        return (self._run or self._begun(self._kept.step)).keeper.replay(component, since, until, names)
 
     def recorded(self) -> recorded.Recorded:
         """Give what is stored, to be loaded and asked as the windows are."""

@@ -10,8 +10,10 @@ than the retention goes, some at a time. Left out: how rows are written (`contro
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -28,6 +30,9 @@ READINGS = 10
 NODES_AT_ONCE = 100
 # Chunks that are read or deleted at once.
 CHUNKS_AT_ONCE = 500
+
+# Chunks that are read again without a break: some ten milliseconds of the loop.
+CHUNKS_WITHOUT_BREAK = 100
 
 _log = logging.getLogger(__name__)
 
@@ -193,23 +198,32 @@ class Keeping:
         while await self._archive.delete_chunks(before, CHUNKS_AT_ONCE) == CHUNKS_AT_ONCE:
             pass
 
-    async def replay(self, component: str, since: datetime, until: datetime) -> AsyncIterator[Replayed]:
-        """Tell again what all nodes told of a component, in the order of time.
+    async def replay(
+        self, component: str, since: datetime, until: datetime, names: Collection[str] | None = None
+    ) -> AsyncIterator[Replayed]:
+        """Tell again what all nodes told of a component, in the order of time; others have the loop in between.
 
         Args:
             component: Whose series.
             since: First instant.
             until: Last instant.
+            names: Of these series alone; None for all.
         """
         before: dict[model.NodeId, _Reading] = {}
-        stored = self._between(component, since - self._chunk_length, until)
-        for _, together in groupby(stored, lambda each: each.began_at):
-            readings = sorted(_readings(together), key=lambda each: (each.seconds, each.node_id))
-            for reading in readings:
-                at = datetime.fromtimestamp(reading.seconds, UTC)
-                if since <= at <= until:
-                    yield Replayed(at, reading.node_id, _told(before.get(reading.node_id), reading))
-                before[reading.node_id] = reading
+        together: list[_Reading] = []
+        began_at: datetime | None = None
+        for number, each in enumerate(self._between(component, since - self._chunk_length, until), 1):
+            if each.began_at != began_at:
+                for replayed in _in_order(together, before):
+                    if since <= replayed.at <= until:
+                        yield replayed
+                began_at, together = each.began_at, []
+            together += _readings(each, names)
+            if not number % CHUNKS_WITHOUT_BREAK:
+                await asyncio.sleep(0)
+        for replayed in _in_order(together, before):
+            if since <= replayed.at <= until:
+                yield replayed
 
     def stored(self, component: str, since: datetime, until: datetime) -> Iterator[tuple[model.NodeId, chunks.Chunk]]:
         """Read what there is of a component in a span of time, by begin and node; what cannot be read is left out."""
@@ -245,12 +259,19 @@ class _Reading:
     values: Mapping[str, float]
 
 
-def _readings(stored: Iterable[model.SeriesChunk]) -> Iterator[_Reading]:
-    for each in stored:
-        for chunk in _decoded((each,)):
-            for seconds, values in zip(chunk.times, chunk.values, strict=True):
-                named = dict(zip(chunk.kinds, values.tolist(), strict=True))
-                yield _Reading(float(seconds), each.node_id, chunk.kinds, named)
+def _readings(stored: model.SeriesChunk, names: Collection[str] | None) -> Iterator[_Reading]:
+    for found in _decoded((stored,)):
+        chunk = found if names is None else chunks.only(found, names)
+        for seconds, values in zip(chunk.times.tolist(), chunk.values.tolist(), strict=True):
+            yield _Reading(seconds, stored.node_id, chunk.kinds, dict(zip(chunk.kinds, values, strict=True)))
+
+
+def _in_order(readings: list[_Reading], before: dict[model.NodeId, _Reading]) -> Iterator[Replayed]:
+    """Tell readings in the order of time, each with what it has come to since the one before of its node."""
+    for reading in sorted(readings, key=lambda each: (each.seconds, each.node_id)):
+        told = _told(before.get(reading.node_id), reading)
+        before[reading.node_id] = reading
+        yield Replayed(datetime.fromtimestamp(reading.seconds, UTC), reading.node_id, told)
 
 
 def _told(before: _Reading | None, now: _Reading) -> Mapping[str, float]:
@@ -258,7 +279,7 @@ def _told(before: _Reading | None, now: _Reading) -> Mapping[str, float]:
     if before is not None and now.seconds > before.seconds:
         for name in (name for name, is_counter in now.kinds.items() if not is_counter and name in before.values):
             told[name] = (now.values[name] - before.values[name]) / (now.seconds - before.seconds)
-    return {name: value for name, value in told.items() if not np.isnan(value)}
+    return {name: value for name, value in told.items() if not math.isnan(value)}
 
 
 def _decoded(stored: Iterable[model.SeriesChunk]) -> Iterator[chunks.Chunk]:

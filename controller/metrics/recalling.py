@@ -123,6 +123,11 @@ class _Watch:
     def __init__(self, when: model.Threshold, nodes: Mapping[model.NodeId, model.Node], fresh: timedelta) -> None:
         self._condition = conditions.compile(when.condition, "when.threshold.condition")
         self._clear = conditions.compile(when.clear, "when.threshold.clear") if when.clear else None
+        read = [each.names for each in (self._condition, self._clear) if each is not None]
+        # Series that are read; None where that cannot be told.
+        self.names = (
+            frozenset().union(*(each.metrics for each in read)) if all(each.is_whole for each in read) else None
+        )
         self._order = dict.fromkeys((when.component, HOST))
         self._nodes = nodes
         self._fresh = fresh
@@ -191,7 +196,7 @@ async def _seen(
 ) -> AsyncIterator[events.Seen]:
     fresh = FRESH_STEPS * windows.step
     watch, begin = _Watch(when, nodes, fresh), since - fresh - windows.step
-    streams = {each: _Stream(windows.replay(each, begin, until)) for each in (when.component, HOST)}
+    streams = {each: _Stream(windows.replay(each, begin, until, watch.names)) for each in (when.component, HOST)}
     for at in _minutes(since, until):
         for component, stream in streams.items():
             async for number, reading in _numbered(stream.until(at)):

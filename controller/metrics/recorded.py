@@ -11,7 +11,6 @@ asked (`recalling`).
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +20,6 @@ from controller.core import model
 from controller.metrics import chunks, comparison, figures, intake, keeping, limits, shelves, windows
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-CHUNKS_AT_ONCE = 100  # that are read without a break: some ten milliseconds of the loop
 
 
 class Recorded:
@@ -58,13 +56,15 @@ class Recorded:
         found: dict[model.NodeId, list[chunks.Chunk]] = {}
         stored = keeping.Keeping(self._archive, epoch).stored(component, since - self._kept.step, until)
         for number, (node_id, chunk) in enumerate(stored, 1):
-            found.setdefault(node_id, []).append(_only(chunk, metrics))
-            if not number % CHUNKS_AT_ONCE:
+            found.setdefault(node_id, []).append(_read(chunk, metrics))
+            if not number % keeping.CHUNKS_WITHOUT_BREAK:
                 await asyncio.sleep(0)
         slots = (until - since) // self._kept.step + 3 * keeping.READINGS
         rows = shelves.Shelves(windows.Extent(1, 1, slots, limits.ticks(self._kept.step)))
         nodes: dict[model.NodeId, intake.NodeSeries] = {}
-        for node_id, read in found.items():
+        for number, (node_id, read) in enumerate(found.items(), 1):
+            if not number % keeping.CHUNKS_WITHOUT_BREAK:
+                await asyncio.sleep(0)
             if rows.has_room(component, read[-1].kinds):
                 place = rows.place(component, read[-1].kinds)
                 _fill(place, read, epoch)
@@ -82,23 +82,12 @@ class Recorded:
         return comparison.over(component, metrics, nodes, bounds, self._known)
 
 
-def _only(chunk: chunks.Chunk, metrics: Iterable[model.JudgedMetric]) -> chunks.Chunk:
-    """Leave the series of a chunk that these figures are not made of."""
-    kept = [column for column, name in enumerate(chunk.kinds) if _is_read(name, metrics)]
-    names = list(chunk.kinds)
-    return dataclasses.replace(
-        chunk,
-        kinds={names[column]: chunk.kinds[names[column]] for column in kept},
-        values=chunk.values[:, kept],
-        seen=chunk.seen[kept],
-        total=chunk.total[kept],
-    )
-
-
-def _is_read(name: str, metrics: Iterable[model.JudgedMetric]) -> bool:
-    """Tell whether a figure may be made of a series."""
+def _read(chunk: chunks.Chunk, metrics: Iterable[model.JudgedMetric]) -> chunks.Chunk:
+    """Leave out the series of a chunk that these figures are not made of."""
     measures = [each.measure for each in metrics]
-    return any(name in (each.series, each.per) or name.startswith(f"{each.series}_bucket{{") for each in measures)
+    names = {name for each in measures for name in (each.series, each.per)}
+    buckets = tuple(f"{each.series}_bucket{{" for each in measures)
+    return chunks.only(chunk, names | {name for name in chunk.kinds if name.startswith(buckets)})
 
 
 def _fill(place: shelves.Place, read: list[chunks.Chunk], epoch: keeping.Epoch) -> None:
