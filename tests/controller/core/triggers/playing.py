@@ -1,7 +1,7 @@
 """The words of the scenarios of triggers: one trigger, and what happens to it; `_` stands for a blank in a text.
 
-``at`` is a time since the start, 2026-01-01T00:00Z, or an instant. What is stored is kept as the store keeps it, so that
-``restart`` brings back no more than that.
+``at`` is a time since the start, 2026-01-01T00:00Z, or an instant. What is stored is kept as the store keeps it, so
+that ``restart`` brings back no more than that.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ class Playing:
             yield f"{shown(due_at)}: {'; '.join(told) or 'nothing changes'}"
 
     def _freeze(self, words: Words) -> str:
-        self.around = guards.Around("freeze f1 holds it: holidays", instant(words["until"]) if "until" in words else None)
+        self.around = guards.Around(
+            "freeze f1 holds it: holidays", instant(words["until"]) if "until" in words else None
+        )
         return "frozen"
 
     def _lift(self, _: Words) -> str:
@@ -167,7 +169,9 @@ class Playing:
 
     def _signals(self, _: Words) -> str:
         known = self.status.signals
-        return "\n".join(f"{each or 'the fleet'}: {signalled(known[each])}" for each in sorted(known, key=str)) or "none"
+        return (
+            "\n".join(f"{each or 'the fleet'}: {signalled(known[each])}" for each in sorted(known, key=str)) or "none"
+        )
 
     def _evaluates(self, words: Words) -> str:
         return "yes" if machine.can_evaluate(self.trigger, self.status, instant(words["at"])) else "no"
@@ -197,7 +201,9 @@ def shown(at: datetime) -> str:
 def described(firing: model.Firing) -> str:
     retry = f", again at {shown(firing.next_try_at)}" if firing.next_try_at else ""
     rollout_id = f" ({firing.rollout_id})" if firing.rollout_id else ""
-    return f"firing {firing.number} {firing.state.value}{rollout_id}, {firing.reason.code}: {firing.reason.message}{retry}"
+    return (
+        f"firing {firing.number} {firing.state.value}{rollout_id}, {firing.reason.code}: {firing.reason.message}{retry}"
+    )
 
 
 def signalled(signal: model.Signal) -> str:
