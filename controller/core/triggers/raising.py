@@ -52,14 +52,15 @@ def occasion(draft: drafts.Draft, cause: model.Cause) -> model.Firing:
 
 def _against(draft: drafts.Draft, firing: model.Firing) -> guards.Shut | None:
     """Find out whether a new firing is dropped at once; one that supersedes drops what has not begun."""
-    trigger, others = draft.trigger, draft.status.open
+    trigger = draft.trigger
     concurrency = trigger.guards.concurrency
     against = guards.against_release(trigger, draft.status, draft.at)
     waits = is_level(trigger, firing.cause) or concurrency is model.ConflictPolicy.QUEUE
     if against is not None and not waits:
         return against
-    if others and concurrency is model.ConflictPolicy.REJECT:
-        return guards.Shut("firing_open", f"firing {others[0].number} is not at its end", None)
+    rejected = guards.rejecting(trigger, draft.status)
+    if rejected is not None:
+        return rejected
     if concurrency is model.ConflictPolicy.SUPERSEDE:
         drop(draft, "superseded", f"firing {firing.number} takes its place")
     if len(draft.status.open) >= QUEUE_MAX:

@@ -99,8 +99,7 @@ def rehearse(trigger: model.Trigger, sights: Iterable[events.Event], at_begin: d
 
 
 def _is_quiet(status: model.TriggerStatus, event: events.Event) -> bool:
-    is_sight = isinstance(event, events.Seen)
-    return is_sight and machine.is_quiet(status, event.node_id, is_met=event.is_met)
+    return isinstance(event, events.Seen) and machine.is_quiet(status, event.node_id, is_met=event.is_met)
 
 
 def _answers(decision: drafts.Decision, at: datetime) -> Iterator[events.Event]:
