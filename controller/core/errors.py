@@ -6,6 +6,7 @@ An error changes nothing; the edges turn it into a status code and an exit code,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, unique
 
 
@@ -48,6 +49,19 @@ class InvalidRequestError(InstarError):
     """The request is wrong in itself; the same request is wrong for ever."""
 
     blame = Blame.CALLER
+
+
+class InvalidFieldsError(InvalidRequestError):
+    """Several things are wrong with a request in itself; the first of them stands for all.
+
+    Args:
+        problems: What is wrong, at least one thing.
+    """
+
+    def __init__(self, message: str, problems: Sequence[InvalidRequestError]) -> None:
+        first = problems[0]
+        super().__init__(message, code=first.code, field=first.field, value=first.value, rule=first.rule)
+        self.problems = tuple(problems)
 
 
 class NotFoundError(InstarError):
