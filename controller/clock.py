@@ -44,6 +44,10 @@ class IdSource(Protocol):
         """Return a new identity that sorts after those of earlier instants."""
         ...
 
+    def trigger_id(self, now: datetime) -> model.TriggerId:
+        """Return a new identity that sorts after those of earlier instants."""
+        ...
+
     def session_id(self) -> model.SessionId:
         """Return a new identity that cannot be guessed."""
         ...
@@ -86,6 +90,10 @@ class RandomIds:
     def freeze_id(self, now: datetime) -> model.FreezeId:
         """Return ``f-`` and 16 digits, the first ten of them the time."""
         return model.FreezeId("f-" + time_ordered_text(now, secrets.randbits(_RANDOM_DIGITS * _BITS_PER_DIGIT)))
+
+    def trigger_id(self, now: datetime) -> model.TriggerId:
+        """Return ``t-`` and 16 digits, the first ten of them the time."""
+        return model.TriggerId("t-" + time_ordered_text(now, secrets.randbits(_RANDOM_DIGITS * _BITS_PER_DIGIT)))
 
     def session_id(self) -> model.SessionId:
         """Return 128 random bits."""

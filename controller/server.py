@@ -164,6 +164,7 @@ def _stages(machine: engine.Engine, loaded: settings.Settings) -> activation.Act
     return activation.Activation(
         activation.Stage("collector", lambda: collector.start_collection(period), collector.stop_collection),
         activation.Stage("monitor", monitor.start, monitor.stop),
+        activation.Stage("triggers", machine.start_triggers, machine.stop_triggers),
     )
 
 

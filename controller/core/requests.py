@@ -149,7 +149,7 @@ def check_policy(policy: model.Policy) -> None:
         duration = getattr(policy, name)
         if not shortest <= duration <= DURATION_MAX:
             raise _bad_number(name, duration, f"it must lie between {shortest} and {DURATION_MAX}")
-    for name, value, rule in (*_contradictions(policy), *_bad_windows(policy)):
+    for name, value, rule in (*_contradictions(policy), *bad_windows(policy.windows)):
         raise _bad_number(name, value, rule)
 
 
@@ -183,10 +183,11 @@ def _contradictions(policy: model.Policy) -> Iterator[tuple[str, object, str]]:
         yield "hold_while_firing", ",".join(policy.hold_while_firing), f"there are at most {RULES_MAX}, each once"
 
 
-def _bad_windows(policy: model.Policy) -> Iterator[tuple[str, object, str]]:
-    if len(policy.windows) > WINDOWS_MAX:
-        yield "windows", len(policy.windows), f"there are at most {WINDOWS_MAX}"
-    for index, each in enumerate(policy.windows):
+def bad_windows(windows: tuple[model.Window, ...]) -> Iterator[tuple[str, object, str]]:
+    """Give what is wrong with windows: the name within what has them, the value and the rule."""
+    if len(windows) > WINDOWS_MAX:
+        yield "windows", len(windows), f"there are at most {WINDOWS_MAX}"
+    for index, each in enumerate(windows):
         name = f"windows[{index}]"
         if not each.days <= _WEEKDAYS:
             days = ",".join(map(str, sorted(each.days)))

@@ -64,6 +64,11 @@ def longest(windows: tuple[model.Window, ...], at: datetime) -> timedelta | None
     return found if windows and found < _WEEK else None
 
 
+def on_wall(wall: datetime, zone: zoneinfo.ZoneInfo) -> datetime:
+    """Give the instant of a time on the wall: the end of the gap for one that is skipped, the first of the two."""
+    return _instant(_past_gap(wall, zone), zone)
+
+
 def _closing_after(window: model.Window, at: datetime) -> Iterator[datetime]:
     begun = itertools.takewhile(lambda stretch: stretch[0] <= at, _stretches(window, at))
     return (end for _, end in begun if end > at)

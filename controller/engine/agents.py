@@ -101,6 +101,8 @@ class Agents(office.Office):
             lambda rollout_id: self._find_rollout(draft, rollout_id),
         )
         standing.refresh(draft, (node_id,))
+        present = self._present.get(node_id)
+        self._heeding.heed(draft, node_id, report, {} if present is None else present.metrics)
 
     def _check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> presence.Presence:
         present = self._present.get(node_id)

@@ -204,10 +204,10 @@ class Draft:
         """Tell whether an event has arrived in this transaction."""
         return key in self.received or (self.earlier is not None and self.earlier.has_received(key))
 
-    def firing(self, firing_id: model.FiringId) -> model.Firing | None:
-        """Find a firing that this transaction writes."""
-        found = self.firings.get(firing_id)
-        return self.earlier.firing(firing_id) if found is None and self.earlier is not None else found
+    def firings_of(self, name: str) -> tuple[model.Firing, ...]:
+        """Find the firings of a trigger that this transaction writes."""
+        earlier = () if self.earlier is None else self.earlier.firings_of(name)
+        return (*earlier, *(each for each in self.firings.values() if each.trigger == name))
 
     def count_refused(self) -> int:
         """Count a request that is refused; give its number."""

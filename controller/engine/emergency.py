@@ -10,7 +10,7 @@ it is frozen all the same. Left out: how it goes back, and whether in time (`con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -96,6 +96,23 @@ def _wanted_components(world: worlds.World, wanted: Wanted) -> tuple[model.Compo
 def _has_node(world: worlds.World, rollout: model.Rollout, taken: selector.Selector) -> bool:
     nodes = (world.nodes.get(change.node_id) for change in worlds.planned(rollout))
     return any(node is not None and taken.matches(node.labels) for node in nodes)
+
+
+def latest(
+    draft: drafts.Draft,
+    component: model.ComponentName,
+    taken: selector.Selector,
+    states: Collection[model.RolloutState],
+    ended: Ended,
+) -> Stepped | None:
+    """Find the newest rollout of a component that is in one of some states, else one that led to what a node runs."""
+    world = draft.world
+    for rollout_id in sorted(world.rollouts, reverse=True):
+        rollout = world.rollouts[rollout_id]
+        is_meant = component in _components(rollout) and rollout.state in states
+        if is_meant and _has_node(world, rollout, taken):
+            return rollout, world.leases[rollout_id]
+    return _latest(draft, component, taken, ended)
 
 
 def _latest(

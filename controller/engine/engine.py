@@ -4,7 +4,8 @@ Rules kept: whatever returns has been stored; questions are answered from memory
 ended; all that runs in the background are the desk, one task that looks after the deadlines of all rollouts and after
 absent nodes, one that begins what waits, one that looks at canary waves and, while the monitor is active, one that
 looks by its rules. Given an inline store, a clock of the loop, no large fleet and no analysis, nothing here uses
-threads, the machine's time or chance. The rooms: `agents`, `rollouts`, `approvals`, `fleet`, `catalogue`.
+threads, the machine's time or chance. The rooms: `agents`, `rollouts`,
+`approvals`, `triggers`, `fleet`, `catalogue`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from controller import clock as clocks
 from controller import tasks
 from controller.config import rules
 from controller.core import copying, events, model, statistics
-from controller.engine import agents, approvals, catalogue, fleet, standing, timing
+from controller.engine import agents, approvals, catalogue, fleet, standing, timing, triggers
 from controller.engine import draft as drafts
 from controller.engine import rules as ruling
 from controller.metrics import limits, prometheus
@@ -31,7 +32,7 @@ _KEPT = limits.Limits()
 _NO_SERVERS: Mapping[str, prometheus.Prometheus] = {}
 
 
-class Engine(agents.Agents, approvals.Approvals, fleet.Fleet, catalogue.Catalogue):
+class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet, catalogue.Catalogue):
     """Carries rollouts out.
 
     Args:
@@ -89,6 +90,7 @@ class Engine(agents.Agents, approvals.Approvals, fleet.Fleet, catalogue.Catalogu
     async def stop(self) -> None:
         """End the background work; what was acknowledged is stored, what was not is refused."""
         await self._desk.close()
+        await self.stop_triggers()
         await self._guard.stop()
         await self._sources.close()
 

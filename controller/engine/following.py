@@ -11,7 +11,7 @@ import itertools
 
 from controller.core import events, model, planner, selector
 from controller.engine import draft as drafts
-from controller.engine import planning, rules, standing, stepping
+from controller.engine import firing, planning, rules, standing, stepping
 from controller.engine import world as worlds
 from controller.store import rows
 
@@ -38,6 +38,7 @@ class Following:
             self._take_in(draft, node_id)
         _tell_others(draft)
         rules.follow(draft)
+        firing.follow(draft)
 
     def _take_in(self, draft: drafts.Draft, node_id: model.NodeId) -> None:
         for rollout_id in sorted(draft.world.rollouts):

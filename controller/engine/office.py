@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from controller import clock as clocks
@@ -18,6 +19,7 @@ from controller.engine import desk as desks
 from controller.engine import draft as drafts
 from controller.engine import (
     following,
+    heeding,
     judges,
     lookout,
     planning,
@@ -29,6 +31,7 @@ from controller.engine import (
     stepping,
     timing,
     tracing,
+    triggering,
     watching,
 )
 from controller.metrics import collector, limits, monitor, prometheus
@@ -36,6 +39,9 @@ from controller.store import database, reading, rows
 from controller.telemetry import refusals
 
 Answer = TypeVar("Answer")
+
+# Longer than an event may be late: within it none is taken twice.
+EVENTS_REMEMBERED = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,16 @@ class Office:
         self.monitoring = rules.Rules(self._desk, clock, watch, monitoring.interval, stored)
         self._queue = queueing.Queue(self._desk, clock, self._plans)
         self._judges = judges.Judges(self._desk, clock, self._sources)
+        self._heeding = heeding.Heeding()
+        self._triggering = triggering.Triggering(self._desk, clock, self._act, self._forget_events)
+
+    async def _act(self, wanted: model.Firing) -> None:
+        """Do what a firing does; the room of the actions knows how."""
+        raise NotImplementedError
+
+    async def _forget_events(self, now: datetime) -> None:
+        """Forget which events have come so long ago that none of them is taken any more."""
+        await self._store.forget_events(now - EVENTS_REMEMBERED)
 
     async def _asked(self, asked: Asked, work: Callable[[drafts.Draft], Answer]) -> Answer:
         """Have work done for somebody; where it is refused, keep that it was."""
@@ -183,6 +199,7 @@ class Office:
             self._ticker.wake()
         if draft.turned or draft.removed:
             self._queue.wake()
+        self._triggering.take(draft)
 
 
 def _put_refused(draft: drafts.Draft, asked: Asked, error: errors.InstarError) -> None:

@@ -30,7 +30,7 @@ class _WorldMovedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class Order:
     """A rollout that somebody wants.
 
     Args:
@@ -87,7 +87,7 @@ class Rollouts(office.Office):
                 ``plan_stale``.
         """
         by = admission.By(actor, self._owner, self._ids, self._clock.now())
-        order = _Order(admission.named(request), request_id, saved, by)
+        order = Order(admission.named(request), request_id, saved, by)
         ask = functools.partial(self._asked, office.Asked(actor, "start_upgrade", request, request.component))
         return self.rollout(await self._on_plan(order.wanted, functools.partial(self._start, order), ask))
 
@@ -116,7 +116,7 @@ class Rollouts(office.Office):
                 return None
             raise
 
-    def _start(self, order: _Order, made: Made | None, draft: drafts.Draft) -> model.RolloutId:
+    def _start(self, order: Order, made: Made | None, draft: drafts.Draft) -> model.RolloutId:
         known = self._requested(draft, order.request_id)
         if known is not None:
             return self._repeated(draft, known, order)
@@ -362,7 +362,7 @@ class Rollouts(office.Office):
             lambda connection: reading.requested_rollout(connection, request_id)
         )
 
-    def _repeated(self, draft: drafts.Draft, known: model.RolloutId, order: _Order) -> model.RolloutId:
+    def _repeated(self, draft: drafts.Draft, known: model.RolloutId, order: Order) -> model.RolloutId:
         found = self._find_rollout(draft, known)
         if found is not None and found[0].request != order.wanted:
             raise errors.RefusedError(

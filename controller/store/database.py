@@ -103,6 +103,10 @@ class Store:
         """Delete the chunks of series of a node."""
         await self.write(lambda connection: writing.forget_chunks(connection, node_id))
 
+    async def forget_events(self, before: datetime) -> int:
+        """Forget that events were received before an instant, and say how many that were."""
+        return await self.write(lambda connection: writing.forget_events(connection, before))
+
     def chunks_of(self, node_id: model.NodeId, since: datetime) -> tuple[model.SeriesChunk, ...]:
         """Read the chunks of a node that begin from an instant on, by component and begin."""
         return self.read(lambda connection: reading.chunks_of(connection, node_id, since))

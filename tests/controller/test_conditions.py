@@ -30,8 +30,9 @@ NODE = model.Node(
         )
     },
 )
-METRICS = {"cpu": 0.5, "broken": math.nan}
+METRICS = {"cpu": 0.5, "broken": math.nan, "zero": 0.0}
 HUNDRED = f"[{','.join(['1'] * 100)}]"
+FIFTY = f"[{','.join(['1'] * 50)}]"
 LOOPS = f"{HUNDRED}.all(x, {HUNDRED}.all(y, {HUNDRED}.all(z, x + y + z > 0)))"
 
 
@@ -54,6 +55,7 @@ def evaluate(text: str) -> bool | None:
         'node.components.web.health == "HEALTHY"',
         "!node.components.web.stopped",
         'metrics["cpu"] < 1.0',
+        'metrics["cpu"] / metrics["cpu"] == 1.0 && 4 / 2 == 2 && 4u / 2u == 2u',
         "metrics.exists(name, metrics[name] > 0.4)",
         "!has(node.labels.tier)",
         '!("tier" in node.labels)',
@@ -80,6 +82,11 @@ def test_what_is_not_so_is_false_and_not_unknown(text: str) -> None:
         'metrics["broken"] < 1.0',
         'metrics["broken"] >= 0.0 || metrics["broken"] < 0.0',
         "1 / 0 == 1",
+        'metrics["cpu"] / metrics["zero"] > 0.1',
+        'metrics["cpu"] / (metrics["zero"] / metrics["cpu"]) > 0.1',
+        'metrics["zero"] / metrics["zero"] != 1.0',
+        '!(metrics["cpu"] / -metrics["zero"] > 0.1)',
+        '[1.0].exists(each, each / metrics["zero"] > 0.1)',
         "9223372036854775807 + 1 > 0",
         "double(node.id) > 1.0",
         'node.connected && node.labels.tier == "x"',
@@ -92,6 +99,7 @@ def test_what_is_missing_or_fails_is_unknown_and_never_true(text: str) -> None:
 def test_what_is_decided_without_the_missing_part_is_known() -> None:
     assert evaluate('node.labels.tier == "x" || node.connected') is True
     assert evaluate('node.labels.tier == "x" && !node.connected') is False
+    assert evaluate('metrics["zero"] > 0.0 && metrics["cpu"] / metrics["zero"] > 0.1') is False
 
 
 def test_an_expression_that_only_the_evaluation_knows_to_be_no_bool_is_refused() -> None:
@@ -167,9 +175,65 @@ def test_nothing_that_can_grow_or_go_wrong_slowly_is_in_the_language(text: str) 
 
 
 def test_loops_without_end_are_stopped_and_leave_it_unknown() -> None:
+    found = conditions.compile("metrics.all(name, metrics[name] > 0.0)", "condition")
     started = time.monotonic()
-    assert evaluate(LOOPS) is None
+    assert found.holds(NODE, {f"series_{number}": 1.0 for number in range(9_000)}) is True
+    assert found.holds(NODE, {f"series_{number}": 1.0 for number in range(20_000)}) is None
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LOOPS,
+        "metrics.all(a, metrics.all(b, a != b))",
+        "node.labels.all(a, node.labels.all(b, node.labels.all(c, a == b || b == c)))",
+        f"{HUNDRED}.all(x, x in {HUNDRED}{f' && x in {FIFTY}' * 5})",
+        "metrics.all(name, metrics == metrics)",
+        "[node.labels.a].all(x, [[x]].all(y, y.all(z, [z].all(a, [[a]].all(b, b.all(c, c != x))))))",
+    ],
+    ids=["lists", "metrics", "labels", "long lists", "whole maps", "unknown sizes"],
+)
+def test_an_expression_that_may_cost_too_much_is_refused_at_once(text: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(errors.InvalidRequestError, match=r"it may take [0-9,]+ steps, and at most 50,000") as refusal:
+        conditions.compile(text, "when.condition")
+    assert time.monotonic() - started < 1
+    assert (refusal.value.code, refusal.value.field) == ("invalid_condition", "when.condition")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "metrics.exists(name, name.startsWith('c') && metrics[name] > 0.4)",
+        '["a", "b"].exists(zone, node.capabilities.all(each, each != zone))',
+        "node.capabilities.all(a, node.capabilities.all(b, a == b))",
+        '{"a": 1, "b": 2}.all(key, key in ["a", "b"])',
+        "!" * 200 + "true",
+    ],
+)
+def test_an_expression_whose_cost_is_bounded_is_taken(text: str) -> None:
+    assert evaluate(text) is True
+
+
+def test_a_text_of_twenty_thousand_terms_is_refused_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(errors.InvalidRequestError, match="longer than"):
+        conditions.compile(" && ".join(['metrics["cpu"] < 1.0'] * 20_000), "when.condition")
+    assert time.monotonic() - started < 0.5
+
+
+def test_several_conditions_look_at_a_node_that_was_prepared_once() -> None:
+    found = conditions.prepare(NODE, METRICS, ["cpu", "broken", "memory"])
+    texts = ['metrics["cpu"] < 1.0', 'metrics["broken"] < 1.0', 'metrics["memory"] < 1.0', 'node.labels.zone == "b"']
+    said = [conditions.compile(text, "condition").holds_on(found) for text in texts]
+    assert said == [True, None, None, False]
+
+
+def test_a_prepared_node_shows_the_series_that_were_named_and_no_others() -> None:
+    found = conditions.prepare(NODE, METRICS | {"memory": 1.0}, ["memory"])
+    assert conditions.compile('metrics["memory"] == 1.0', "condition").holds_on(found) is True
+    assert conditions.compile('metrics["cpu"] < 1.0', "condition").holds_on(found) is None
 
 
 def test_an_expression_at_the_bound_is_taken() -> None:

@@ -49,6 +49,9 @@ class Ids:
     def freeze_id(self, now: datetime) -> model.FreezeId:
         return model.FreezeId(self._next(f"f-{(now - host.EPOCH).total_seconds():09.3f}"))
 
+    def trigger_id(self, now: datetime) -> model.TriggerId:
+        return model.TriggerId(self._next(f"t-{(now - host.EPOCH).total_seconds():09.3f}"))
+
     def session_id(self) -> model.SessionId:
         return model.SessionId(self._next("s"))
 

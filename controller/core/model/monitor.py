@@ -41,13 +41,15 @@ class RuleBasis(Enum):
     """What a rule compares with its thresholds.
 
     VALUE is the figure itself. OWN_PAST is the figure over that of the time before. PEERS is the figure of a node over
-    the median of all nodes that have one. TREND is by how much the figure rises in an hour.
+    the median of all nodes that have one. TREND is by how much the figure rises in an hour. TRENDLINE is the figure
+    over what it would be had it stayed on the line that its own past was on.
     """
 
     VALUE = "VALUE"
     OWN_PAST = "OWN_PAST"
     PEERS = "PEERS"
     TREND = "TREND"
+    TRENDLINE = "TRENDLINE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Rule:
         clear_at: Threshold on whose other side it is over. In between, what was stays.
         is_below: Low figures are what is watched for.
         window: The figure is taken over so much time.
-        past: For OWN_PAST, how much of the time before the window it is compared with.
+        past: For OWN_PAST and TRENDLINE, how much of the time before the window it is compared with.
         pending_for: It has to be the case for so long before the rule fires.
         keep_firing_for: It has to be over for so long before the rule fires no longer.
         least_exposure: Of less than so much nothing is said: requests of RATIO, MEAN and QUANTILE, seconds of RATE,

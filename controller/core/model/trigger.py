@@ -313,6 +313,7 @@ class Cause:
         message: One sentence for people.
         node_ids: On which nodes the condition held, at most ten of them.
         event_source: Of the event; empty for other kinds.
+        event_id: Of the event; of what was fired by hand, the identity of the request.
         version: The one that has become available.
         due_at: Of a schedule.
         actor: Who fired it by hand.

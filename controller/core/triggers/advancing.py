@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from controller.core import copying, errors, model
 from controller.core.triggers import draft as drafts
-from controller.core.triggers import events, guards, transitions
+from controller.core.triggers import events, guards, raising, transitions
 
 ATTEMPTS_MAX = 3
 RETRY_AFTER = timedelta(seconds=30)  # doubled with each attempt
@@ -27,6 +27,13 @@ def advance(draft: drafts.Draft) -> None:
             _await(draft, each)
         elif each.state is _F.HELD or (each.next_try_at is not None and each.next_try_at <= draft.at):
             _try(draft, each)
+
+
+def reconsider(draft: drafts.Draft) -> None:
+    """See to it that what is held is held against the guards that there are now."""
+    for each in draft.status.open:
+        if each.state is _F.HELD:
+            draft.move(each, _Sign.WAITS, "guards_changed", "its guards were changed")
 
 
 def _try(draft: drafts.Draft, firing: model.Firing) -> None:
@@ -60,7 +67,8 @@ def _ask(draft: drafts.Draft, firing: model.Firing, guard: model.ApprovalGuard) 
         expires_at=draft.at + guard.deadline,
     )
     until = approval.expires_at.isoformat(timespec="seconds")
-    draft.move(firing, _Sign.ASKS, "approval_awaited", f"somebody has to approve it until {until}", approval=approval)
+    says = f"somebody has to approve it until {until}"
+    draft.move(firing, _Sign.ASKS, "approval_awaited", says, approval=approval, next_try_at=None)
 
 
 def act(draft: drafts.Draft, firing: model.Firing) -> None:
@@ -106,8 +114,12 @@ def decided(draft: drafts.Draft, event: events.Decided) -> None:
 
 
 def acted(draft: drafts.Draft, event: events.Acted) -> None:
-    """Take it that an action was begun."""
-    firing = draft.find(event.firing_id)
+    """Take it that an action was begun.
+
+    Raises:
+        IllegalEventError: Nobody was asked for it.
+    """
+    firing = _find_in(draft, event.firing_id, _F.ACTING)
     if event.rollout_id is None:
         draft.move(firing, _Sign.ENDS_WELL, "nothing_to_do", event.message)
     else:
@@ -115,10 +127,14 @@ def acted(draft: drafts.Draft, event: events.Acted) -> None:
 
 
 def failed(draft: drafts.Draft, event: events.ActFailed) -> None:
-    """Take it that an action could not be begun: it is tried again within its budget."""
-    firing = draft.find(event.firing_id)
+    """Take it that an action could not be begun: it is tried again within its budget, while there is a reason to.
+
+    Raises:
+        IllegalEventError: Nobody was asked for it.
+    """
+    firing = _find_in(draft, event.firing_id, _F.ACTING)
     draft.remember(cooling_since=draft.at)
-    if not event.is_retryable or firing.attempts >= ATTEMPTS_MAX:
+    if not event.is_retryable or firing.attempts >= ATTEMPTS_MAX or not _is_wanted(draft, firing):
         draft.move(firing, _Sign.ENDS_BADLY, event.code, event.message)
         return
     next_try_at = draft.at + RETRY_AFTER * 2 ** (firing.attempts - 1)
@@ -126,8 +142,12 @@ def failed(draft: drafts.Draft, event: events.ActFailed) -> None:
 
 
 def rollout_ended(draft: drafts.Draft, event: events.RolloutEnded) -> None:
-    """Take it that the rollout of a firing is at its end."""
-    firing = draft.find(event.firing_id)
+    """Take it that the rollout of a firing is at its end.
+
+    Raises:
+        IllegalEventError: It has none.
+    """
+    firing = _find_in(draft, event.firing_id, _F.RUNNING)
     is_rollback = firing.does is model.TriggerActionKind.ROLLBACK
     wanted = model.RolloutState.REVERTED if is_rollback else model.RolloutState.SUCCEEDED
     code = f"rollout_{event.state.value.lower()}"
@@ -136,6 +156,29 @@ def rollout_ended(draft: drafts.Draft, event: events.RolloutEnded) -> None:
     else:
         draft.remember(cooling_since=draft.at)
         draft.move(firing, _Sign.ENDS_BADLY, code, event.message)
+
+
+def _find_in(draft: drafts.Draft, firing_id: model.FiringId, state: model.FiringState) -> model.Firing:
+    """Find an open firing of which something is under way."""
+    firing = draft.find(firing_id)
+    if firing.state is not state or not guards.has_begun(firing):
+        raise errors.IllegalEventError(
+            f"cannot go on with firing {firing_id}: it is {firing.state.value}, and nothing of it is under way",
+            code="illegal_event",
+            field="firing",
+            value=firing_id,
+            rule=f"it is under way in {state.value}",
+        )
+    return firing
+
+
+def _is_wanted(draft: drafts.Draft, firing: model.Firing) -> bool:
+    """Tell whether an action would still be begun: had nothing of it begun, the firing might have been dropped."""
+    trigger, status = draft.trigger, draft.status
+    is_over = raising.is_level(trigger, firing.cause) and not status.is_raised
+    is_superseding = trigger.guards.concurrency is model.ConflictPolicy.SUPERSEDE
+    is_superseded = is_superseding and status.open[-1].number > firing.number
+    return trigger.is_enabled and not is_over and not is_superseded
 
 
 def _refused(event: events.Decided, why: str, code: str, rule: str) -> errors.RefusedError:

@@ -68,11 +68,16 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class FiredByHand:
-    """Somebody says that it shall fire."""
+    """Somebody says that it shall fire.
+
+    Args:
+        request_id: Chosen by the caller; empty for none.
+    """
 
     at: datetime
     actor: str
     reason: str
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,17 +55,17 @@ def against_release(trigger: model.Trigger, status: model.TriggerStatus, at: dat
     return cooldown(trigger, status, at) or cap(trigger, status, at)
 
 
-def against_start(trigger: model.Trigger, around: Around, at: datetime) -> Shut | None:
-    """Find out whether a freeze or a window stands against any action now."""
-    return frozen(around) or window(trigger, at)
-
-
 def _shut(
     trigger: model.Trigger, status: model.TriggerStatus, firing: model.Firing, around: Around, at: datetime
 ) -> Iterator[Shut]:
     found: tuple[Shut | None, ...] = (frozen(around), window(trigger, at))
     if firing.released_at is None:
-        found = (cooldown(trigger, status, at), cap(trigger, status, at), earlier(trigger, status, firing), *found)
+        found = (
+            cooldown(trigger, status, at),
+            cap(trigger, status, at),
+            earlier(trigger, status, firing.number),
+            *found,
+        )
     yield from (each for each in found if each is not None)
 
 
@@ -88,9 +88,16 @@ def cap(trigger: model.Trigger, status: model.TriggerStatus, at: datetime) -> Sh
     return Shut("hourly_cap", f"it has fired {most} times within an hour, until {_text(opens_at)}", opens_at)
 
 
-def earlier(trigger: model.Trigger, status: model.TriggerStatus, firing: model.Firing) -> Shut | None:
+def rejecting(trigger: model.Trigger, status: model.TriggerStatus) -> Shut | None:
+    """Tell whether an open firing lets no other one come."""
+    if not status.open or trigger.guards.concurrency is not model.ConflictPolicy.REJECT:
+        return None
+    return Shut("firing_open", f"firing {status.open[0].number} is not at its end", None)
+
+
+def earlier(trigger: model.Trigger, status: model.TriggerStatus, number: int) -> Shut | None:
     """Tell whether an earlier firing has to end first; those that are superseded have to be no more under way."""
-    before = (each for each in status.open if each.number < firing.number)
+    before = (each for each in status.open if each.number < number)
     if trigger.guards.concurrency is model.ConflictPolicy.SUPERSEDE:
         before = (each for each in before if each.state is model.FiringState.ACTING)
     first = next(before, None)

@@ -14,15 +14,20 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from controller.core import copying, errors, model
-from controller.core.triggers import advancing, events, guards, raising, schedules, signals
+from controller.core import errors, model
+from controller.core.triggers import advancing, clocks, events, guards, raising, schedules, signals
 from controller.core.triggers import draft as drafts
 
 FAULTS_MAX = 5  # evaluations in a row that fail in themselves; more, and it is the definition that is wrong
 FAULT_PAUSE_MIN = timedelta(minutes=1)
 
 NOTHING_AROUND = guards.Around()
-_OCCASIONS = (events.Seen, events.Looked, events.Arrived)  # what a disabled trigger takes no notice of
+_OCCASIONS = (
+    events.Seen,
+    events.Looked,
+    events.Arrived,
+    events.EvaluationFailed,
+)  # what a disabled trigger takes no notice of
 
 
 def begin(trigger: model.Trigger, seen_version: str, at: datetime) -> model.TriggerStatus:
@@ -52,6 +57,8 @@ def edit(
         raising.drop(draft, "trigger_changed", "the trigger was changed")
     if is_stopped:
         raising.drop(draft, "trigger_disabled", "the trigger was disabled")
+    if before.guards != after.guards:
+        advancing.reconsider(draft)
     if is_other or is_stopped:
         draft.drop_signals()
         draft.remember(debounced=None, fault=None)
@@ -92,7 +99,8 @@ def step(
         IllegalEventError: It cannot be.
         RefusedError: Somebody asks for what the trigger does not allow.
     """
-    draft = drafts.Draft(trigger, _not_ahead(status, event.at), around, event.at)
+    draft = drafts.Draft(trigger, status, around, event.at)
+    clocks.settle(draft)
     _take(draft, event)
     if trigger.is_enabled:
         _pass(draft)
@@ -138,8 +146,8 @@ def _take(draft: drafts.Draft, event: events.Event) -> None:  # noqa: C901, PLR0
         case events.Moved(version=version):
             _found_out(draft)
             raising.moved(draft, version)
-        case events.FiredByHand(actor=actor, reason=reason):
-            raising.by_hand(draft, actor, reason)
+        case events.FiredByHand():
+            raising.by_hand(draft, event)
         case events.Decided():
             advancing.decided(draft, event)
         case events.Acted():
@@ -190,14 +198,6 @@ def _fail(draft: drafts.Draft, code: str, message: str) -> None:
     draft.remember(fault=fault, cooling_since=draft.at)
 
 
-def _not_ahead(status: model.TriggerStatus, at: datetime) -> model.TriggerStatus:
-    """Move instants that would be to come back to now: the clock was set back, and nothing shall wait for that."""
-    if status.cooling_since is None or status.cooling_since <= at:
-        return status
-    released = tuple(min(each, at) for each in status.released)
-    return copying.replace(status, cooling_since=at, released=released)
-
-
 def _check_idle(before: model.Trigger, after: model.Trigger, status: model.TriggerStatus) -> None:
     acting = outstanding(status)
     if acting and before.action != after.action:
@@ -236,7 +236,10 @@ def _moves_at(trigger: model.Trigger, status: model.TriggerStatus, around: guard
 def _opens_at(
     trigger: model.Trigger, status: model.TriggerStatus, firing: model.Firing, around: guards.Around
 ) -> datetime | None:
-    """Tell when the guard that is shut opens, as far as it was when the firing was last looked at."""
+    """Tell when the guard that is shut opens, as far as it was when the firing was last looked at.
+
+    Where none is, by an edit or since a freeze was lifted, that was long ago.
+    """
     at = firing.reason.since or firing.fired_at
     against = guards.shut(trigger, status, firing, around, at)
-    return None if against is None else against.opens_at
+    return at if against is None else against.opens_at

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from controller.core import errors, model, versions
 from controller.core.triggers import draft as drafts
-from controller.core.triggers import guards, schedules, transitions
+from controller.core.triggers import events, guards, schedules, transitions
 
 QUEUE_MAX = 16  # open firings of one trigger; more is a storm, and its firings would come hours late
 NODES_SHOWN_MAX = 10
@@ -52,14 +52,15 @@ def occasion(draft: drafts.Draft, cause: model.Cause) -> model.Firing:
 
 def _against(draft: drafts.Draft, firing: model.Firing) -> guards.Shut | None:
     """Find out whether a new firing is dropped at once; one that supersedes drops what has not begun."""
-    trigger, others = draft.trigger, draft.status.open
+    trigger = draft.trigger
     concurrency = trigger.guards.concurrency
     against = guards.against_release(trigger, draft.status, draft.at)
     waits = is_level(trigger, firing.cause) or concurrency is model.ConflictPolicy.QUEUE
     if against is not None and not waits:
         return against
-    if others and concurrency is model.ConflictPolicy.REJECT:
-        return guards.Shut("firing_open", f"firing {others[0].number} is not at its end", None)
+    rejected = guards.rejecting(trigger, draft.status)
+    if rejected is not None:
+        return rejected
     if concurrency is model.ConflictPolicy.SUPERSEDE:
         drop(draft, "superseded", f"firing {firing.number} takes its place")
     if len(draft.status.open) >= QUEUE_MAX:
@@ -102,9 +103,12 @@ def _level_cause(draft: drafts.Draft) -> model.Cause:
 def arrived(draft: drafts.Draft, event: model.ReceivedEvent) -> None:
     """Take an event that matches: an occasion, or one more to wait for the silence after."""
     when = draft.trigger.when
-    if not isinstance(when, model.EventMatch) or not when.debounce:
+    if not isinstance(when, model.EventMatch):
+        return  # it matched what the trigger was before
+    if not when.debounce:
         occasion(draft, _event_cause(event, 1))
         return
+    debounced(draft)  # the silence was over before this one came
     known = draft.status.debounced
     first_at, count = (draft.at, 1) if known is None else (known.first_at, known.count + 1)
     draft.remember(debounced=model.Debounced(event, count, first_at, draft.at))
@@ -161,7 +165,7 @@ def due(draft: drafts.Draft) -> None:
         occasion(draft, model.Cause(f"the run of {_text(due_at)} was missed", due_at=due_at))
 
 
-def by_hand(draft: drafts.Draft, actor: str, reason: str) -> None:
+def by_hand(draft: drafts.Draft, event: events.FiredByHand) -> None:
     """Fire because somebody says so.
 
     Raises:
@@ -175,8 +179,9 @@ def by_hand(draft: drafts.Draft, actor: str, reason: str) -> None:
             value=draft.trigger.name,
             rule="a disabled trigger does not fire, also not by hand",
         )
-    why = f": {reason}" if reason else ""
-    occasion(draft, model.Cause(f"{actor} fired it{why}", actor=actor))
+    why = f": {event.reason}" if event.reason else ""
+    cause = model.Cause(f"{event.actor} fired it{why}", event_id=event.request_id, actor=event.actor)
+    occasion(draft, cause)
 
 
 def _text(at: datetime) -> str:

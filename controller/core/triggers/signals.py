@@ -2,7 +2,8 @@
 
 Rules kept: missing data neither raises nor clears, and ends a condition that did not hold for long enough yet; time in
 which nobody saw the node counts for nothing; a word that comes late changes nothing; a clock that was set back moves
-the instants along. Left out: how many nodes it takes (`raising`).
+the instants along; while time is counted, when a node was seen is stored from time to time. Left out: how many nodes it
+takes (`raising`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from controller.core import copying, model
 from controller.core.triggers import events
 
 SILENCE_MAX = timedelta(seconds=60)  # between two looks at a node; six heartbeats, after which it counts as lost
+STORED_AFTER = SILENCE_MAX / 2  # of time that counts: a restart within the rest of the silence loses none of it
 
 
 def seen(when: model.Threshold, signal: model.Signal | None, event: events.Seen) -> model.Signal | None:
@@ -43,10 +45,13 @@ def looked(signal: model.Signal | None, event: events.Looked) -> model.Signal | 
 
 
 def is_news(before: model.Signal | None, after: model.Signal | None) -> bool:
-    """Tell whether more has changed than when a node was last seen: what has to be stored."""
+    """Tell what has to be stored: more has changed than when a node was last seen, or that was long ago.
+
+    While time is counted, it would be lost by a restart if nobody knew that the node was seen until then.
+    """
     if before is None or after is None:
         return before is not after
-    return _clocks(before) != _clocks(after)
+    return _clocks(before) != _clocks(after) or _stretches(before) != _stretches(after)
 
 
 def _begun(when: model.Threshold, at: datetime) -> model.Signal:
@@ -81,6 +86,12 @@ def _moved(signal: model.Signal, by: timedelta) -> model.Signal:
         raised_at=None if signal.raised_at is None else signal.raised_at + by,
         clear_since=None if signal.clear_since is None else signal.clear_since + by,
     )
+
+
+def _stretches(signal: model.Signal) -> int:
+    """Count how often a node was seen for long enough to store it; nothing where no time is counted."""
+    counted_since = signal.since if signal.raised_at is None else signal.clear_since
+    return 0 if counted_since is None else (signal.seen_at - counted_since) // STORED_AFTER
 
 
 def _clocks(signal: model.Signal) -> tuple[datetime | None, ...]:

@@ -37,6 +37,7 @@ TRANSITIONS: Mapping[model.FiringState, Mapping[Sign, model.FiringState]] = {
     },
     F.ACTING: {
         Sign.WAITS: F.HELD,
+        Sign.ASKS: F.APPROVAL_AWAITED,
         Sign.ACTS: F.ACTING,
         Sign.BEGINS: F.RUNNING,
         Sign.ENDS_WELL: F.SUCCEEDED,

@@ -54,6 +54,9 @@ class CountedIds:
     def freeze_id(self, now: datetime) -> model.FreezeId:
         return model.FreezeId(self._next(f"f-{now:%H%M%S}"))
 
+    def trigger_id(self, now: datetime) -> model.TriggerId:
+        return model.TriggerId(self._next(f"t-{now:%H%M%S}"))
+
     def session_id(self) -> model.SessionId:
         return model.SessionId(self._next("s"))
 
@@ -86,11 +89,14 @@ class Controller:
         if self.monitoring.rules:
             await self.engine.collector.start_collection(timedelta(seconds=10))
             await self.engine.monitoring.start()
+        await self.engine.start_triggers()
         return self.engine
 
     async def crash(self) -> None:
         """End without a word to anybody: the engine's tasks die where they stand."""
         await self.engine._guard.stop()
+        if self.engine._triggering._guard is not None:
+            await self.engine._triggering._guard.stop()
         if self.engine.monitoring._guard is not None:
             await self.engine.monitoring._guard.stop()
             await self.engine.collector._guard.stop()
@@ -155,6 +161,7 @@ class Agent:
         self.session_id = model.SessionId("")
         self.statuses: dict[model.OperationId, model.OperationStatus] = {}
         self.executed: list[model.OperationId] = []
+        self.metrics: tuple[model.Metric, ...] = ()
 
     async def connect(self, machine: engine.Engine) -> commands.SessionGrant:
         hello = model.NodeHello(
@@ -176,7 +183,10 @@ class Agent:
 
     def full_report(self) -> model.NodeReport:
         return model.NodeReport(
-            components=(installed(self.version),), operations=tuple(self.statuses.values()), is_full=True
+            metrics=self.metrics,
+            components=(installed(self.version),),
+            operations=tuple(self.statuses.values()),
+            is_full=True,
         )
 
     async def tell(self, machine: engine.Engine, report: model.NodeReport) -> None:
