@@ -176,32 +176,30 @@ def _approval(told: trigger_pb2.Firing) -> str:
 
 def explanation(told: trigger_pb2.Explanation) -> rich.console.Group:
     """Why a trigger fires, or does not."""
-    lines = [rich.text.Text(told.state)]
-    lines += [rich.text.Text(f"  {one.name}: {one.message}") for one in told.values]
+    lines = [told.headline, *(f"  on {one.node_id or 'the fleet'}: {one.message}" for one in told.signals)]
+    if told.signals_left_out:
+        lines.append(f"  and on {told.signals_left_out} more")
     rows = [
-        (
-            one.name,
-            "passes" if one.open else "holds",
-            one.message,
-            _when(one.open_time, is_set=one.HasField("open_time")),
-        )
+        (one.name, "open" if one.open else "shut", one.message, _when(one.open_time, is_set=one.HasField("open_time")))
         for one in told.guards
     ]
-    guards = tables.table(("GUARD", "STATE", "WHY", "OPENS"), rows)
-    return rich.console.Group(*lines, guards, rich.text.Text(f"next chance: {told.next_chance}"))
+    parts: list[rich.console.RenderableType] = [rich.text.Text(line) for line in lines]
+    parts.append(tables.table(("GUARD", "STATE", "WHY", "OPENS"), rows))
+    if told.open:
+        parts.append(firings(told.open))
+    return rich.console.Group(*parts, rich.text.Text(f"next chance: {told.next_chance}"))
 
 
 def rehearsal(name: str, told: trigger_pb2.Rehearsal) -> rich.console.Group:
     """What a trigger would have done."""
     rows = [
-        (tables.when(one.time), "yes" if one.acted else "no", one.cause.message, one.message or _NOTHING)
-        for one in told.firings
+        (tables.when(one.fire_time), state(one), one.cause.message, one.message or _NOTHING) for one in told.firings
     ]
     span = f"between {tables.when(told.start_time)} and {tables.when(told.end_time)}"
     head = f"{name} would have fired {len(told.firings)} times {span}, and acted {told.acted} times"
-    lines = [head, *([told.message] if told.message else []), *told.remarks]
-    found = tables.table(("FIRED", "ACTED", "BECAUSE", "GUARDS"), rows)
-    return rich.console.Group(*map(rich.text.Text, lines), *([found] if rows else []))
+    found = tables.table(("FIRED", "STATE", "BECAUSE", "STANDS"), rows)
+    notes = (rich.text.Text(f"note: {one}") for one in told.notes)
+    return rich.console.Group(rich.text.Text(head), *([found] if rows else []), *notes)
 
 
 def _when(told: timestamp_pb2.Timestamp, *, is_set: bool) -> str:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from google.protobuf import duration_pb2, message
 
 from controller.core import errors, model
-from controller.core.triggers import intake
+from controller.core.triggers import explaining, rehearsing
 from controller.rpc import analysis_convert, convert, request_convert
 from instar.v1 import rollout_pb2, trigger_pb2
 
+SPEC_VERSION = "1.0"  # of CloudEvents
 SIGNALS_MAX = 100  # of a status: whom they concern is seen, and the answer stays small
 _DEGRADATION = model.Degradation(model.ComponentName(""), model.Measure(model.MeasureKind.LEVEL, ""), 0, 0)
 _GUARDS = model.Guards()  # for the defaults, as the one above
@@ -302,14 +303,12 @@ def from_event(told: trigger_pb2.Event, place: str) -> model.ReceivedEvent:
         place: Where it stands in the request, for example ``events[3]``.
 
     Raises:
-        InvalidRequestError: It lacks what CloudEvents want, or its data is no JSON object.
+        InvalidRequestError: It is of another specification, or happened in no year.
     """
-    version = told.spec_version or intake.SPEC_VERSION
-    convert.refuse_unless(version == intake.SPEC_VERSION, f"{place}.spec_version", version, intake.SPEC_VERSION)
+    version = told.spec_version or SPEC_VERSION
+    convert.refuse_unless(version == SPEC_VERSION, f"{place}.spec_version", version, SPEC_VERSION)
     at = convert.instant(told.time, f"{place}.time") if told.HasField("time") else None
-    event = model.ReceivedEvent(told.source, told.id, told.type, told.subject, at, told.data or "{}")
-    intake.check(event, place)
-    return event
+    return model.ReceivedEvent(told.source, told.id, told.type, told.subject, at, told.data or "{}")
 
 
 def firing(value: model.Firing) -> trigger_pb2.Firing:
@@ -403,17 +402,21 @@ def _fault(value: model.EvaluationFault) -> trigger_pb2.EvaluationFault:
     )
 
 
-def explanation(value: Any) -> trigger_pb2.Explanation:  # noqa: ANN401  # to be typed with its module
+def explanation(value: explaining.Explanation) -> trigger_pb2.Explanation:
     """Why a trigger fires, or does not."""
     return trigger_pb2.Explanation(
-        state=value.state,
+        headline=value.headline,
         guards=map(_guard_line, value.guards),
+        signals=map(_signal_line, value.signals),
+        signals_left_out=value.signals_left_out,
+        open=map(firing, value.open),
+        fault=None if value.fault is None else _fault(value.fault),
         next_chance_time=convert.timestamp(value.next_chance_at),
         next_chance=value.next_chance,
     )
 
 
-def _guard_line(value: Any) -> trigger_pb2.GuardLine:  # noqa: ANN401  # as above
+def _guard_line(value: explaining.GuardLine) -> trigger_pb2.GuardLine:
     return trigger_pb2.GuardLine(
         name=value.name,
         open=value.is_open,
@@ -422,7 +425,21 @@ def _guard_line(value: Any) -> trigger_pb2.GuardLine:  # noqa: ANN401  # as abov
     )
 
 
-def rehearsal(value: Any) -> trigger_pb2.Rehearsal:  # noqa: ANN401  # as above
+def _signal_line(value: explaining.SignalLine) -> trigger_pb2.SignalLine:
+    return trigger_pb2.SignalLine(
+        node_id=value.node_id or "",
+        since_time=convert.timestamp(value.since),
+        raised=value.is_raised,
+        message=value.why,
+    )
+
+
+def rehearsal(value: rehearsing.Rehearsal) -> trigger_pb2.Rehearsal:
     """What a trigger would have done."""
-    del value
-    return trigger_pb2.Rehearsal()
+    return trigger_pb2.Rehearsal(
+        start_time=convert.timestamp(value.since),
+        end_time=convert.timestamp(value.until),
+        firings=map(firing, value.firings),
+        acted=sum(each.state is model.FiringState.SUCCEEDED for each in value.firings),
+        notes=value.notes,
+    )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from grpc import aio
 
-from controller import clock
+from controller import clock, engine
 from controller.core import model
-from controller.core.triggers import intake
+from controller.core.triggers import rehearsing
 from controller.rpc import convert, principals, trigger_convert
 from instar.v1 import trigger_pb2, trigger_service_pb2, trigger_service_pb2_grpc
 
@@ -39,6 +39,14 @@ class _Decision(Protocol):
 
     def __call__(self, firing_id: model.FiringId, *, reason: str, actor: str) -> Awaitable[model.Firing]:
         """Do it; the firing as it is then."""
+        ...
+
+
+class _Rehearsing(Protocol):
+    """What the engine replays."""
+
+    async def rehearse_trigger(self, wanted: model.Trigger, since: datetime, until: datetime) -> rehearsing.Rehearsal:
+        """Say what a trigger would have done."""
         ...
 
 
@@ -73,12 +81,7 @@ class _Decided(Protocol):
 class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
     """Keeps triggers, and takes events."""
 
-    def __init__(
-        self,
-        machine: Any,  # noqa: ANN401  # to be the engine, with its room for triggers
-        register: principals.Register,
-        time: clock.Clock,
-    ) -> None:
+    def __init__(self, machine: engine.Engine, register: principals.Register, time: clock.Clock) -> None:
         self._engine = machine
         self._register = register
         self._clock = time
@@ -184,7 +187,6 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         self, request: trigger_service_pb2.SendEventsRequest, context: _Context
     ) -> trigger_service_pb2.SendEventsResponse:
         """Take events."""
-        intake.check_count(len(request.events))
         events = [trigger_convert.from_event(one, f"events[{position}]") for position, one in enumerate(request.events)]
         receipt = await self._engine.receive(events, actor=self._actor(context))
         return trigger_service_pb2.SendEventsResponse(
@@ -198,7 +200,7 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         del context
         wanted = trigger_convert.from_trigger(request.trigger)
         since, until = self._rehearsed(request)
-        found = await self._engine.rehearse_trigger(wanted, since, until)
+        found = await cast("_Rehearsing", self._engine).rehearse_trigger(wanted, since, until)
         return trigger_service_pb2.TestTriggerResponse(rehearsal=trigger_convert.rehearsal(found))
 
     def _rehearsed(self, request: trigger_service_pb2.TestTriggerRequest) -> tuple[datetime, datetime]:

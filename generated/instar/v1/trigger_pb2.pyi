@@ -1163,30 +1163,40 @@ class GuardLine(_message.Message):
 Global___GuardLine: _TypeAlias = GuardLine  # noqa: Y015
 
 @_typing.final
-class ValueLine(_message.Message):
-    """ValueLine is what was seen last of what a trigger looks at."""
+class SignalLine(_message.Message):
+    """SignalLine is how the condition of a trigger stands on one node."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    RAISED_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """What it is, for example a node."""
+    node_id: _builtins.str
+    """The node; empty for the fleet."""
+    raised: _builtins.bool
+    """True where it has held for long enough."""
     message: _builtins.str
-    """What was seen."""
+    """The same in a sentence."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it holds, or is raised, or is over."""
+
     def __init__(
         self,
         *,
-        name: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        raised: _builtins.bool = ...,
         message: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "node_id", b"node_id", "raised", b"raised", "since_time", b"since_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ValueLine: _TypeAlias = ValueLine  # noqa: Y015
+Global___SignalLine: _TypeAlias = SignalLine  # noqa: Y015
 
 @_typing.final
 class Explanation(_message.Message):
@@ -1194,85 +1204,59 @@ class Explanation(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    STATE_FIELD_NUMBER: _builtins.int
-    VALUES_FIELD_NUMBER: _builtins.int
+    HEADLINE_FIELD_NUMBER: _builtins.int
     GUARDS_FIELD_NUMBER: _builtins.int
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    SIGNALS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
     NEXT_CHANCE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_CHANCE_FIELD_NUMBER: _builtins.int
-    state: _builtins.str
+    headline: _builtins.str
     """In a sentence, how it stands."""
+    signals_left_out: _builtins.int
+    """So many more there are."""
     next_chance: _builtins.str
     """The same in a sentence."""
-    @_builtins.property
-    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueLine]:
-        """What was seen last."""
-
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardLine]:
         """The guards, in the order in which a firing passes them."""
 
     @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalLine]:
+        """Where the condition holds or has not cleared, for the longest time first, at most ten of them."""
+
+    @_builtins.property
+    def open(self) -> _containers.RepeatedCompositeFieldContainer[Global___Firing]:
+        """Firings that are not at their end, oldest first."""
+
+    @_builtins.property
+    def fault(self) -> Global___EvaluationFault:
+        """Its evaluation fails; unset while it does not."""
+
+    @_builtins.property
     def next_chance_time(self) -> _timestamp_pb2.Timestamp:
-        """When it may fire next; unset where nobody can tell."""
+        """When it may fire next; unset where time alone does not bring it."""
 
     def __init__(
         self,
         *,
-        state: _builtins.str = ...,
-        values: _abc.Iterable[Global___ValueLine] | None = ...,
+        headline: _builtins.str = ...,
         guards: _abc.Iterable[Global___GuardLine] | None = ...,
+        signals: _abc.Iterable[Global___SignalLine] | None = ...,
+        signals_left_out: _builtins.int = ...,
+        open: _abc.Iterable[Global___Firing] | None = ...,
+        fault: Global___EvaluationFault | None = ...,
         next_chance_time: _timestamp_pb2.Timestamp | None = ...,
         next_chance: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["next_chance_time", b"next_chance_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "next_chance_time", b"next_chance_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guards", b"guards", "next_chance", b"next_chance", "next_chance_time", b"next_chance_time", "state", b"state", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "guards", b"guards", "headline", b"headline", "next_chance", b"next_chance", "next_chance_time", b"next_chance_time", "open", b"open", "signals", b"signals", "signals_left_out", b"signals_left_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
-
-@_typing.final
-class RehearsedFiring(_message.Message):
-    """RehearsedFiring is an occasion on which a trigger would have fired."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TIME_FIELD_NUMBER: _builtins.int
-    CAUSE_FIELD_NUMBER: _builtins.int
-    ACTED_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    acted: _builtins.bool
-    """True where it would have acted, false where a guard would have dropped it."""
-    reason: _builtins.str
-    """Short code of the guard that would have dropped or held it; empty where none would."""
-    message: _builtins.str
-    """The same in a sentence."""
-    @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
-
-    @_builtins.property
-    def cause(self) -> Global___Cause:
-        """Why."""
-
-    def __init__(
-        self,
-        *,
-        time: _timestamp_pb2.Timestamp | None = ...,
-        cause: Global___Cause | None = ...,
-        acted: _builtins.bool = ...,
-        reason: _builtins.str = ...,
-        message: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "time", b"time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acted", b"acted", "cause", b"cause", "message", b"message", "reason", b"reason", "time", b"time"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RehearsedFiring: _TypeAlias = RehearsedFiring  # noqa: Y015
 
 @_typing.final
 class Rehearsal(_message.Message):
@@ -1284,41 +1268,39 @@ class Rehearsal(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     FIRINGS_FIELD_NUMBER: _builtins.int
     ACTED_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    REMARKS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     acted: _builtins.int
-    """So many of them would have acted."""
-    message: _builtins.str
-    """In a sentence, what came of it."""
+    """So many would have acted."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Begin of the time that was looked at."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Its end."""
+        """Its end; earlier than what was asked for where it would have been too much."""
 
     @_builtins.property
-    def firings(self) -> _containers.RepeatedCompositeFieldContainer[Global___RehearsedFiring]:
-        """Occasions on which it would have fired, oldest first."""
+    def firings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Firing]:
+        """Firings as they would have ended, or as they would stand at the end, oldest first; those that SUCCEEDED would have
+        acted.
+        """
 
     @_builtins.property
-    def remarks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it is not certain about, in sentences: for example a time of which nothing is kept."""
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was taken to be so, and what was left out, in sentences."""
 
     def __init__(
         self,
         *,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
-        firings: _abc.Iterable[Global___RehearsedFiring] | None = ...,
+        firings: _abc.Iterable[Global___Firing] | None = ...,
         acted: _builtins.int = ...,
-        message: _builtins.str = ...,
-        remarks: _abc.Iterable[_builtins.str] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acted", b"acted", "end_time", b"end_time", "firings", b"firings", "message", b"message", "remarks", b"remarks", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acted", b"acted", "end_time", b"end_time", "firings", b"firings", "notes", b"notes", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -242,8 +242,10 @@ def test_a_firing_is_decided_with_or_without_a_reason(verb: str, capsys: pytest.
 
 def test_why_a_trigger_does_nothing_is_told_guard_by_guard(capsys: pytest.CaptureFixture[str]) -> None:
     told = trigger_pb2.Explanation(
-        state="it is quiet",
-        values=[trigger_pb2.ValueLine(name="n-1", message="load 3.2")],
+        headline="it is quiet",
+        signals=[trigger_pb2.SignalLine(node_id="n-1", message="holds"), trigger_pb2.SignalLine(message="is over")],
+        signals_left_out=3,
+        open=[FIRING],
         guards=[
             trigger_pb2.GuardLine(name="enabled", open=True, message="it is"),
             trigger_pb2.GuardLine(name="cooldown", message="it has just fired", open_time=NOON),
@@ -254,12 +256,10 @@ def test_why_a_trigger_does_nothing_is_told_guard_by_guard(capsys: pytest.Captur
     with scripted.controller(triggers_ExplainTrigger=answer):
         assert scripted.instar("trigger", "explain", "nightly") == 0
         shown = lines(capsys)
-        assert shown[:2] == ["it is quiet", "n-1: load 3.2"]
-        assert shown[4:] == [
-            "enabled passes it is -",
-            "cooldown holds it has just fired 2026-03-01 12:00:00",
-            "next chance: at noon",
-        ]
+        assert shown[:4] == ["it is quiet", "on n-1: holds", "on the fleet: is over", "and on 3 more"]
+        assert shown[6:8] == ["enabled open it is -", "cooldown shut it has just fired 2026-03-01 12:00:00"]
+        assert shown[10].startswith("t-1.3 nightly APPROVAL_AWAITED")
+        assert shown[-1] == "next chance: at noon"
         assert scripted.instar("trigger", "explain", "nightly", "-o", "json") == 0
         assert json.loads(capsys.readouterr().out)["guards"][1]["name"] == "cooldown"
 
@@ -271,10 +271,10 @@ def test_a_file_is_rehearsed_over_a_time(tmp_path: Path, capsys: pytest.CaptureF
         end_time=NOON,
         acted=1,
         firings=[
-            trigger_pb2.RehearsedFiring(time=NOON, cause=trigger_pb2.Cause(message="it was hot"), acted=True),
-            trigger_pb2.RehearsedFiring(time=NOON, cause=trigger_pb2.Cause(message="it was hot"), message="cooldown"),
+            trigger_pb2.Firing(fire_time=NOON, state=trigger_pb2.FIRING_STATE_SUCCEEDED, message="done"),
+            trigger_pb2.Firing(fire_time=NOON, cause=trigger_pb2.Cause(message="it was hot")),
         ],
-        remarks=["nothing is kept of before"],
+        notes=["nothing is kept of before"],
     )
     answer = trigger_service_pb2.TestTriggerResponse(rehearsal=told)
     with scripted.controller(triggers_TestTrigger=answer) as controller:
@@ -283,10 +283,10 @@ def test_a_file_is_rehearsed_over_a_time(tmp_path: Path, capsys: pytest.CaptureF
         assert controller.last.start_time == NOON
         assert lines(capsys)[:6] == [
             "hot would have fired 2 times between 2026-03-01 12:00:00 and 2026-03-01 12:00:00, and acted 1 times",
-            "nothing is kept of before",
-            *("FIRED ACTED BECAUSE GUARDS", "─" * 51),
-            "2026-03-01 12:00:00 yes it was hot -",
-            "2026-03-01 12:00:00 no it was hot cooldown",
+            *("FIRED STATE BECAUSE STANDS", "─" * 53),
+            "2026-03-01 12:00:00 SUCCEEDED done",
+            "2026-03-01 12:00:00 - it was hot -",
+            "note: nothing is kept of before",
         ]
         before = datetime.now(UTC) - timedelta(days=2)  # noqa: TID251  # the command reads the same clock
         assert scripted.instar("trigger", "test", file, "--since", "2d", "-o", "json") == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import pytest
 
 from controller import clock
 from controller.core import errors, model
+from controller.core.triggers import explaining, rehearsing
+from controller.engine import occasions
 from controller.rpc import convert, trigger_convert
 from instar.v1 import trigger_pb2, trigger_service_pb2
 from tests.controller.rpc import scripted_engine, test_trigger_convert
@@ -22,13 +23,6 @@ WANTED = model.Trigger(model.TriggerId(""), "nightly", model.Schedule("0 3 * * *
 STATUS = model.TriggerStatus(model.TriggerId("t-1"), number=3)
 FIRING = test_trigger_convert.FIRING
 DAY = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Receipt:
-    accepted: int
-    duplicates: int
-    firings: tuple[model.FiringId, ...]
 
 
 class StillClock(clock.SystemClock):
@@ -144,7 +138,7 @@ async def test_a_firing_is_approved_and_denied_by_who_shows_the_token(stage: scr
 
 
 async def test_events_are_taken_together(stage: scripted_engine.Stage) -> None:
-    stage.engine.answers["receive"] = Receipt(1, 2, (FIRING.id,))
+    stage.engine.answers["receive"] = occasions.Receipt(1, 2, (FIRING.id,))
     event = trigger_pb2.Event(source="ci", id="7", type="built")
     request = trigger_service_pb2.SendEventsRequest(events=[event, trigger_pb2.Event(source="ci", id="8", type="t")])
     answer = await stage.ask("SendEvents", request)
@@ -156,19 +150,33 @@ async def test_events_are_taken_together(stage: scripted_engine.Stage) -> None:
     assert (answer.accepted, answer.duplicates, list(answer.firing_ids)) == (1, 2, ["t-1.3"])
 
 
-@pytest.mark.parametrize(
-    ("field", "events"),
-    [
-        ("events", []),
-        ("events", [trigger_pb2.Event(source="ci", id="7", type="t")] * 1001),
-        ("events[1].id", [trigger_pb2.Event(source="ci", id="7", type="t"), trigger_pb2.Event(source="x", type="t")]),
-    ],
-)
-async def test_of_events_of_which_one_is_none_none_is_taken(
-    stage: scripted_engine.Stage, field: str, events: list[trigger_pb2.Event]
+async def test_of_events_of_which_one_is_none_none_is_taken(stage: scripted_engine.Stage) -> None:
+    good = trigger_pb2.Event(source="ci", id="7", type="t")
+    bad = trigger_pb2.Event(source="ci", id="8", type="t", spec_version="0.3")
+    found = await stage.refused("SendEvents", trigger_service_pb2.SendEventsRequest(events=[good, bad]))
+    assert found.field == "events[1].spec_version"
+
+
+async def test_a_trigger_is_rehearsed_over_the_time_that_is_asked_for_and_else_over_a_week(
+    stage: scripted_engine.Stage,
 ) -> None:
-    found = await stage.refused("SendEvents", trigger_service_pb2.SendEventsRequest(events=events))
-    assert (found.code, found.field) == ("invalid_event", field)
+    stage.engine.answers["rehearse_trigger"] = rehearsing.Rehearsal(NOW - DAY, NOW, (FIRING,), ())
+    request = trigger_service_pb2.TestTriggerRequest(trigger=trigger_convert.trigger(TRIGGER))
+    answer = await stage.ask("TestTrigger", request)
+    assert stage.engine.asked("rehearse_trigger") == ((WANTED, NOW - 7 * DAY, NOW), {})
+    assert [one.firing_id for one in answer.rehearsal.firings] == ["t-1.3"]
+    stage.engine.calls.clear()
+    request.start_time.FromDatetime(NOW - 3 * DAY)
+    request.end_time.FromDatetime(NOW - DAY)
+    await stage.ask("TestTrigger", request)
+    assert stage.engine.asked("rehearse_trigger") == ((WANTED, NOW - 3 * DAY, NOW - DAY), {})
+
+
+async def test_why_a_trigger_does_nothing_is_explained(stage: scripted_engine.Stage) -> None:
+    stage.engine.answers["explain_trigger"] = explaining.Explanation("it is", (), (), 0, (), None, None, "never")
+    answer = await stage.ask("ExplainTrigger", trigger_service_pb2.ExplainTriggerRequest(name="nightly"))
+    assert stage.engine.asked("explain_trigger") == (("nightly",), {})
+    assert (answer.explanation.headline, answer.explanation.next_chance) == ("it is", "never")
 
 
 @pytest.mark.parametrize(
