@@ -30,6 +30,7 @@ from controller.rpc import (
     principals,
     release_service,
     rollout_service,
+    trigger_service,
 )
 from controller.store import database, executor
 from instar.v1 import (
@@ -41,6 +42,8 @@ from instar.v1 import (
     release_service_pb2_grpc,
     rollout_service_pb2,
     rollout_service_pb2_grpc,
+    trigger_service_pb2,
+    trigger_service_pb2_grpc,
 )
 
 OPERATOR = "operator"  # the API principal that a first start makes
@@ -62,6 +65,7 @@ _SERVICES = tuple(
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
+        (trigger_service_pb2, "TriggerService"),
     )
 )
 _logger = logging.getLogger(__name__)
@@ -194,6 +198,9 @@ async def _listening(
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, register, time), server
+    )
+    trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
+        trigger_service.TriggerService(machine, register, time), server
     )
     checks = health.Health(_SERVICES)
     await checks.register(server)

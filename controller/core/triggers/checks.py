@@ -178,7 +178,7 @@ def _action(trigger: model.Trigger) -> _Problems:
 
 
 def _request(when: model.When, request: model.UpgradeRequest) -> _Problems:
-    at = "action.upgrade.request"
+    at = "action.upgrade"
     yield from _component(f"{at}.component", request.component)
     yield from _selector(f"{at}.selector", request.selector)
     yield from _raised_by(lambda: requests.check(request), f"{at}.")

@@ -152,7 +152,7 @@ def test_selectors_are_refused_as_elsewhere() -> None:
     of_nodes = definitions.trigger(replace(definitions.THRESHOLD, selector="a b"))
     assert wrong(of_nodes) == [("when.threshold.selector", code)]
     of_upgrade = definitions.trigger(action=model.Upgrade(replace(REQUEST, selector="a b")))
-    assert wrong(of_upgrade) == [("action.upgrade.request.selector", code)]
+    assert wrong(of_upgrade) == [("action.upgrade.selector", code)]
     of_rollback = definitions.trigger(action=replace(definitions.ROLLBACK, selector="a b"))
     assert wrong(of_rollback) == [("action.rollback.selector", code)]
 
@@ -162,14 +162,14 @@ def test_selectors_are_refused_as_elsewhere() -> None:
     [
         (model.Notify("m" * 1_001), "notify.message", "invalid_trigger"),
         (model.Rollback(model.ComponentName("")), "rollback.component", "invalid_trigger"),
-        (model.Upgrade(replace(REQUEST, component="")), "upgrade.request.component", "invalid_trigger"),
-        (model.Upgrade(replace(REQUEST, priority=2_000_000)), "upgrade.request.priority", "invalid_priority"),
+        (model.Upgrade(replace(REQUEST, component=model.ComponentName(""))), "upgrade.component", "invalid_trigger"),
+        (model.Upgrade(replace(REQUEST, priority=2_000_000)), "upgrade.priority", "invalid_priority"),
         (
             model.Upgrade(replace(REQUEST, policy=model.Policy(max_failures=-1))),
-            "upgrade.request.policy.max_failures",
+            "upgrade.policy.max_failures",
             "invalid_policy",
         ),
-        (model.Upgrade(replace(REQUEST, target_version="")), "upgrade.request.target_version", "invalid_trigger"),
+        (model.Upgrade(replace(REQUEST, target_version="")), "upgrade.target_version", "invalid_trigger"),
     ],
 )
 def test_each_part_of_what_it_does_has_its_bounds(action: model.TriggerAction, field: str, code: str) -> None:
@@ -180,9 +180,7 @@ def test_only_a_trigger_that_finds_versions_of_the_component_needs_no_target() -
     action = model.Upgrade(replace(REQUEST, target_version=""))
     of_other = replace(definitions.CHANNEL, component=model.ComponentName("api"))
     assert wrong(definitions.trigger(definitions.CHANNEL, action)) == []
-    assert wrong(definitions.trigger(of_other, action)) == [
-        ("action.upgrade.request.target_version", "invalid_trigger")
-    ]
+    assert wrong(definitions.trigger(of_other, action)) == [("action.upgrade.target_version", "invalid_trigger")]
     restart = model.Upgrade(replace(REQUEST, target_version="", kind=model.ChangeKind.RESTART))
     assert wrong(definitions.trigger(definitions.SCHEDULE, restart)) == []
 
