@@ -162,7 +162,11 @@ def test_selectors_are_refused_as_elsewhere() -> None:
     [
         (model.Notify("m" * 1_001), "notify.message", "invalid_trigger"),
         (model.Rollback(model.ComponentName("")), "rollback.component", "invalid_trigger"),
-        (model.Upgrade(replace(REQUEST, component="")), "upgrade.request.component", "invalid_trigger"),
+        (
+            model.Upgrade(replace(REQUEST, component=model.ComponentName(""))),
+            "upgrade.request.component",
+            "invalid_trigger",
+        ),
         (model.Upgrade(replace(REQUEST, priority=2_000_000)), "upgrade.request.priority", "invalid_priority"),
         (
             model.Upgrade(replace(REQUEST, policy=model.Policy(max_failures=-1))),
