@@ -240,6 +240,7 @@ def _opens_at(
 
     Where none is, by an edit or since a freeze was lifted, that was long ago.
     """
-    at = firing.reason.since or firing.fired_at
+    looked_at = (firing.fired_at, firing.reason.since, status.cooling_since)  # a cooldown begins in a step, as well
+    at = max(each for each in looked_at if each is not None)
     against = guards.shut(trigger, status, firing, around, at)
     return at if against is None else against.opens_at
