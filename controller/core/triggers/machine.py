@@ -57,6 +57,8 @@ def edit(
         raising.drop(draft, "trigger_changed", "the trigger was changed")
     if is_stopped:
         raising.drop(draft, "trigger_disabled", "the trigger was disabled")
+    if after.guards.concurrency is model.ConflictPolicy.SUPERSEDE:
+        raising.supersede(draft)
     if before.guards != after.guards:
         advancing.reconsider(draft)
     if is_other or is_stopped:

@@ -252,6 +252,10 @@ class Lives(stateful.RuleBasedStateMachine):
     def its_guards_are_changed(self, changes: dict[str, object]) -> None:
         self._edit(lives.guarded(self.life.trigger, **changes))
 
+    @stateful.rule(concurrency=st.sampled_from(P))
+    def what_becomes_of_several_is_changed(self, concurrency: model.ConflictPolicy) -> None:
+        self._edit(lives.guarded(self.life.trigger, concurrency=concurrency))
+
     @stateful.rule(when=st.sampled_from(lives.WHEN))
     def it_gets_another_occasion(self, when: model.When) -> None:
         self._edit(replace(self.life.trigger, when=when))
