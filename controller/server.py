@@ -126,6 +126,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             _started(machine),
             _activated(_stages(machine, loaded)),
             _listening(loaded, machine, blobs, register, time) as address,
+            _on_the_web(loaded, machine, time),
         ):
             yield address
 
@@ -213,6 +214,19 @@ async def _listening(
         await checks.stop()
         await agents.go_away()
         await server.stop(STOP_GRACE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _on_the_web(loaded: settings.Settings, machine: engine.Engine, time: clock.Clock) -> AsyncIterator[None]:
+    """Answer over HTTP while the block runs, where that is configured; else nothing of it is even imported."""
+    if loaded.web is None:
+        yield
+        return
+    from controller.web import serving as web_serving  # noqa: PLC0415  # as the line above says
+
+    async with web_serving.serving(loaded.web, machine, time) as address:
+        _logger.info("listening on http://%s", address)
+        yield
 
 
 def _bind(server: aio.Server, address: str) -> str:
