@@ -22,6 +22,7 @@ INTERVAL_MIN = timedelta(milliseconds=100)
 INTERVAL_MAX = timedelta(minutes=5)  # above it a gate hears of a rule too late
 WINDOW_MAX = timedelta(hours=1)
 PAST_MAX = timedelta(hours=3)  # with the window, less than what is kept in memory
+LINE_PAST_MIN = timedelta(minutes=10)  # of a trendline: fifteen pieces with a few heartbeats each
 LOOKS_PER_WINDOW_MIN = 3  # a look vouches for its window: so many that one or two may be late
 DURATION_MAX = timedelta(days=1)  # of what has to hold, or to be over
 SERIES_CHARS_MAX = 200  # of a series; Prometheus names are shorter
@@ -95,7 +96,9 @@ def _contradictions(rule: model.Rule) -> Iterator[tuple[str, object, str]]:
         yield "clear", rule.clear_at, f"{'no lower' if rule.is_below else 'no higher'} than {rule.fire_at}"
     if rule.basis is _B.PEERS and rule.scope is model.RuleScope.FLEET:
         yield "basis", rule.basis.value.lower(), "another one: the fleet has no peers"
-    if rule.basis in (_B.OWN_PAST, _B.PEERS) and rule.fire_at <= 0:
+    if rule.basis is _B.TRENDLINE and rule.past < LINE_PAST_MIN:
+        yield "past", rule.past, f"at least {LINE_PAST_MIN}: a line is laid through its pieces"
+    if rule.basis in (_B.OWN_PAST, _B.PEERS, _B.TRENDLINE) and rule.fire_at <= 0:
         yield "below" if rule.is_below else "above", rule.fire_at, "above 0: it is compared with a ratio"
     if not 0 < rule.least_exposure <= EXPOSURE_MAX:
         yield "least", rule.least_exposure, f"above 0 and at most {EXPOSURE_MAX:g}"

@@ -94,6 +94,14 @@ class Rules:
         """All rules."""
         return tuple(self._monitor.rules.values())
 
+    def replace(self, rules: Iterable[model.Rule]) -> None:
+        """Watch for these besides what is configured, from the next look on; before the first start, for those stored.
+
+        Args:
+            rules: All that are not configured.
+        """
+        self._monitor.replace(rules)
+
     async def start(self) -> bool:
         """Begin to look; say whether that is new. The first start of a life takes up what was stored."""
         if self._guard is not None:
@@ -115,11 +123,12 @@ class Rules:
         return True
 
     async def _run(self) -> None:
-        """Look at intervals until cancelled; without a rule there is nothing to look for."""
-        while self._monitor.rules:
+        """Look at intervals until cancelled, while there is something to look for."""
+        while True:
             begun = self._clock.monotonic()
             try:
-                await self.look()
+                if not self._monitor.is_idle or self._unwritten:
+                    await self.look()
             except errors.InstarError as error:
                 _log.error("cannot write how the rules stand: %s", error)
             spent = self._clock.monotonic() - begun

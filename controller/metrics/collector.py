@@ -100,10 +100,7 @@ class Collector:
             return True
 
     def _begun(self, interval: timedelta) -> _Run:
-        chunk_ticks = keeping.READINGS * limits.ticks(self._kept.step)
-        chunk_seconds = keeping.READINGS * self._kept.step.total_seconds()
-        first_seconds = (self._clock.now() - self._kept.past - MARGIN).timestamp()
-        epoch = keeping.Epoch(first_seconds - first_seconds % chunk_seconds, chunk_ticks)
+        epoch = keeping.epoch(self._clock.now() - self._kept.past - MARGIN, self._kept)
         rows = shelves.Shelves(self._kept.extent(interval))
         return _Run(interval, epoch, rows, intake.Intake(rows), keeping.Keeping(self._archive, epoch))
 

@@ -11,7 +11,7 @@ than the retention goes, some at a time. Left out: how rows are written (`contro
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from controller.core import model
-from controller.metrics import chunks, intake, shelves, windows
+from controller.metrics import chunks, intake, limits, shelves, windows
 
 # Readings of the thin ring in one chunk: ten minutes, of which a controller that is killed loses one at most.
 READINGS = 10
@@ -180,9 +180,7 @@ class Keeping:
 
     def _restored(self, place: shelves.Place, read: list[chunks.Chunk]) -> shelves.Place:
         names, latest = tuple(place.shelf.columns), read[-1]
-        times = np.concatenate([each.times for each in read])
-        ticks = np.array([self._epoch.tick(seconds) for seconds in times], np.uint32)
-        values = np.concatenate([_columns(each, latest.kinds, names) for each in read])
+        ticks, values = columns(place, read, self._epoch)
         of = [list(latest.kinds).index(name) for name in names]
         table = place.shelf.table
         table.coarse.fill(place.row, ticks, values)
@@ -204,14 +202,30 @@ class Keeping:
             until: Last instant.
         """
         before: dict[model.NodeId, _Reading] = {}
-        length = timedelta(seconds=self._epoch.chunk_ticks / windows.TICKS_PER_SECOND)
-        for _, together in groupby(self._between(component, since - length, until), lambda each: each.began_at):
+        stored = self._between(component, since - self._chunk_length, until)
+        for _, together in groupby(stored, lambda each: each.began_at):
             readings = sorted(_readings(together), key=lambda each: (each.seconds, each.node_id))
             for reading in readings:
                 at = datetime.fromtimestamp(reading.seconds, UTC)
                 if since <= at <= until:
                     yield Replayed(at, reading.node_id, _told(before.get(reading.node_id), reading))
                 before[reading.node_id] = reading
+
+    def stored(self, component: str, since: datetime, until: datetime) -> Iterator[tuple[model.NodeId, chunks.Chunk]]:
+        """Read what there is of a component in a span of time, by begin and node; what cannot be read is left out."""
+        for each in self._between(component, since - self._chunk_length, until):
+            yield from ((each.node_id, chunk) for chunk in _decoded((each,)))
+
+    def oldest(self, component: str) -> datetime | None:
+        """Tell how far back what is stored of a component reaches; None for nothing."""
+        begin, end = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+        return next(
+            (each.began_at for each in self._archive.chunks_between(component, begin, end, (begin, ""), 1)), None
+        )
+
+    @property
+    def _chunk_length(self) -> timedelta:
+        return timedelta(seconds=self._epoch.chunk_ticks / windows.TICKS_PER_SECOND)
 
     def _between(self, component: str, since: datetime, until: datetime) -> Iterator[model.SeriesChunk]:
         after = (since, "")
@@ -255,6 +269,21 @@ def _decoded(stored: Iterable[model.SeriesChunk]) -> Iterator[chunks.Chunk]:
             _log.warning(
                 "cannot use the chunk of %s on %s at %s: %s", each.component, each.node_id, each.began_at, error
             )
+
+
+def columns(place: shelves.Place, read: Sequence[chunks.Chunk], epoch: Epoch) -> tuple[windows.Ticks, windows.Floats]:
+    """Give the readings of chunks as the row of a node has them: ticks, and values by its columns."""
+    times = np.concatenate([each.times for each in read])
+    ticks = np.array([epoch.tick(seconds) for seconds in times], np.uint32)
+    kinds = place.kinds
+    return ticks, np.concatenate([_columns(each, kinds, tuple(kinds)) for each in read])
+
+
+def epoch(since: datetime, kept: limits.Limits) -> Epoch:
+    """Have ticks begin with a chunk, so that an instant and all after it have one."""
+    chunk_seconds = READINGS * kept.step.total_seconds()
+    first_seconds = since.timestamp()
+    return Epoch(first_seconds - first_seconds % chunk_seconds, READINGS * limits.ticks(kept.step))
 
 
 def _columns(chunk: chunks.Chunk, kinds: Mapping[str, bool], names: tuple[str, ...]) -> windows.Floats:

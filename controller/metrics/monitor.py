@@ -5,9 +5,10 @@ have their component, and makes one value of each (`observing`); the machine of 
 the look may change something: most nodes are well, and stay so. What is not INACTIVE stands in a persistent map that
 others may keep.
 
-Rules kept: a look costs a bounded time, whatever is seen; what was stored of a rule is taken up again only if the rule
-still says the same; what fires, or is about to, is stored, with the instants of its clocks; what is merely unknown is
-found anew by the first look. Left out: when it looks, and the writing (`controller.engine.rules`).
+Rules kept: a look costs a bounded time, whatever is seen; what was stored of a rule, or is known of one that is
+replaced while it is watched, counts only if the rule still says the same; what fires, or is about to, is stored, with
+the instants of its clocks; what is merely unknown is found anew by the first look. Left out: when it looks, and the
+writing (`controller.engine.rules`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ NODES_AT_ONCE = 1_000  # of which the windows are asked without a break: some te
 
 _INSTANT = timedelta(microseconds=1)  # before the first look nobody has looked
 S = model.RuleState
+_PAST_PIECES = {model.RuleBasis.OWN_PAST: 1, model.RuleBasis.TRENDLINE: observing.LINE_PIECES}
 Nodes = Mapping[model.ComponentName, Sequence[model.NodeId]]
 
 
@@ -37,16 +39,42 @@ class Monitor:
     """How the rules stand.
 
     Args:
-        rules: What is watched for.
+        rules: What is always watched for.
         windows: Where the figures are.
     """
 
     def __init__(self, rules: Iterable[model.Rule], windows: collector.Collector) -> None:
-        self.rules = {each.name: each for each in rules}
+        self._always = {each.name: each for each in rules}
+        self.rules: Mapping[str, model.Rule] = self._always
         self._windows = windows
         self._watches: dict[boards.Key, model.Watch] = {}
         self._shown: HashTrieMap[boards.Key, model.Watch] = HashTrieMap()
         self._looked: dict[model.ComponentName, frozenset[model.NodeId]] = {}
+        self._judged: dict[str, model.Rule] = {}
+        self._dropped: dict[boards.Key, model.Watched | None] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a look would see nothing, and leave nothing to be written."""
+        return not self.rules and not self._dropped
+
+    def replace(self, rules: Iterable[model.Rule]) -> None:
+        """Watch for these besides what is always watched for, from the next look on.
+
+        How a rule stands that is no more, or says another thing now, is forgotten: the next look says so of what is
+        stored. Rules that are stored have to be there again before `restore`.
+
+        Args:
+            rules: All of them; one whose name has always been there is not taken.
+        """
+        before, self.rules = self.rules, {each.name: each for each in rules} | self._always
+        gone = {name for name, rule in before.items() if self.rules.get(name) != rule}
+        for key in [each for each in self._watches if each[0] in gone]:
+            if _is_kept(self._watches.pop(key)):
+                self._dropped[key] = None
+            self._shown = self._shown.discard(key)
+        for name in gone:
+            self._judged.pop(name, None)
 
     def restore(self, stored: Iterable[model.Watched], looked_at: datetime | None) -> tuple[boards.Key, ...]:
         """Take up what was stored; give the keys of what says nothing any more.
@@ -73,15 +101,19 @@ class Monitor:
             nodes: Nodes by component.
             at: Now.
         """
-        changed: dict[boards.Key, model.Watched | None] = {}
+        changed, self._dropped = self._dropped, {}
         self._looked = {each: frozenset(having) for each, having in nodes.items()}
+        self._judged = {}
         for (component, bounds), rules in _together(self.rules.values(), at).items():
             names = tuple(nodes.get(component, ()))
             seen = await self._seen(component, rules, names, bounds)
             for rule in rules:
-                self._look(rule, names, seen[rule.name], at, changed)
-                await asyncio.sleep(0)
-        return changed
+                values = await _observed(rule, seen[rule.name])
+                if self.rules.get(rule.name) == rule:  # it may have been replaced meanwhile
+                    self._judged[rule.name] = rule
+                    self._look(rule, names, values, at, changed)
+        dropped, self._dropped = self._dropped, {}
+        return changed | {key: None for key in dropped if key not in self._watches}
 
     async def _seen(
         self,
@@ -102,11 +134,10 @@ class Monitor:
         self,
         rule: model.Rule,
         nodes: tuple[model.NodeId, ...],
-        seen: observing.Seen,
+        values: Sequence[float],
         at: datetime,
         changed: dict[boards.Key, model.Watched | None],
     ) -> None:
-        values = _observed(rule, seen).tolist()
         where: Sequence[model.NodeId | None] = (None,) if rule.scope is model.RuleScope.FLEET else nodes
         for node_id, value in zip(where, values, strict=True):
             self._see(rule, (rule.name, node_id), None if math.isnan(value) else value, at, changed)
@@ -114,8 +145,8 @@ class Monitor:
             self._put(rule, key, self._watches.pop(key), None, changed)
 
     def board(self, at: datetime) -> boards.Board:
-        """Give how all rules stand after a look."""
-        return boards.Board(at, self.rules, self._shown, self._looked)
+        """Give how all rules stand after a look, by which it was looked."""
+        return boards.Board(at, dict(self._judged), self._shown, self._looked)
 
     def _see(
         self,
@@ -188,20 +219,34 @@ def _joined(parts: Sequence[figures.Figure]) -> observing.Seen:
     )
 
 
-def _observed(rule: model.Rule, seen: observing.Seen) -> observing.Floats:
-    if rule.basis is model.RuleBasis.OWN_PAST:
-        return observing.observe(rule, _span(seen, 1), _span(seen, 0))
-    return observing.observe(rule, seen)
+async def _observed(rule: model.Rule, seen: observing.Seen) -> Sequence[float]:
+    """Make the values that a rule compares, some nodes at a time where they are not looked at together."""
+    is_apart = rule.scope is model.RuleScope.NODE and rule.basis is not model.RuleBasis.PEERS
+    parts: list[float] = []
+    at_once = NODES_AT_ONCE if is_apart else max(1, len(seen.values))
+    for first in range(0, max(1, len(seen.values)), at_once):
+        parts += _values(rule, observing.Seen(seen.values[first:][:at_once], seen.exposures[first:][:at_once]))
+        await asyncio.sleep(0)
+    return parts
+
+
+def _values(rule: model.Rule, seen: observing.Seen) -> Sequence[float]:
+    pieces = _PAST_PIECES.get(rule.basis)
+    if pieces is None:
+        found = observing.observe(rule, seen)
+    else:
+        found = observing.observe(rule, _spans(seen, pieces, None), _spans(seen, 0, pieces))
+    return [float(each) for each in found]
 
 
 def _bounds(rule: model.Rule, at: datetime) -> Iterator[datetime]:
     """Say where the spans that a rule looks at begin and end."""
     begins = at - rule.window
-    if rule.basis is model.RuleBasis.OWN_PAST:
-        yield begins - rule.past
+    parts = _PAST_PIECES.get(rule.basis, 0)
+    yield from (begins - rule.past * (parts - number) / parts for number in range(parts))
     pieces = observing.PIECES if rule.basis is model.RuleBasis.TREND else 1
     yield from (begins + rule.window * number / pieces for number in range(pieces + 1))
 
 
-def _span(seen: observing.Seen, number: int) -> observing.Seen:
-    return observing.Seen(seen.values[:, number : number + 1], seen.exposures[:, number : number + 1])
+def _spans(seen: observing.Seen, begin: int, end: int | None) -> observing.Seen:
+    return observing.Seen(seen.values[:, begin:end], seen.exposures[:, begin:end])

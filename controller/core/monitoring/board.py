@@ -26,7 +26,7 @@ class Board:
 
     Args:
         looked_at: When that was.
-        rules: All that are watched, by name.
+        rules: All by which it was looked, by name.
         watches: Where a rule is anything but INACTIVE.
         looked: The nodes that were looked at, by component.
     """
@@ -47,6 +47,14 @@ def holds(board: Board | None, rollout: model.Rollout, at: datetime) -> tuple[mo
     """
     found = (_hold(board, name, rollout, at) for name in sorted(rollout.request.policy.hold_while_firing))
     return tuple(each for each in found if each is not None)
+
+
+def sights(board: Board) -> Mapping[str, Mapping[model.NodeId | None, bool | None]]:
+    """Say of each rule where it is anything but INACTIVE, and whether it fires there; None where nobody can tell."""
+    found: dict[str, dict[model.NodeId | None, bool | None]] = {name: {} for name in board.rules}
+    for (name, node_id), watch in board.watches.items():
+        found[name][node_id] = None if watch.state is S.UNKNOWN else watch.state is S.FIRING
+    return found
 
 
 def is_held(watched: model.Watched) -> bool:

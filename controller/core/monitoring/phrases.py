@@ -18,6 +18,7 @@ _FIGURES: Mapping[model.MeasureKind, str] = {
 _BASES: Mapping[model.RuleBasis, str] = {
     B.VALUE: "",
     B.OWN_PAST: " times what it was in the {past} before",
+    B.TRENDLINE: " times what the line of the {past} before leads to",
     B.PEERS: " times the median of all nodes",
     B.TREND: " an hour of rise",
 }

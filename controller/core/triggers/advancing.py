@@ -32,7 +32,7 @@ def advance(draft: drafts.Draft) -> None:
 def reconsider(draft: drafts.Draft) -> None:
     """See to it that what is held is held against the guards that there are now."""
     for each in draft.status.open:
-        if each.state is _F.HELD:
+        if each.state is _F.HELD and each.reason.code != "guards_changed":
             draft.move(each, _Sign.WAITS, "guards_changed", "its guards were changed")
 
 

@@ -75,6 +75,13 @@ def drop(draft: drafts.Draft, code: str, message: str) -> None:
             draft.give_up(each, code, message)
 
 
+def supersede(draft: drafts.Draft) -> None:
+    """Let the newest firing take the place of those of which nothing has begun."""
+    for each in draft.status.open[:-1]:
+        if not guards.has_begun(each):
+            draft.give_up(each, "superseded", f"firing {draft.status.open[-1].number} takes its place")
+
+
 def levelled(draft: drafts.Draft) -> None:
     """Compare on how many nodes the condition holds with how many it takes."""
     when = draft.trigger.when

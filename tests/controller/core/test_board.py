@@ -124,6 +124,21 @@ def test_of_what_fires_and_what_is_unknown_is_told() -> None:
     ]
 
 
+def test_whether_a_rule_fires_is_told_of_each_place_where_it_is_not_at_rest() -> None:
+    states: dict[boards.Key, S] = {
+        ("queue", NODES["a"]): S.FIRING,
+        ("queue", NODES["b"]): S.PENDING,
+        ("all", None): S.UNKNOWN,
+    }
+    watches: HashTrieMap[boards.Key, model.Watch] = HashTrieMap({key: watch(state) for key, state in states.items()})
+    rules = {"queue": rule(), "all": rule(name="all"), "calm": rule(name="calm")}
+    assert boards.sights(boards.Board(AT, rules, watches, {})) == {
+        "queue": {NODES["a"]: True, NODES["b"]: False},
+        "all": {None: None},
+        "calm": {},
+    }
+
+
 @pytest.mark.parametrize(
     ("looked", "words"),
     [
@@ -135,6 +150,10 @@ def test_of_what_fires_and_what_is_unknown_is_told() -> None:
         (
             rule(basis=model.RuleBasis.OWN_PAST, measure=model.Measure(model.MeasureKind.QUANTILE, "t")),
             "the 99 % quantile of t above 5 times what it was in the 1:00:00 before, over 0:00:30, until at most 3",
+        ),
+        (
+            rule(basis=model.RuleBasis.TRENDLINE, fire_at=1.5, clear_at=1.2),
+            "queue above 1.5 times what the line of the 1:00:00 before leads to, over 0:00:30, until at most 1.2",
         ),
     ],
 )

@@ -211,6 +211,27 @@ def test_while_the_monitor_is_stopped_nobody_can_tell(tmp_path: Path) -> None:
     told(tmp_path, tale)
 
 
+def test_rules_are_added_to_what_is_configured_and_taken_away_while_it_looks(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        controller.monitoring = rules.Monitoring((), 10 * SECOND)
+        machine = await controller.restart()
+        await machine.collector.start_collection(10 * SECOND)
+        await machine.monitoring.start()
+        for agent in agents:
+            await agent.connect(machine)
+        await beats(machine, alike(agents, 9.0), 6)
+        assert machine.rules_looked_at() is None
+        machine.monitoring.replace([replace(QUEUE, name="trigger:queue")])
+        await beats(machine, alike(agents, 9.0), 6)
+        assert {each.watch.state for each in machine.rules_watched("trigger:queue")} == {S.FIRING}
+        assert {each.rule for each in controller.store.read(reading.watched)[0]} == {"trigger:queue"}
+        machine.monitoring.replace([])
+        await beats(machine, alike(agents, 9.0), 3)
+        assert controller.store.read(reading.watched)[0] == ()
+
+    told(tmp_path, tale)
+
+
 def test_a_rule_that_is_not_configured_is_refused_by_the_plan(tmp_path: Path) -> None:
     async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         with pytest.raises(errors.InvalidRequestError, match="one of the rules all, queue") as caught:

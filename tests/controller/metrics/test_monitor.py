@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,88 @@ async def test_a_rule_compares_a_node_with_its_own_past(staged: Staged) -> None:
     stage.show(7, {"a": 8.0, "b": 4.0})
     await stage.look("a", "b")
     assert stage.states() == {"a": S.FIRING}
+
+
+LINE = replace(QUEUE, name="trigger:line", basis=B.TRENDLINE, fire_at=1.5, clear_at=1.2, past=600 * SECOND)
+
+
+async def test_a_rule_compares_a_node_with_the_line_that_its_past_was_on(staged: Staged) -> None:
+    stage = await staged(LINE)
+    for beat in range(70):
+        level = 100.0 + 10.0 * beat
+        stage.show(1, {"rises": level, "steps": level if beat < 63 else 2 * level, "calm": 100.0})
+    await stage.look("rises", "steps", "calm")
+    assert stage.states() == {"steps": S.FIRING}
+    value = stage.monitor.board(stage.clock.at).watches[LINE.name, model.NodeId("steps")].value
+    assert value == pytest.approx(2, rel=0.05)
+
+
+async def test_a_past_that_is_too_short_for_a_line_is_unknown(staged: Staged) -> None:
+    stage = await staged(LINE)
+    stage.show(30, {"a": 100.0})
+    await stage.look("a")
+    assert stage.states() == {"a": S.UNKNOWN}
+
+
+async def test_rules_come_and_go_while_others_stay(staged: Staged) -> None:
+    stage = await staged(QUEUE)
+    stage.show(8, {"a": 9.0})
+    added = replace(QUEUE, name="trigger:one")
+    await stage.look("a")
+    stage.monitor.replace([added, replace(QUEUE, fire_at=100.0)])
+    assert list(stage.monitor.board(stage.clock.at).rules) == ["queue"]  # nobody has looked by the other yet
+    stage.show(1, {"a": 9.0})
+    changed = await stage.look("a")
+    assert [key for key, each in changed.items() if each is not None] == [("trigger:one", "a")]
+    board = stage.monitor.board(stage.clock.at)
+    assert board.rules == {"queue": QUEUE, "trigger:one": added}
+    assert boards.sights(board) == {"queue": {"a": True}, "trigger:one": {"a": True}}
+    stage.monitor.replace([])
+    assert boards.sights(stage.monitor.board(stage.clock.at)) == {"queue": {"a": True}}
+    stage.show(1, {"a": 9.0})
+    assert await stage.look("a") == {("trigger:one", "a"): None}
+    assert await stage.look("a") == {}
+
+
+async def test_a_rule_that_says_another_thing_takes_nothing_over(staged: Staged) -> None:
+    stage = await staged()
+    one = replace(QUEUE, pending_for=60 * SECOND)
+    stage.monitor.replace([one])
+    stage.show(8, {"a": 9.0})
+    await stage.look("a")
+    stage.monitor.replace([one])
+    assert stage.states() == {"a": S.PENDING}
+    stage.monitor.replace([replace(one, fire_at=6.0)])
+    assert stage.states() == {}
+    stage.show(1, {"a": 9.0})
+    changed = await stage.look("a")
+    found = changed["queue", model.NodeId("a")]
+    assert found is not None
+    assert (found.watch.since, found.of) == (stage.clock.at, repr(replace(one, fire_at=6.0)))
+
+
+async def test_a_monitor_is_idle_once_nothing_is_left_of_its_rules(staged: Staged) -> None:
+    stage = await staged()
+    idle = [stage.monitor.is_idle]
+    stage.monitor.replace([QUEUE])
+    stage.show(8, {"a": 9.0})
+    await stage.look("a")
+    stage.monitor.replace([])
+    idle.append(stage.monitor.is_idle)
+    assert await stage.look("a") == {("queue", "a"): None}
+    assert [*idle, stage.monitor.is_idle] == [True, False, True]
+
+
+async def test_a_rule_that_goes_during_a_look_is_not_seen_by_it(staged: Staged) -> None:
+    stage = await staged()
+    stage.monitor.replace([QUEUE])
+    stage.show(8, {"a": 9.0})
+    await stage.look("a")
+    look = asyncio.ensure_future(stage.look("a"))
+    await asyncio.sleep(0)
+    stage.monitor.replace([replace(QUEUE, name="other")])
+    assert await look == {("queue", "a"): None}
+    assert boards.sights(stage.monitor.board(stage.clock.at)) == {}
 
 
 async def test_a_rule_compares_a_node_with_its_peers(staged: Staged) -> None:
