@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from controller.web import secrets
+from tests import documents
 from tests.controller.cli import house
 
 SECRET = b"correct horse battery staple"
@@ -147,6 +148,16 @@ async def test_what_the_controller_refuses_is_told_by_line_and_field(home: house
         ("event", "when.event.type"),
         ("event", "when.event.filter"),
     ]
+
+
+async def test_each_example_of_the_documentation_is_applied(home: house.House) -> None:
+    for file in sorted((documents.DOCS / "examples" / "triggers").glob("*.toml")):
+        found = await home.instar("trigger", "apply", "-f", file, "-o", "json")
+        assert found.code == 0, found
+        for trigger in found.document["triggers"]:
+            assert (await home.instar("trigger", "explain", trigger["name"])).code == 0
+    listed = await home.instar("trigger", "list", "-o", "json")
+    assert len(listed.document["triggers"]) == 7
 
 
 async def test_events_fire_triggers_once_whichever_way_they_come(home: house.House) -> None:

@@ -99,6 +99,15 @@ def test_what_is_left_out_has_the_default_of_the_model() -> None:
     assert trigger_convert.from_trigger(told).when == model.Degradation(model.ComponentName(""), measure, 30, 30)
 
 
+def test_somebody_else_has_to_approve_unless_it_is_said_that_nobody_else_has_to() -> None:
+    told = _of_kind(model.TriggerKind.MANUAL)
+    told.guards.approval.deadline.FromSeconds(60)
+    assert trigger_convert.from_trigger(told).guards.approval == model.ApprovalGuard(timedelta(minutes=1))
+    told.guards.approval.by_another = False
+    own = model.ApprovalGuard(timedelta(minutes=1), by_another=False)
+    assert trigger_convert.from_trigger(told).guards.approval == own
+
+
 def test_what_the_controller_gives_is_not_taken_from_anybody_else() -> None:
     told = _of_kind(model.TriggerKind.MANUAL)
     told.trigger_id, told.revision, told.changed_by = "t-1", 7, "mallory"

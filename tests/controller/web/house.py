@@ -93,12 +93,12 @@ def signed(body: bytes, headers: Mapping[str, str], *, secret: bytes = SECRET, a
 
 
 @contextlib.asynccontextmanager
-async def standing(folder: Path, listen: str = "127.0.0.1:0") -> AsyncIterator[Door]:
+async def standing(folder: Path, listen: str = "127.0.0.1:0", time: clock.Clock | None = None) -> AsyncIterator[Door]:
     """Serve while the block runs."""
     secret_file, token_file = folder / "secret", folder / "token"
     secret_file.write_bytes(SECRET + b"\n")
     token_file.write_text(TOKEN + "\n")
     machine = Engine()
     web = webs.Web(listen, secret_file, token_file)
-    async with serving.serving(web, cast("engine.Engine", machine), StillClock()) as address:
+    async with serving.serving(web, cast("engine.Engine", machine), time or StillClock()) as address:
         yield Door(address, machine, secret_file, token_file)

@@ -308,6 +308,20 @@ async def test_headers_that_do_not_come_are_not_waited_for(
         writer.close()
 
 
+async def test_those_who_only_hold_connections_are_gone_before_long_and_others_are_let_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(serving, "HEADERS_SECONDS", 1.0)
+    async with house.standing(tmp_path) as door, asyncio.timeout(60):
+        held = [await asyncio.open_connection(*door.address.split(":")) for _ in range(3)]
+        assert (await door.events(BUILT)).status_code == 503
+        for reader, writer in held:
+            assert await reader.read() == b""
+            writer.close()
+        assert (await door.events(BUILT)).status_code == 200
+
+
 async def test_a_sender_that_goes_away_leaves_nothing_behind(door: house.Door) -> None:
     _, writer = await asyncio.open_connection(*door.address.split(":"))
     writer.write(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
