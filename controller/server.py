@@ -30,6 +30,7 @@ from controller.rpc import (
     principals,
     release_service,
     rollout_service,
+    trigger_service,
 )
 from controller.store import database, executor
 from instar.v1 import (
@@ -41,6 +42,8 @@ from instar.v1 import (
     release_service_pb2_grpc,
     rollout_service_pb2,
     rollout_service_pb2_grpc,
+    trigger_service_pb2,
+    trigger_service_pb2_grpc,
 )
 
 OPERATOR = "operator"  # the API principal that a first start makes
@@ -62,6 +65,7 @@ _SERVICES = tuple(
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
+        (trigger_service_pb2, "TriggerService"),
     )
 )
 _logger = logging.getLogger(__name__)
@@ -122,6 +126,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             _started(machine),
             _activated(_stages(machine, loaded)),
             _listening(loaded, machine, blobs, register, time) as address,
+            _on_the_web(loaded, machine, time),
         ):
             yield address
 
@@ -195,6 +200,9 @@ async def _listening(
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, register, time), server
     )
+    trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
+        trigger_service.TriggerService(machine, register, time), server
+    )
     checks = health.Health(_SERVICES)
     await checks.register(server)
     address = _bind(server, loaded.listen)
@@ -206,6 +214,19 @@ async def _listening(
         await checks.stop()
         await agents.go_away()
         await server.stop(STOP_GRACE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _on_the_web(loaded: settings.Settings, machine: engine.Engine, time: clock.Clock) -> AsyncIterator[None]:
+    """Answer over HTTP while the block runs, where that is configured; else nothing of it is even imported."""
+    if loaded.web is None:
+        yield
+        return
+    from controller.web import serving as web_serving  # noqa: PLC0415  # as the line above says
+
+    async with web_serving.serving(loaded.web, machine, time) as address:
+        _logger.info("listening on http://%s", address)
+        yield
 
 
 def _bind(server: aio.Server, address: str) -> str:

@@ -15,6 +15,7 @@ from controller.cli import (
     approval_commands,
     component_commands,
     controller_commands,
+    event_commands,
     failures,
     fleet_commands,
     freeze_commands,
@@ -22,6 +23,7 @@ from controller.cli import (
     release_commands,
     rollback_commands,
     rollout_commands,
+    trigger_commands,
     upgrade_commands,
 )
 from controller.core import errors
@@ -76,6 +78,8 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(component_commands.app, name="component")
     app.add_typer(fleet_commands.app, name="fleet")
     app.add_typer(freeze_commands.app, name="freeze")
+    app.add_typer(trigger_commands.app, name="trigger")
+    app.add_typer(event_commands.app, name="event")
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 

@@ -19,7 +19,12 @@ from controller.cli import failures
 from controller.config import settings
 from controller.core import errors
 from controller.rpc import errors as rpc_errors
-from instar.v1 import fleet_service_pb2_grpc, release_service_pb2_grpc, rollout_service_pb2_grpc
+from instar.v1 import (
+    fleet_service_pb2_grpc,
+    release_service_pb2_grpc,
+    rollout_service_pb2_grpc,
+    trigger_service_pb2_grpc,
+)
 
 CALL_SECONDS = 40.0  # one answer: the controller itself gives a plan 30 s
 _CHANNEL_OPTIONS = (
@@ -41,6 +46,7 @@ class Connection:
         self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
         self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)
+        self.triggers = trigger_service_pb2_grpc.TriggerServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         """Return itself."""

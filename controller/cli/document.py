@@ -1,9 +1,9 @@
 """A message as the JSON document that `-o json` prints, and a document that somebody wrote as a message.
 
 Rules kept here: names in snake_case; every field is there, with null for what is not set; enums without their prefix;
-durations and times as proto JSON writes them; whole numbers as numbers. What is read may leave fields out, and may say
-a time as the command line does; anything unknown is refused with its dotted name. Left out: tables for people
-(`tables`).
+durations and times as proto JSON writes them; whole numbers as numbers. What is read may leave fields out, may say a
+time or a window as the command line does, and a word in any case; anything unknown is refused with its dotted name.
+Left out: tables for people (`tables`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from google.protobuf import descriptor, duration_pb2, message, timestamp_pb2
 
-from controller.cli import failures, spans
+from controller.cli import failures, spans, windows
+from instar.v1 import rollout_pb2
 
 _Json = dict[str, Any]
 _FieldDescriptor = Any  # the stubs know two classes of the same name that share no base
@@ -102,23 +103,30 @@ def _read_field(value: object, into: message.Message, field: _FieldDescriptor, p
     elif field.message_type is not None:
         part = getattr(into, field.name)
         part.SetInParent()
-        _read_message(value, part, place)
+        read_message(value, part, place)
     else:
         _assign(lambda: setattr(into, field.name, _scalar(value, field, place)), value, place)
 
 
 def _read_item(value: object, into: Any, field: _FieldDescriptor, place: str) -> None:  # noqa: ANN401  # any container
     if field.message_type is not None:
-        _read_message(value, into.add(), place)
+        read_message(value, into.add(), place)
     else:
         _assign(lambda: into.append(_scalar(value, field, place)), value, place)
 
 
-def _read_message(value: object, into: message.Message, place: str) -> None:
+def read_message(value: object, into: message.Message, place: str) -> None:
+    """Fill a message from what stands for it: a document, or the text of a time or a window.
+
+    Raises:
+        CommandError: It holds what it cannot; the message names the place.
+    """
     if isinstance(into, duration_pb2.Duration):
         into.FromTimedelta(spans.parse(place, str(value)))
     elif isinstance(into, timestamp_pb2.Timestamp):
         into.FromDatetime(spans.instant(place, str(value)))
+    elif isinstance(into, rollout_pb2.Window) and isinstance(value, str):
+        into.CopyFrom(windows.parse(place, value))
     else:
         read(value, into, place)
 
@@ -126,8 +134,9 @@ def _read_message(value: object, into: message.Message, place: str) -> None:
 def _scalar(value: object, field: _FieldDescriptor, place: str) -> object:
     if field.enum_type is None:
         return value
-    found = field.enum_type.values_by_name.get(f"{_prefix(field.enum_type)}{value}")
-    if found is None:
+    word = str(value).upper().replace("-", "_")
+    found = field.enum_type.values_by_name.get(f"{_prefix(field.enum_type)}{word}")
+    if found is None or not found.number:
         known = [enum_name(number, field.enum_type) for number in field.enum_type.values_by_number if number]
         raise failures.usage(place, str(value), f"one of {', '.join(map(str, known))}")
     return found.number

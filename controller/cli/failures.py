@@ -32,11 +32,14 @@ class CommandError(Exception):
 
     Args:
         message: One sentence for people; starts with "cannot".
+        exit_code: What the command ends with.
+        error: What is behind it, where that is known.
     """
 
-    def __init__(self, message: str, exit_code: Exit) -> None:
+    def __init__(self, message: str, exit_code: Exit, error: errors.InstarError | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.error = error
 
 
 def local(error: errors.InstarError) -> CommandError:
@@ -47,12 +50,14 @@ def local(error: errors.InstarError) -> CommandError:
 
 def of_controller(error: errors.InstarError) -> CommandError:
     """What an error means that a controller answered, or that stands for no answer."""
-    return CommandError(sentence(error), _code(error))
+    return CommandError(sentence(error), _code(error), error)
 
 
 def usage(field: str, value: str, rule: str) -> CommandError:
     """An argument that breaks its rule."""
-    return CommandError(f"cannot use {field} {value!r}: it must be {rule}", Exit.USAGE)
+    text = f"cannot use {field} {value!r}: it must be {rule}"
+    wrong = errors.InvalidRequestError(text, code="argument_invalid", field=field, value=value, rule=rule)
+    return CommandError(text, Exit.USAGE, wrong)
 
 
 def sentence(error: errors.InstarError) -> str:

@@ -7,15 +7,16 @@ from datetime import datetime, timedelta
 
 from controller.cli import failures
 
-RULE = "a number with one of the units ms, s, m, h, for example 500ms, 10s, 5m or 1.5h"
+RULE = "a number with one of the units ms, s, m, h, d, for example 500ms, 10s, 5m, 1.5h or 7d"
 INSTANT_RULE = "a time with its zone, for example 2026-12-24T18:00+01:00 or 2026-12-24T17:00Z"
 _UNITS = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
+    "d": timedelta(days=1),
 }
-_FORM = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)", re.ASCII)
+_FORM = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", re.ASCII)
 
 
 def parse(option: str, text: str) -> timedelta:

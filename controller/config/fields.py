@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Never
 
 from controller.core import errors
@@ -98,6 +99,13 @@ class Table:
         if found is None or not least <= found <= most:
             refuse(self.key(name), value, f"a time such as 500ms, 30s, 5m or 2h, from {least} to {most}")
         return found
+
+    def file(self, name: str) -> Path | None:
+        """Read the absolute path of a file; None where there is none."""
+        text = self.text(name, "")
+        if text and not Path(text).is_absolute():
+            refuse(self.key(name), text, "an absolute path")
+        return Path(text) if text else None
 
     def texts(self, name: str) -> Mapping[str, str]:
         """Read a table of texts; empty where there is none."""

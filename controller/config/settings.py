@@ -7,7 +7,6 @@ command line that gives the flags (`controller.cli`).
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import tomllib
@@ -16,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import rules, sources
+from controller.config import addresses, rules, sources, webs
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -39,8 +38,11 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "metrics_retention": "INSTAR_METRICS_RETENTION",
 }
 _OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_TABLES: Mapping[str, object] = {"prometheus": [], "monitor": {}}  # of the file; all other keys of it are texts
-_PORT_MAX = 65535
+_TABLES: Mapping[str, object] = {
+    "prometheus": [],
+    "monitor": {},
+    "web": {},
+}  # of the file; all other keys of it are texts
 _CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
 
@@ -57,6 +59,7 @@ class Settings:
         self_approval: Who asked for a rollout may approve it too.
         prometheus: Servers that may be asked for figures; of the file only.
         monitor: What the fleet is watched for; of the file only.
+        web: How others reach it over HTTP; None for not at all; of the file only.
         metrics_window: For so long every reading of a node is kept in memory.
         metrics_past: For so long one reading each ``metrics_step`` is kept in memory.
         metrics_step: Time between two readings of the thin past.
@@ -70,6 +73,7 @@ class Settings:
     self_approval: bool = False
     prometheus: tuple[sources.Server, ...] = ()
     monitor: rules.Monitoring = rules.NOTHING
+    web: webs.Web | None = None
     metrics_window: timedelta = timedelta(minutes=30)
     metrics_past: timedelta = timedelta(hours=4)
     metrics_step: timedelta = timedelta(minutes=1)
@@ -109,13 +113,14 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
     given |= _from_environment(environment)
     given |= {key: value for key, value in flags.items() if value is not None}
     return Settings(
-        listen=_loopback(given["listen"]),
+        listen=addresses.loopback(given["listen"], "listen"),
         state_dir=Path(given["state_dir"]).absolute(),
         heartbeat_period=_duration("heartbeat_period", given, HEARTBEAT_PERIOD_MIN, HEARTBEAT_PERIOD_MAX),
         otlp_endpoint=given["otlp_endpoint"],
         self_approval=_choice("self_approval", given["self_approval"]),
         prometheus=sources.read(tables["prometheus"]),
         monitor=rules.read(tables["monitor"]),
+        web=webs.read(tables["web"]),
         metrics_window=_duration("metrics_window", given, METRICS_STEP_MIN, METRICS_WINDOW_MAX),
         metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
         metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),
@@ -172,20 +177,6 @@ def _texts(found: Mapping[str, object]) -> dict[str, str]:
             raise _invalid(key, str(value), "text in quotes")
         texts[key] = value
     return texts
-
-
-def _loopback(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host
-    if not port.isascii() or not port.isdecimal() or int(port) > _PORT_MAX:
-        raise _invalid("listen", text, "ADDRESS:PORT with a port up to 65535")
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError as fault:
-        raise _invalid("listen", text, "a loopback address and port, such as 127.0.0.1:7443 or [::1]:7443") from fault
-    if not address.is_loopback:
-        raise _invalid("listen", text, "a loopback address, since the controller does not speak TLS yet")
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"  # noqa: PLR2004  # of IP
 
 
 def _duration(key: str, given: Mapping[str, str], least: timedelta, most: timedelta) -> timedelta:

@@ -83,8 +83,8 @@ def _server(table: fields.Table) -> Server:
         node_pattern=_pattern(table),
         nodes=table.texts("nodes"),
         selector=table.text("selector", ""),
-        token_file=_file(table, "token_file"),
-        ca_file=_file(table, "ca_file"),
+        token_file=table.file("token_file"),
+        ca_file=table.file("ca_file"),
     )
     table.end()
     return found
@@ -119,10 +119,3 @@ def _pattern(table: fields.Table) -> str:
     if groups != 1:
         fields.refuse(table.key("node_pattern"), pattern, "a regular expression with one group, the node id")
     return pattern
-
-
-def _file(table: fields.Table, name: str) -> Path | None:
-    text = table.text(name, "")
-    if text and not Path(text).is_absolute():
-        fields.refuse(table.key(name), text, "an absolute path")
-    return Path(text) if text else None

@@ -57,6 +57,10 @@ class Readings:
         known = self.before.get(key)
         return None if known is None else known.value
 
+    def shown(self, component: str) -> set[str]:
+        """Name everything that there may be of a component and of the host."""
+        return {name for of, name in (*self.before, *self.told) if of in ("", component)}
+
     def names(self) -> set[str]:
         """Name what has changed."""
         return {name for _, name in self.told} | {name for _, name in self.gone}
@@ -96,21 +100,6 @@ class _Heeded:
         if self.when.component and self.when.component not in node.components:
             return False
         return self.selects is None or self.selects.matches(node.labels)
-
-    def metrics(self, known: Readings) -> Mapping[str, float]:
-        """Give what its conditions may read: of the component, else of the host."""
-        names = self.names
-        if names is None:
-            keys = (*known.before, *known.told)
-            names = frozenset(name for component, name in keys if component in ("", self.when.component))
-        found: dict[str, float] = {}
-        for name in names:
-            value = known.value(self.when.component, name)
-            if value is None and self.when.component:
-                value = known.value("", name)
-            if value is not None:
-                found[name] = value
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +169,16 @@ class Heeding:
         return sorted((*index.by_type.get(event_type, ()), *by_prefix))
 
     def _look(self, draft: drafts.Draft, node_id: model.NodeId, known: Readings, names: Iterable[str]) -> None:
-        for name in names:
-            heeded = self._heeded.get(name)
-            node = draft.world.nodes.get(node_id)
-            if heeded is None or node is None:
-                continue
-            if heeded.concerns(node):
-                _see(draft, heeded, node, known)
+        node = draft.world.nodes.get(node_id)
+        if node is None:
+            return
+        wanted = [self._heeded[name] for name in names if name in self._heeded]
+        meant = [each for each in wanted if each.concerns(node)]
+        sights = _Sights(node, known, meant)
+        for each in wanted:
+            name = each.trigger.name
+            if each.concerns(node):
+                _see(draft, each, sights)
             elif node_id in draft.world.statuses[name].signals:
                 firing.feed(draft, name, events.Gone(draft.at, node_id))
 
@@ -242,28 +234,59 @@ def _fixed(found: Mapping[str, list[str]]) -> Mapping[str, tuple[str, ...]]:
     return {key: tuple(each) for key, each in found.items()}
 
 
-def _see(draft: drafts.Draft, heeded: _Heeded, node: model.Node, known: Readings) -> None:
+class _Sights:
+    """A node as conditions see it: said once for all those that look at one component, and only what they read.
+
+    Args:
+        meant: The triggers that look.
+    """
+
+    def __init__(self, node: model.Node, known: Readings, meant: Iterable[_Heeded]) -> None:
+        self.node = node
+        self._known = known
+        self._meant = tuple(meant)
+        self._prepared: dict[model.ComponentName, conditions.Prepared] = {}
+
+    def of(self, component: model.ComponentName) -> conditions.Prepared:
+        """Give the node with the metrics of a component beside those of the host."""
+        found = self._prepared.get(component)
+        if found is None:
+            found = self._prepared[component] = conditions.prepare(self.node, self._metrics(component))
+        return found
+
+    def _metrics(self, component: model.ComponentName) -> Mapping[str, float]:
+        read = [each.names for each in self._meant if each.when.component == component]
+        names = self._known.shown(component) if None in read else {name for each in read if each for name in each}
+        values = ((name, self._known.value(component, name)) for name in names)
+        found = {name: value for name, value in values if value is not None}
+        if component:
+            of_host = ((name, self._known.value("", name)) for name in names if name not in found)
+            found |= {name: value for name, value in of_host if value is not None}
+        return found
+
+
+def _see(draft: drafts.Draft, heeded: _Heeded, sights: _Sights) -> None:
     """Draft how a condition stands on a node."""
-    name = heeded.trigger.name
+    name, node_id = heeded.trigger.name, sights.node.id
     trigger, status = draft.world.triggers[name], draft.world.statuses[name]
     if not machine.can_evaluate(trigger, status, draft.at):
         return
     event: events.Seen | events.EvaluationFailed
     try:
-        event = _seen(heeded, node, known, draft.at)
+        event = _seen(heeded, sights, draft.at)
     except Exception as error:  # noqa: BLE001 whatever it is, it is the trigger's, and not the node's
-        _log.exception("cannot look at trigger %s on node %s", name, node.id)
+        _log.exception("cannot look at trigger %s on node %s", name, node_id)
         event = events.EvaluationFailed(draft.at, "evaluation_failed", f"{type(error).__name__}: {error}")
-    if isinstance(event, events.Seen) and machine.is_quiet(status, node.id, is_met=event.is_met):
+    if isinstance(event, events.Seen) and machine.is_quiet(status, node_id, is_met=event.is_met):
         return
     firing.feed(draft, name, event)
 
 
-def _seen(heeded: _Heeded, node: model.Node, known: Readings, at: datetime) -> events.Seen | events.EvaluationFailed:
+def _seen(heeded: _Heeded, sights: _Sights, at: datetime) -> events.Seen | events.EvaluationFailed:
     if heeded.condition is None:
         return events.EvaluationFailed(at, "invalid_condition", heeded.failure)
-    metrics = heeded.metrics(known)
-    is_met = heeded.condition.holds(node, metrics)
+    prepared = sights.of(heeded.when.component)
+    is_met = heeded.condition.holds_on(prepared)
     if heeded.clear is not None:
-        return events.Seen(at, node.id, is_met, heeded.clear.holds(node, metrics))
-    return events.Seen(at, node.id, is_met, None if is_met is None else not is_met)
+        return events.Seen(at, sights.node.id, is_met, heeded.clear.holds_on(prepared))
+    return events.Seen(at, sights.node.id, is_met, None if is_met is None else not is_met)

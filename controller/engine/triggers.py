@@ -249,7 +249,10 @@ def _compiled(field: str, text: str) -> Iterator[errors.InvalidRequestError]:
 
 def _unknown_components(world: worlds.World, wanted: model.Trigger) -> Iterator[errors.InvalidRequestError]:
     """Find components that no node has, and of which nothing was published."""
-    named = {"action.component": wanted.component, "when.component": getattr(wanted.when, "component", "")}
+    named = {
+        f"{_action(wanted)}.component": wanted.component,
+        f"{_when(wanted)}.component": getattr(wanted.when, "component", ""),
+    }
     for field, name in named.items():
         is_known = any(component == name for component, _ in world.releases) or any(
             name in node.components for node in world.nodes.values()
@@ -260,13 +263,25 @@ def _unknown_components(world: worlds.World, wanted: model.Trigger) -> Iterator[
 
 def _without_nodes(world: worlds.World, wanted: model.Trigger) -> Iterator[errors.InvalidRequestError]:
     """Find selectors that take no node."""
-    for field, text in (("action.selector", wanted.selector), ("when.selector", getattr(wanted.when, "selector", ""))):
+    selectors = {
+        f"{_action(wanted)}.selector": wanted.selector,
+        f"{_when(wanted)}.selector": getattr(wanted.when, "selector", ""),
+    }
+    for field, text in selectors.items():
         try:
             taken = selector.parse(text)
         except errors.InvalidRequestError:  # it is refused for that
             continue
         if not any(taken.matches(node.labels) for node in world.nodes.values()):
             yield _wrong(field, text, "it takes at least one node", "no_targets")
+
+
+def _action(wanted: model.Trigger) -> str:
+    return f"action.{wanted.does.value.lower()}"
+
+
+def _when(wanted: model.Trigger) -> str:
+    return f"when.{wanted.kind.value.lower()}"
 
 
 def _wrong(field: str, value: str, rule: str, code: str) -> errors.InvalidRequestError:

@@ -40,20 +40,24 @@ def analysis(value: model.Analysis) -> analysis_pb2.Analysis:
 
 def metric(value: model.JudgedMetric) -> analysis_pb2.JudgedMetric:
     """One judged metric, every default said."""
-    measure = value.measure
     return analysis_pb2.JudgedMetric(
         name=value.name,
-        measure=analysis_pb2.Measure(
-            kind=convert.number(analysis_pb2.MeasureKind.Value, "MEASURE_KIND_", measure.kind),
-            series=measure.series,
-            per=measure.per,
-            quantile_percent=measure.quantile_percent,
-            query=measure.query,
-            per_query=measure.per_query,
-        ),
+        measure=measure(value.measure),
         lower_is_worse=value.is_lower_worse,
         tolerance_percent=value.tolerance_percent,
         harm_percent=value.harm_percent,
+    )
+
+
+def measure(value: model.Measure) -> analysis_pb2.Measure:
+    """One figure of a node."""
+    return analysis_pb2.Measure(
+        kind=convert.number(analysis_pb2.MeasureKind.Value, "MEASURE_KIND_", value.kind),
+        series=value.series,
+        per=value.per,
+        quantile_percent=value.quantile_percent,
+        query=value.query,
+        per_query=value.per_query,
     )
 
 
@@ -93,19 +97,27 @@ def _from_metric(message: analysis_pb2.JudgedMetric) -> model.JudgedMetric:
     has_tolerance = message.HasField("tolerance_percent")
     return model.JudgedMetric(
         name=message.name,
-        measure=_from_measure(message.measure),
+        measure=from_measure(message.measure, "parameters.analysis.metrics.measure"),
         is_lower_worse=message.lower_is_worse,
         tolerance_percent=message.tolerance_percent if has_tolerance else _METRIC.tolerance_percent,
         harm_percent=message.harm_percent or _METRIC.harm_percent,
     )
 
 
-def _from_measure(message: analysis_pb2.Measure) -> model.Measure:
-    field = "parameters.analysis.metrics.measure.kind"
+def from_measure(message: analysis_pb2.Measure, place: str) -> model.Measure:
+    """One figure of a node from outside.
+
+    Args:
+        message: The figure.
+        place: Where it stands in the request.
+
+    Raises:
+        InvalidRequestError: Its kind is unknown, or there is none.
+    """
     value_of = analysis_pb2.MeasureKind.Value
-    kind = convert.member(model.MeasureKind, value_of, "MEASURE_KIND_", int(message.kind), field)
+    kind = convert.member(model.MeasureKind, value_of, "MEASURE_KIND_", int(message.kind), f"{place}.kind")
     if kind is None:
-        raise convert.refusal(field, "", convert.one_of(model.MeasureKind))
+        raise convert.refusal(f"{place}.kind", "", convert.one_of(model.MeasureKind))
     return model.Measure(
         kind=kind,
         series=message.series,

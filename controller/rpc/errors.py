@@ -1,13 +1,16 @@
 """Errors on the wire: a gRPC status with one `google.rpc.ErrorInfo`, and back into the same typed error on the client.
 
-Rules kept here: the mapping is total and the same for every method; code, field, value and rule survive the journey;
-what was not foreseen leaves as INTERNAL and says nothing of our insides. Left out: exit codes (`controller.cli`).
+Rules kept here: the mapping is total and the same for every method; code, field, value and rule survive the journey,
+and where several fields are wrong also field and message of each, as a `google.rpc.BadRequest`; what was not foreseen
+leaves as INTERNAL and says nothing of our insides. Left out: exit codes (`controller.cli`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no stubs
 from grpc import aio
 from grpc_status import rpc_status  # type: ignore[import-untyped]  # ships no stubs
@@ -17,6 +20,8 @@ from controller.core import errors
 DOMAIN = "instar"
 MESSAGE_CHARS_MAX = 1024  # with VALUE_CHARS_MAX: the whole stays below the 8 KiB that peers take as trailing metadata
 VALUE_CHARS_MAX = 256
+VIOLATIONS_BYTES_MAX = 4096  # of all that is said of single fields; what comes after is only counted
+VIOLATION_CHARS_MAX = 512
 PERMISSION_DENIED = "permission_denied"  # code of the refusals that are about the caller, not about the state of things
 UNREACHABLE = "controller_unreachable"  # code of failures in which no controller answered
 
@@ -64,20 +69,45 @@ def to_status(error: errors.InstarError) -> grpc.Status:
             "retryable": str(error.is_retryable).lower(),
         },
     )
-    detail = any_pb2.Any()
-    detail.Pack(info)
+    details = [_packed(info)]
+    if isinstance(error, errors.InvalidFieldsError):
+        details.append(_packed(_bad_request(error)))
     code: int = status_code(error).value[0]
-    message = str(error)[:MESSAGE_CHARS_MAX]
-    status: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=message, details=[detail]))
+    text = str(error)[:MESSAGE_CHARS_MAX]
+    status: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=text, details=details))
     return status
+
+
+def _packed(told: message.Message) -> any_pb2.Any:
+    detail = any_pb2.Any()
+    detail.Pack(told)
+    return detail
+
+
+def _bad_request(error: errors.InvalidFieldsError) -> error_details_pb2.BadRequest:
+    """One violation for each problem, as long as there is room; the last one then says how many there are more."""
+    told = error_details_pb2.BadRequest()
+    for number, one in enumerate(error.problems):
+        text = str(one)[:VIOLATION_CHARS_MAX]
+        violation = told.FieldViolation(field=one.field, description=text, reason=one.code.upper())
+        if told.ByteSize() + violation.ByteSize() > VIOLATIONS_BYTES_MAX:
+            rest = f"cannot accept {len(error.problems) - number} more fields, of which there is no room to tell"
+            told.field_violations.add(field=one.field, description=rest, reason=one.code.upper())
+            break
+        told.field_violations.append(violation)
+    return told
 
 
 def from_rpc(failure: aio.AioRpcError) -> errors.InstarError:
     """The typed error behind a failed call; UnavailableError with code UNREACHABLE where no controller answered."""
-    info = _error_info(failure)
+    details = _details(failure)
     text = failure.details() or failure.code().name
+    info = _error_info(details)
     if info is None:
         return _without_info(failure.code(), text)
+    problems = tuple(_problems(details))
+    if problems:
+        return errors.InvalidFieldsError(text, problems)
     kind = _TYPE_BY_STATUS.get(failure.code(), errors.InstarError)
     told = info.metadata
     return kind(text, code=info.reason, field=told["field"], value=told["value"], rule=told["rule"])
@@ -89,11 +119,24 @@ def _without_info(code: grpc.StatusCode, text: str) -> errors.InstarError:
     return errors.InstarError(f"cannot complete the call: {code.name}: {text}", code="call_failed")
 
 
-def _error_info(failure: aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+def _details(failure: aio.AioRpcError) -> tuple[any_pb2.Any, ...]:
     for key, value in failure.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info) and info.domain == DOMAIN:
-                    return info
+            return tuple(status_pb2.Status.FromString(value).details)
+    return ()
+
+
+def _error_info(details: tuple[any_pb2.Any, ...]) -> error_details_pb2.ErrorInfo | None:
+    for detail in details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            return info
     return None
+
+
+def _problems(details: tuple[any_pb2.Any, ...]) -> Iterator[errors.InvalidRequestError]:
+    for detail in details:
+        told = error_details_pb2.BadRequest()
+        if detail.Unpack(told):
+            for one in told.field_violations:
+                yield errors.InvalidRequestError(one.description, code=one.reason.lower(), field=one.field)

@@ -93,6 +93,20 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/instar.v1.RolloutService/RollBackEmergency": _API,
     "/instar.v1.RolloutService/StartUpgrade": _API,
     "/instar.v1.RolloutService/WatchRollout": _API,
+    "/instar.v1.TriggerService/ApplyTrigger": _API,
+    "/instar.v1.TriggerService/ApproveFiring": _API,
+    "/instar.v1.TriggerService/DenyFiring": _API,
+    "/instar.v1.TriggerService/DisableTrigger": _API,
+    "/instar.v1.TriggerService/EnableTrigger": _API,
+    "/instar.v1.TriggerService/ExplainTrigger": _API,
+    "/instar.v1.TriggerService/FireTrigger": _API,
+    "/instar.v1.TriggerService/GetFiring": _API,
+    "/instar.v1.TriggerService/GetTrigger": _API,
+    "/instar.v1.TriggerService/ListFirings": _API,
+    "/instar.v1.TriggerService/ListTriggers": _API,
+    "/instar.v1.TriggerService/RemoveTrigger": _API,
+    "/instar.v1.TriggerService/SendEvents": _API,
+    "/instar.v1.TriggerService/TestTrigger": _API,
 }
 
 

@@ -90,7 +90,7 @@ def policy(value: model.Policy) -> rollout_pb2.Policy:
         domain_max_parallel=value.domain_max_parallel,
         bake_duration=convert.duration(value.bake_duration),
         promoted_by_hand=value.is_promoted_by_hand,
-        windows=map(_window, value.windows),
+        windows=map(window, value.windows),
         offline=convert.number(rollout_pb2.OfflinePolicy.Value, "OFFLINE_POLICY_", value.offline),
         offline_deadline=convert.duration(value.offline_deadline),
         join=convert.number(rollout_pb2.JoinPolicy.Value, "JOIN_POLICY_", value.join),
@@ -100,7 +100,8 @@ def policy(value: model.Policy) -> rollout_pb2.Policy:
     )
 
 
-def _window(value: model.Window) -> rollout_pb2.Window:
+def window(value: model.Window) -> rollout_pb2.Window:
+    """A time of the week."""
     return rollout_pb2.Window(
         days=sorted(value.days),
         opens=convert.duration(value.opens),
@@ -109,15 +110,20 @@ def _window(value: model.Window) -> rollout_pb2.Window:
     )
 
 
-def from_request(message: rollout_pb2.UpgradeRequest) -> model.UpgradeRequest:
+def from_request(message: rollout_pb2.UpgradeRequest, *, has_version: bool = True) -> model.UpgradeRequest:
     """An upgrade request from outside, its defaults filled in.
+
+    Args:
+        message: The request.
+        has_version: False where somebody may find the target version later.
 
     Raises:
         InvalidRequestError: A field is missing or breaks its rule.
     """
     kind = convert.member(model.ChangeKind, operation_pb2.ChangeKind.Value, "CHANGE_KIND_", int(message.kind), "kind")
     convert.refuse_unless(bool(message.component), "component", message.component, "given")
-    convert.refuse_unless(bool(message.target_version or kind), "target_version", message.target_version, "given")
+    is_named = bool(message.target_version or kind) or not has_version
+    convert.refuse_unless(is_named, "target_version", message.target_version, "given")
     convert.refuse_unless(bool(_NAME.fullmatch(message.name)), "name", message.name, NAME_RULE)
     has_to_be_approved = message.HasField("approval_deadline")
     return model.UpgradeRequest(
@@ -218,7 +224,7 @@ def from_policy(message: rollout_pb2.Policy) -> model.Policy:
         domain_max_parallel=message.domain_max_parallel or default.domain_max_parallel,
         bake_duration=_span(message, "bake_duration", default.bake_duration),
         is_promoted_by_hand=message.promoted_by_hand,
-        windows=tuple(map(_from_window, message.windows)),
+        windows=tuple(from_window(one, "policy.windows") for one in message.windows),
         offline=_from_offline(message.offline) or default.offline,
         offline_deadline=_span(message, "offline_deadline", default.offline_deadline),
         join=_from_join(message.join) or default.join,
@@ -228,17 +234,26 @@ def from_policy(message: rollout_pb2.Policy) -> model.Policy:
     )
 
 
-def _from_window(message: rollout_pb2.Window) -> model.Window:
+def from_window(message: rollout_pb2.Window, place: str) -> model.Window:
+    """A time of the week from outside.
+
+    Args:
+        message: The window.
+        place: Where it stands in the request.
+
+    Raises:
+        InvalidRequestError: It lacks one of its times, or one is none.
+    """
     return model.Window(
-        opens=_window_span(message, "opens"),
-        duration=_window_span(message, "duration"),
+        opens=_window_span(message, "opens", place),
+        duration=_window_span(message, "duration", place),
         days=frozenset(message.days),
         time_zone=message.time_zone or model.Window(timedelta(), timedelta()).time_zone,
     )
 
 
-def _window_span(message: rollout_pb2.Window, field: Literal["opens", "duration"]) -> timedelta:
-    name = f"policy.windows.{field}"
+def _window_span(message: rollout_pb2.Window, field: Literal["opens", "duration"], place: str) -> timedelta:
+    name = f"{place}.{field}"
     convert.refuse_unless(message.HasField(field), name, "", "given")
     told: duration_pb2.Duration = getattr(message, field)
     return convert.span(told, name)

@@ -15,7 +15,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -110,7 +110,7 @@ async def _running(path: Path) -> AsyncIterator[Fleet]:
         store.close()
 
 
-def _metrics(number: int, round_number: int, *, is_read: bool) -> Sequence[model.Metric]:
+def _metrics(number: int, round_number: int, *, is_read: bool) -> tuple[model.Metric, ...]:
     told = [model.Metric(f"unread_{each}", "", float(round_number + each)) for each in range(UNREAD)]
     if is_read:
         value = LIMIT + 1 if round_number and (number + round_number) % HOT_EVERY == 0 else float(number % 50)

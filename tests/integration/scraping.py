@@ -69,8 +69,12 @@ class Prometheus:
         """Where it answers."""
         return f"http://{self._address}"
 
-    async def start(self, nodes: Iterable[fleet.Node]) -> None:
+    async def start(self, nodes: Iterable[fleet.Node], more: str = "") -> None:
         """Scrape the component of each node; return when it answers.
+
+        Args:
+            nodes: Which.
+            more: Of its configuration, behind what is scraped.
 
         Raises:
             ProcessError: There is no such program here, or it does not come up.
@@ -81,7 +85,7 @@ class Prometheus:
         self._folder.mkdir()
         config = self._folder / "prometheus.yml"
         targets = (_TARGET.format(address=f"{fleet.HOST}:{node.port}", node=node.id) for node in nodes)
-        config.write_text(_SCRAPED + "".join(targets), encoding="utf-8")
+        config.write_text(_SCRAPED + "".join(targets) + more, encoding="utf-8")
         argv = [program, f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'data'}"]
         argv += [f"--web.listen-address={self._address}", "--log.level=warn"]
         log = self._folder / "prometheus.log"

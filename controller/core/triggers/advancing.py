@@ -32,7 +32,7 @@ def advance(draft: drafts.Draft) -> None:
 def reconsider(draft: drafts.Draft) -> None:
     """See to it that what is held is held against the guards that there are now."""
     for each in draft.status.open:
-        if each.state is _F.HELD:
+        if each.state is _F.HELD and each.reason.code != "guards_changed":
             draft.move(each, _Sign.WAITS, "guards_changed", "its guards were changed")
 
 
@@ -108,7 +108,7 @@ def decided(draft: drafts.Draft, event: events.Decided) -> None:
     known = copying.replace(approval, state=state, decider=event.actor, decided_at=event.at, reason=event.reason)
     why = f": {event.reason}" if event.reason else ""
     if event.is_approved:
-        draft.move(firing, _Sign.WAITS, "approved", f"{event.actor} approved it{why}", approval=known)
+        draft.move(firing, _Sign.APPROVED, "approved", f"{event.actor} approved it{why}", approval=known)
     else:
         draft.move(firing, _Sign.GIVES_UP, "approval_denied", f"{event.actor} denied it{why}", approval=known)
 

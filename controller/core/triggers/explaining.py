@@ -152,7 +152,7 @@ def _guards(draft: drafts.Draft) -> Iterator[GuardLine]:
     recent = sum(each > at - guards.HOUR for each in status.released)
     fired = f"{recent} of at most {trigger.guards.firings_per_hour_max} firings were released within an hour"
     yield _line("hourly cap", guards.cap(trigger, status, at), fired)
-    yield _line("concurrency", guards.earlier(trigger, status, status.number + 1), _concurrent(draft))
+    yield _line("concurrency", guards.rejecting(trigger, status) or _queued(draft), _concurrent(draft))
     yield _line("freeze", guards.frozen(draft.around), "no freeze holds it")
     yield _line("window", guards.window(trigger, at), _open_window(draft))
     yield _approval(draft)
@@ -162,6 +162,11 @@ def _line(name: str, shut: guards.Shut | None, why: str) -> GuardLine:
     if shut is None:
         return GuardLine(name, is_open=True, why=why)
     return GuardLine(name, is_open=False, why=shut.message, opens_at=shut.opens_at)
+
+
+def _queued(draft: drafts.Draft) -> guards.Shut | None:
+    """Tell what a firing that came now would wait for."""
+    return guards.earlier(draft.trigger, draft.status, draft.status.number + 1)
 
 
 def _concurrent(draft: drafts.Draft) -> str:
@@ -233,14 +238,13 @@ def _needs(draft: drafts.Draft) -> str:
     """Say what stands in the way that time alone does not take away; empty for nothing."""
     trigger, status, around = draft.trigger, draft.status, draft.around
     awaited = _awaited(status)
-    queued = guards.earlier(trigger, status, status.number + 1)
     if not trigger.is_enabled:
         return "once somebody enables it"
     if status.fault is not None and status.fault.retry_at is None:
         return "once its definition is changed"
     if awaited is not None:
         return f"once somebody approves firing {awaited.number}"
-    if queued is not None and _waiting(status) is None:
+    if _queued(draft) is not None and _waiting(status) is None:
         return f"once firing {status.open[0].number} is at its end"
     if around.frozen_because and around.frozen_until is None:
         return "once the freeze is lifted"
@@ -301,7 +305,8 @@ def _takes(draft: drafts.Draft, when: _Waited) -> str:
     match when:
         case model.Threshold():
             nodes = "a node" if when.nodes_min == 1 else f"{when.nodes_min} nodes"
-            return f"once its condition has held for {when.pending_for} on {nodes}"
+            holds = f"has held for {when.pending_for}" if when.pending_for else "holds"
+            return f"once its condition {holds} on {nodes}"
         case model.Degradation():
             worse = "below" if when.is_below else "above"
             return f"once {when.component} is {when.worse_percent} % {worse} what its own past leads one to expect"

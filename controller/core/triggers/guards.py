@@ -55,11 +55,6 @@ def against_release(trigger: model.Trigger, status: model.TriggerStatus, at: dat
     return cooldown(trigger, status, at) or cap(trigger, status, at)
 
 
-def against_start(trigger: model.Trigger, around: Around, at: datetime) -> Shut | None:
-    """Find out whether a freeze or a window stands against any action now."""
-    return frozen(around) or window(trigger, at)
-
-
 def _shut(
     trigger: model.Trigger, status: model.TriggerStatus, firing: model.Firing, around: Around, at: datetime
 ) -> Iterator[Shut]:
@@ -93,11 +88,18 @@ def cap(trigger: model.Trigger, status: model.TriggerStatus, at: datetime) -> Sh
     return Shut("hourly_cap", f"it has fired {most} times within an hour, until {_text(opens_at)}", opens_at)
 
 
+def rejecting(trigger: model.Trigger, status: model.TriggerStatus) -> Shut | None:
+    """Tell whether an open firing lets no other one come."""
+    if not status.open or trigger.guards.concurrency is not model.ConflictPolicy.REJECT:
+        return None
+    return Shut("firing_open", f"firing {status.open[0].number} is not at its end", None)
+
+
 def earlier(trigger: model.Trigger, status: model.TriggerStatus, number: int) -> Shut | None:
     """Tell whether an earlier firing has to end first; those that are superseded have to be no more under way."""
     before = (each for each in status.open if each.number < number)
     if trigger.guards.concurrency is model.ConflictPolicy.SUPERSEDE:
-        before = (each for each in before if each.state is model.FiringState.ACTING)
+        before = (each for each in before if each.state is model.FiringState.ACTING and has_begun(each))
     first = next(before, None)
     return None if first is None else Shut("queued", f"firing {first.number} comes first", None)
 

@@ -57,6 +57,8 @@ def edit(
         raising.drop(draft, "trigger_changed", "the trigger was changed")
     if is_stopped:
         raising.drop(draft, "trigger_disabled", "the trigger was disabled")
+    if after.guards.concurrency is model.ConflictPolicy.SUPERSEDE:
+        raising.supersede(draft)
     if before.guards != after.guards:
         advancing.reconsider(draft)
     if is_other or is_stopped:
@@ -240,6 +242,7 @@ def _opens_at(
 
     Where none is, by an edit or since a freeze was lifted, that was long ago.
     """
-    at = firing.reason.since or firing.fired_at
+    looked_at = (firing.fired_at, firing.reason.since, status.cooling_since)  # a cooldown begins in a step, as well
+    at = max(each for each in looked_at if each is not None)
     against = guards.shut(trigger, status, firing, around, at)
     return at if against is None else against.opens_at

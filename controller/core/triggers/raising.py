@@ -52,14 +52,15 @@ def occasion(draft: drafts.Draft, cause: model.Cause) -> model.Firing:
 
 def _against(draft: drafts.Draft, firing: model.Firing) -> guards.Shut | None:
     """Find out whether a new firing is dropped at once; one that supersedes drops what has not begun."""
-    trigger, others = draft.trigger, draft.status.open
+    trigger = draft.trigger
     concurrency = trigger.guards.concurrency
     against = guards.against_release(trigger, draft.status, draft.at)
     waits = is_level(trigger, firing.cause) or concurrency is model.ConflictPolicy.QUEUE
     if against is not None and not waits:
         return against
-    if others and concurrency is model.ConflictPolicy.REJECT:
-        return guards.Shut("firing_open", f"firing {others[0].number} is not at its end", None)
+    rejected = guards.rejecting(trigger, draft.status)
+    if rejected is not None:
+        return rejected
     if concurrency is model.ConflictPolicy.SUPERSEDE:
         drop(draft, "superseded", f"firing {firing.number} takes its place")
     if len(draft.status.open) >= QUEUE_MAX:
@@ -72,6 +73,13 @@ def drop(draft: drafts.Draft, code: str, message: str) -> None:
     for each in draft.status.open:
         if not guards.has_begun(each):
             draft.give_up(each, code, message)
+
+
+def supersede(draft: drafts.Draft) -> None:
+    """Let the newest firing take the place of those of which nothing has begun."""
+    for each in draft.status.open[:-1]:
+        if not guards.has_begun(each):
+            draft.give_up(each, "superseded", f"firing {draft.status.open[-1].number} takes its place")
 
 
 def levelled(draft: drafts.Draft) -> None:

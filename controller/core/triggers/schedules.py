@@ -33,10 +33,9 @@ def _runs(cron: str, local: datetime, zone: zoneinfo.ZoneInfo) -> Iterator[datet
     """Give when it is due, in order; of a time that comes twice the first, also where that is over."""
     minutes, hours = cron.split()[-5:-3]
     if minutes.startswith("*") or hours.startswith("*"):
-        yield from (due.astimezone(UTC) for due in cronsim.CronSim(cron, local))
-        return
-    for wall in cronsim.CronSim(cron, local.replace(tzinfo=None, fold=0)):
-        yield windows.on_wall(wall, zone)
+        return (due.astimezone(UTC) for due in cronsim.CronSim(cron, local))
+    walls = cronsim.CronSim(cron, local.replace(tzinfo=None, fold=0))
+    return (windows.on_wall(wall, zone) for wall in walls)
 
 
 def check(schedule: model.Schedule, field: str = FIELD) -> None:

@@ -140,8 +140,8 @@ def test_a_definition_that_is_wrong_is_refused_field_by_field_and_nothing_is_sto
             "when.schedule.cron": model.Schedule("61 * * * *"),
             "when.schedule.time_zone": model.Schedule("* * * * *", time_zone="Mars/Olympus"),
             "when.event.filter": model.EventMatch("x", filter="event.data.x +"),
-            "when.component": replace(firing.HOT, component=model.ComponentName("nobody")),
-            "when.selector": replace(firing.HOT, selector="zone=nowhere"),
+            "when.threshold.component": replace(firing.HOT, component=model.ComponentName("nobody")),
+            "when.threshold.selector": replace(firing.HOT, selector="zone=nowhere"),
         }
         for field, when in wrong.items():
             with pytest.raises(errors.InvalidFieldsError, match=r"^cannot accept trigger 't'") as caught:
@@ -157,7 +157,7 @@ def test_a_definition_that_is_wrong_is_refused_field_by_field_and_nothing_is_sto
         targets = model.Upgrade(fleet.request(selector="zone=nowhere"))
         with pytest.raises(errors.InvalidFieldsError) as caught:
             await firing.applied(controller, firing.trigger(action=targets))
-        assert (caught.value.code, caught.value.field) == ("no_targets", "action.selector")
+        assert (caught.value.code, caught.value.field) == ("no_targets", "action.upgrade.selector")
         assert controller.engine.triggers() == ()
 
     fleet.told(tmp_path, tale)

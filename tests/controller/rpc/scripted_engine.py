@@ -11,14 +11,15 @@ from typing import Any, cast
 import pytest
 from grpc import aio
 
-from controller import clock, engine, releases
+from controller import clock, releases
 from controller.core import errors, model
-from controller.rpc import door, fleet_service, principals, release_service, rollout_service, sessions
+from controller.rpc import door, fleet_service, principals, release_service, rollout_service, sessions, trigger_service
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     fleet_service_pb2_grpc,
     release_service_pb2_grpc,
     rollout_service_pb2_grpc,
+    trigger_service_pb2_grpc,
 )
 
 ACTOR = "ann"
@@ -28,6 +29,7 @@ _AT_ONCE = frozenset(
         *("rollout", "rollouts", "node", "nodes", "metrics", "release", "releases"),
         *("explain_rollout", "explain_node", "statistics", "graph", "freezes", "approvals"),
         *("rules", "rules_watched", "rules_looked_at"),
+        *("triggers", "trigger", "firings", "firing", "explain_trigger"),
     }
 )
 
@@ -69,7 +71,7 @@ class Stage:
     """A server with a scripted engine behind it."""
 
     engine: ScriptedEngine
-    stubs: Any  # of all three services
+    stubs: Any  # of all services
     metadata: tuple[tuple[str, str], ...]
 
     async def ask(self, method: str, request: object) -> Any:  # noqa: ANN401  # whatever it answers
@@ -91,6 +93,7 @@ class _Stubs:
             fleet_service_pb2_grpc.FleetServiceStub(channel),
             release_service_pb2_grpc.ReleaseServiceStub(channel),
             rollout_service_pb2_grpc.RolloutServiceStub(channel),
+            trigger_service_pb2_grpc.TriggerServiceStub(channel),
         )
 
     def __getattr__(self, method: str) -> object:
@@ -101,7 +104,7 @@ class _Stubs:
 async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     """Serve on loopback, and call as somebody who may."""
     scripted = ScriptedEngine()
-    machine = cast("engine.Engine", scripted)
+    machine = cast("Any", scripted)
     register = principals.Register(folder / "principals")
     token = register.make_token(principals.Principal(principals.Kind.API, ACTOR))
     server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)])
@@ -113,6 +116,9 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, register, time), server
+    )
+    trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
+        trigger_service.TriggerService(machine, register, time), server
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -17,7 +17,13 @@ from controller import engine
 from controller.core import errors
 from controller.rpc import door, principals
 from controller.rpc import errors as rpc_errors
-from instar.v1 import agent_service_pb2, fleet_service_pb2, release_service_pb2, rollout_service_pb2
+from instar.v1 import (
+    agent_service_pb2,
+    fleet_service_pb2,
+    release_service_pb2,
+    rollout_service_pb2,
+    trigger_service_pb2,
+)
 
 SERVICES = [
     module.DESCRIPTOR.services_by_name[name]
@@ -26,6 +32,7 @@ SERVICES = [
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
+        (trigger_service_pb2, "TriggerService"),
         (health_pb2, "Health"),
     )
 ]

@@ -66,3 +66,28 @@ def test_a_status_without_details_is_nobodys_refusal() -> None:
     found = rpc_errors.from_rpc(aio.AioRpcError(grpc.StatusCode.UNIMPLEMENTED, None, None, "no such method"))
     assert type(found) is errors.InstarError
     assert str(found).startswith("cannot")
+
+
+def test_each_of_several_problems_arrives_with_its_field_and_its_message() -> None:
+    problems = [
+        errors.InvalidRequestError(f"cannot use {field}", code="some_code", field=field, value="7", rule="at most 5")
+        for field in ("when.threshold.condition", "guards.cooldown")
+    ]
+    found = journey(errors.InvalidFieldsError("cannot accept the trigger", problems))
+    assert isinstance(found, errors.InvalidFieldsError)
+    assert str(found) == "cannot accept the trigger"
+    assert [(str(one), one.field, one.code) for one in found.problems] == [
+        ("cannot use when.threshold.condition", "when.threshold.condition", "some_code"),
+        ("cannot use guards.cooldown", "guards.cooldown", "some_code"),
+    ]
+    assert (found.field, found.code) == ("when.threshold.condition", "some_code")
+
+
+def test_a_thousand_problems_do_not_burst_the_trailing_metadata_and_are_counted() -> None:
+    problems = [errors.InvalidRequestError("cannot " + "m" * 10_000, code="x", field=f"f{n}") for n in range(1000)]
+    sent = errors.InvalidFieldsError("cannot accept it", problems)
+    found = journey(sent)
+    assert isinstance(found, errors.InvalidFieldsError)
+    told = len(found.problems) - 1
+    assert f"cannot accept {1000 - told} more fields" in str(found.problems[-1])
+    assert sum(len(value) for _, value in rpc_errors.to_status(sent).trailing_metadata) < 8192

@@ -1,0 +1,58 @@
+"""The body of a request: bounded in bytes and in time, and then JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Never
+
+from starlette import requests
+
+from controller.core import errors
+
+BYTES_MAX = 1 << 20  # 1 MiB: a thousand events of a kilobyte
+SECONDS_MAX = 10.0  # from the headers to the last byte
+TOO_LARGE = "body_too_large"  # codes that have a status of their own
+TOO_SLOW = "body_too_slow"
+
+
+async def read(request: requests.Request) -> bytes:
+    """The whole body.
+
+    Raises:
+        InvalidRequestError: It is too large, of which no more is read, or too slow.
+    """
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > BYTES_MAX:
+        _refuse(TOO_LARGE, f"at most {BYTES_MAX} bytes long")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            async for part in request.stream():
+                body += part
+                if len(body) > BYTES_MAX:
+                    _refuse(TOO_LARGE, f"at most {BYTES_MAX} bytes long")
+    except TimeoutError:
+        _refuse(TOO_SLOW, f"here within {SECONDS_MAX:g} s")
+    return bytes(body)
+
+
+def parse(body: bytes) -> Any:  # noqa: ANN401  # whatever JSON says
+    """What a body says.
+
+    Raises:
+        InvalidRequestError: It is no JSON in UTF-8, or nobody could follow how deeply it is nested.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as fault:
+        why = "it is nested too deeply" if isinstance(fault, RecursionError) else fault
+        _refuse("body_invalid", f"JSON in UTF-8 ({why})")
+
+
+def _no_number(text: str) -> Never:
+    raise ValueError(f"there is no number {text}")
+
+
+def _refuse(code: str, rule: str) -> Never:
+    raise errors.InvalidRequestError(f"cannot take the body: it must be {rule}", code=code, field="body", rule=rule)
