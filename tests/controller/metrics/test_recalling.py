@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from controller.core import errors, model
-from controller.core.triggers import events
+from controller.core.triggers import events, rehearsing
 from controller.metrics import collector, limits, recalling
 from controller.store import database, executor
 
@@ -232,6 +232,28 @@ async def test_a_degradation_of_the_fleet_is_told_once_when_it_begins_and_once_w
     await stage.record({A: level, B: level}, 200)
     found = await stage.recall(trigger(replace(WORSE, scope=model.RuleScope.FLEET)), NODES)
     assert [(each.node_id, each.is_met) for each in found.events] == [(None, True), (None, False)]
+
+
+async def test_a_rehearsal_fires_where_the_condition_held_for_long_enough_and_not_where_it_did_not(
+    stage: Stage,
+) -> None:
+    def twice(minute: float) -> float:
+        return 20.0 if 20 <= minute < 23 or 40 <= minute < 60 else 5.0
+
+    await stage.record({A: twice, B: between(0, 0)}, 90)
+    wanted = trigger(replace(FULL, pending_for=8 * MINUTE, keep_firing_for=2 * MINUTE))
+    found = await stage.recall(wanted, NODES)
+    [firing] = rehearsing.rehearse(wanted, found.events, START, found.until).firings
+    assert 48 <= (firing.fired_at - START) // MINUTE <= 50
+    assert firing.cause.node_ids == (A,)
+
+
+async def test_a_rehearsal_of_a_degradation_fires_once(stage: Stage) -> None:
+    await stage.record({A: between(120, 999, high=300.0, low=100.0)}, 130)
+    wanted = trigger(WORSE)
+    found = await stage.recall(wanted, NODES)
+    [firing] = rehearsing.rehearse(wanted, found.events, START, found.until).firings
+    assert 121 <= (firing.fired_at - START) // MINUTE <= 127
 
 
 async def test_events_of_other_kinds_are_not_recorded(stage: Stage) -> None:
