@@ -20,7 +20,8 @@ import rpds
 
 from controller import conditions
 from controller.core import errors, model, selector
-from controller.core.triggers import events, machine
+from controller.core.monitoring import board as boards
+from controller.core.triggers import degrading, events, machine
 from controller.engine import draft as drafts
 from controller.engine import firing
 
@@ -162,6 +163,18 @@ class Heeding:
             self._index(draft)
             self._look(draft, node_id, Readings(known, {}, frozenset(), is_full=False), sorted(names))
 
+    def look(self, draft: drafts.Draft, board: boards.Board) -> None:
+        """Draft what a look of the monitor means for triggers that compare a figure with its past."""
+        if not self.is_active:
+            return
+        sights = boards.sights(board)
+        for name in sorted(draft.world.triggers):
+            trigger = draft.world.triggers[name]
+            if isinstance(trigger.when, model.Degradation) and trigger.is_enabled:
+                seen = sights.get(degrading.rule(trigger).name)
+                if seen is not None:
+                    _compare(draft, name, seen)
+
     def meant(self, draft: drafts.Draft, event_type: str) -> list[str]:
         """Name the triggers that an event of a type may mean."""
         index = self._index(draft)
@@ -194,6 +207,20 @@ class Heeding:
     def _kept(self, trigger: model.Trigger) -> _Heeded:
         known = self._heeded.get(trigger.name)
         return known if known is not None and known.trigger is trigger else _heeded(trigger)
+
+
+def rules(triggers: Iterable[model.Trigger]) -> list[model.Rule]:
+    """Give the rules by which the monitor looks for triggers."""
+    watching = (each for each in triggers if isinstance(each.when, model.Degradation) and each.is_enabled)
+    return [degrading.rule(each) for each in sorted(watching, key=lambda each: each.name)]
+
+
+def _compare(draft: drafts.Draft, name: str, seen: Mapping[model.NodeId | None, bool | None]) -> None:
+    """Draft how a figure compares with its past, everywhere that it is or was worse; what is not told of is well."""
+    known = draft.world.statuses[name].signals
+    worse = (node_id for node_id, is_met in seen.items() if is_met)
+    for node_id in dict.fromkeys((*known, *worse)):
+        firing.feed(draft, name, events.Looked(draft.at, node_id, seen.get(node_id, False)))
 
 
 def _heeded(trigger: model.Trigger) -> _Heeded:

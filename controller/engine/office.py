@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+import rpds
+
 from controller import clock as clocks
 from controller.config import rules as settings_of_rules
 from controller.core import errors, model
@@ -92,6 +94,7 @@ class Office:
         self._rollout_bell: watching.Bell[model.RolloutId] = watching.Bell()
         self._node_bell: watching.Bell[model.NodeId] = watching.Bell()
         self._recent = recent.Recent()
+        self._watched_for: rpds.HashTrieMap[str, model.Trigger] = rpds.HashTrieMap()
         names = frozenset(each.name for each in monitoring.rules)
         self._plans = planning.Planning(self._metrics_of, self._sources, names)
         self._desk = desks.Desk(
@@ -105,10 +108,11 @@ class Office:
         self._ticker = timing.Ticker(self._desk, clock, self._lookout)
         watch = monitor.Monitor(monitoring.rules, self.collector)
         stored = functools.partial(store.read, reading.watched)
-        self.monitoring = rules.Rules(self._desk, clock, watch, monitoring.interval, stored)
+        self._heeding = heeding.Heeding()
+        self.monitoring = rules.Rules(self._desk, clock, watch, monitoring.interval, stored, self._heeding.look)
+        self._watch_for_triggers()
         self._queue = queueing.Queue(self._desk, clock, self._plans)
         self._judges = judges.Judges(self._desk, clock, self._sources)
-        self._heeding = heeding.Heeding()
         self._triggering = triggering.Triggering(self._desk, clock, self._act, self._forget_events)
 
     async def _act(self, wanted: model.Firing) -> None:
@@ -200,6 +204,14 @@ class Office:
         if draft.turned or draft.removed:
             self._queue.wake()
         self._triggering.take(draft)
+        self._watch_for_triggers()
+
+    def _watch_for_triggers(self) -> None:
+        """Let the monitor watch for what triggers compare with its past, where their definitions have changed."""
+        triggers = self._desk.world.triggers
+        if triggers is not self._watched_for:
+            self._watched_for = triggers
+            self.monitoring.replace(heeding.rules(triggers.values()))
 
 
 def _put_refused(draft: drafts.Draft, asked: Asked, error: errors.InstarError) -> None:

@@ -27,6 +27,7 @@ from controller.metrics import monitor as monitors
 from controller.store import rows
 
 Stored = Callable[[], tuple[Iterable[model.Watched], datetime | None]]
+Seen = Callable[[drafts.Draft, boards.Board], None]
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Rules:
     Args:
         interval: From the begin of one look to that of the next.
         stored: Reads how the rules stood before this life, and when that was last seen to be so.
+        seen: Drafts what else follows from a look.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Rules:
         monitor: monitors.Monitor,
         interval: timedelta,
         stored: Stored,
+        seen: Seen,
     ) -> None:
         self._desk = desk
         self._clock = clock
         self._monitor = monitor
         self._interval = interval
         self._stored = stored
+        self._seen = seen
         self._unwritten: dict[boards.Key, model.Watched | None] = {}
         self._guard: tasks.Guard | None = None
         self._is_restored = False
@@ -144,13 +148,15 @@ class Rules:
         nodes = _by_component(self._desk.world, {each.component for each in self._monitor.rules.values()})
         self._unwritten |= await self._monitor.look(nodes, now)
         changed = dict(self._unwritten)
-        await self._desk.submit(functools.partial(_write, board=self._monitor.board(now), changed=changed))
+        await self._desk.submit(functools.partial(self._write, board=self._monitor.board(now), changed=changed))
         self._unwritten = {key: each for key, each in self._unwritten.items() if changed.get(key) is not each}
 
-
-def _write(draft: drafts.Draft, board: boards.Board, changed: Mapping[boards.Key, model.Watched | None]) -> None:
-    draft.put_board(board, changed)
-    tell_all(draft)
+    def _write(
+        self, draft: drafts.Draft, board: boards.Board, changed: Mapping[boards.Key, model.Watched | None]
+    ) -> None:
+        draft.put_board(board, changed)
+        tell_all(draft)
+        self._seen(draft, board)
 
 
 def _forget(draft: drafts.Draft) -> None:

@@ -7,20 +7,25 @@ not change is not told again. Left out: what a trigger is and does (`controller.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from controller import conditions
 from controller.core import errors, model, selector
-from controller.core.triggers import checks, explaining, machine
+from controller.core.triggers import checks, explaining, machine, rehearsing
 from controller.core.triggers import draft as decisions
 from controller.engine import actions, firing, occasions, office
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
+from controller.metrics import recalling
 
 NAME_CHARS_SHOWN = 63
+TRIGGERS_MAX = 10_000  # of one kind
+COMPARING_MAX = 32  # of kind DEGRADATION: each is a look at all nodes, all ten seconds
 NODES_AT_ONCE = 200  # looked at in one piece of work: some ten milliseconds of the loop
 
 
@@ -50,6 +55,26 @@ class Triggers(actions.Actions, occasions.Occasions):
         trigger, status = self.trigger(name)
         now = self._clock.now()
         return explaining.explain(trigger, status, firing.surroundings(self._desk.world, trigger, now), now)
+
+    async def rehearse_trigger(self, wanted: model.Trigger, since: datetime, until: datetime) -> rehearsing.Rehearsal:
+        """Say what a trigger would have done, by what is recorded; nothing is stored.
+
+        Args:
+            wanted: The definition.
+            since: As if it had been created then; what was not recorded is said in the notes.
+            until: Last instant.
+
+        Raises:
+            InvalidFieldsError: What is wrong with it, field by field.
+        """
+        world = self._desk.world
+        self._check(world, wanted)
+        nodes = {each.id: each for each in world.nodes.values()}
+        recalled = await recalling.recall(wanted, nodes, self.collector, since, until)
+        run = functools.partial(rehearsing.rehearse, wanted, recalled.events, since, recalled.until)
+        found = await asyncio.to_thread(run)
+        notes = (*found.notes, *_on_record(wanted, recalled.recorded_since, since))
+        return dataclasses.replace(found, notes=notes)
 
     async def apply_trigger(self, wanted: model.Trigger, *, actor: str) -> model.Trigger:
         """Put a trigger in, new or in the place of the one of its name.
@@ -121,6 +146,7 @@ class Triggers(actions.Actions, occasions.Occasions):
         made = dataclasses.replace(
             wanted, id=self._ids.trigger_id(draft.at), revision=1, changed_at=draft.at, changed_by=actor
         )
+        _check_room(draft.world, made)
         status = machine.begin(made, firing.available(draft.world, made.when), draft.at)
         draft.put_trigger(made, decisions.Decision(status))
         draft.put_audit(actor, "trigger.apply", made.name, f"new, {made.kind.value}")
@@ -215,6 +241,37 @@ def _change(
     firing.audit(draft, decision)
     draft.put_audit(actor, f"trigger.{verb}", after.name, reason or f"revision {after.revision}")
     return after
+
+
+def _check_room(world: worlds.World, made: model.Trigger) -> None:
+    """Refuse more triggers than are looked at without harm to anything else.
+
+    Raises:
+        RefusedError: Code ``too_many_triggers``.
+    """
+    alike = sum(1 for each in world.triggers.values() if each.kind is made.kind)
+    most = COMPARING_MAX if isinstance(made.when, model.Degradation) else TRIGGERS_MAX
+    if alike >= most:
+        raise errors.RefusedError(
+            f"cannot accept trigger {made.name}: there are {alike} of kind {made.kind.value}",
+            code="too_many_triggers",
+            field="name",
+            value=made.name,
+            rule=f"at most {most} of this kind",
+        )
+
+
+def _on_record(wanted: model.Trigger, recorded_since: datetime | None, since: datetime) -> Iterator[str]:
+    """Say how far what was recorded reaches."""
+    match wanted.when:
+        case model.Threshold() | model.Degradation() if recorded_since is None:
+            yield "nothing is recorded of what it reads"
+        case model.Threshold() | model.Degradation() if recorded_since is not None and recorded_since > since:
+            yield f"what it reads is recorded since {recorded_since.isoformat(timespec='seconds')} only"
+        case model.EventMatch() | model.VersionAvailable():
+            yield f"nothing that makes a trigger of kind {wanted.kind.value} fire is recorded"
+        case _:
+            return
 
 
 def _found(world: worlds.World, name: str) -> model.Trigger:
