@@ -22,7 +22,7 @@ from tests.controller.core.triggers.lives import HOUR, MINUTE, SECOND
 
 pytestmark = pytest.mark.core
 
-EXAMPLES = int(os.environ.get("INSTAR_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("INSTAR_EXAMPLES", "100"))
 TICKS_MAX = 100  # at one instant, or for each open firing until all are at their ends
 SPANS = (SECOND, 10 * SECOND, 30 * SECOND, 61 * SECOND, 5 * MINUTE, 10 * MINUTE, 59 * MINUTE, HOUR, 5 * HOUR, 25 * HOUR)
 F, P, A = model.FiringState, model.ConflictPolicy, model.ApprovalState
