@@ -22,7 +22,7 @@ from tests.controller.core.triggers.lives import HOUR, MINUTE, SECOND
 
 pytestmark = pytest.mark.core
 
-EXAMPLES = int(os.environ.get("INSTAR_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("INSTAR_EXAMPLES", "100"))
 TICKS_MAX = 100  # at one instant, or for each open firing until all are at their ends
 SPANS = (SECOND, 10 * SECOND, 30 * SECOND, 61 * SECOND, 5 * MINUTE, 10 * MINUTE, 59 * MINUTE, HOUR, 5 * HOUR, 25 * HOUR)
 F, P, A = model.FiringState, model.ConflictPolicy, model.ApprovalState
@@ -220,7 +220,27 @@ class Lives(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda self: self.life.status.open)
     @stateful.rule(data=st.data(), actor=people, is_approved=bools)
     def somebody_decides(self, data: st.DataObject, actor: str, *, is_approved: bool) -> None:
-        firing = data.draw(st.sampled_from(self.life.status.open))
+        self._decide(data.draw(st.sampled_from(self.life.status.open)), actor, is_approved=is_approved)
+
+    @stateful.precondition(
+        lambda self: bool(self.life.status.open) and self.life.status.open[0].state is F.APPROVAL_AWAITED
+    )
+    @stateful.rule(actor=people, is_in_time=st.sampled_from((True, True, False)))
+    def somebody_approves_it_or_comes_just_too_late(self, actor: str, *, is_in_time: bool) -> None:
+        firing = self.life.status.open[0]
+        if firing.approval is not None and not is_in_time and firing.approval.expires_at > self.life.at:
+            self.life.passed += firing.approval.expires_at - self.life.at
+        self._decide(firing, actor, is_approved=True)
+
+    @stateful.precondition(lambda self: bool(machine.outstanding(self.life.status)))
+    @stateful.rule(times=st.integers(1, 4))
+    def an_action_fails_again_and_again(self, times: int) -> None:
+        for _ in range(times):
+            for each in machine.outstanding(self.life.status):
+                self._feed(events.ActFailed(self.life.at, each.id, "no_plan", "cannot plan", is_retryable=True))
+            self.time_passes(span=MINUTE)
+
+    def _decide(self, firing: model.Firing, actor: str, *, is_approved: bool) -> None:
         event = events.Decided(self.life.at, firing.id, actor, "", is_approved=is_approved)
         approval, guard = firing.approval, self.life.trigger.guards.approval
         is_own = approval is not None and actor == approval.requester and (guard is None or guard.by_another)
