@@ -61,9 +61,9 @@ check: generate-check lint types layers core  ## what CI runs first: static chec
 test: $(READY)  ## every test, several files at a time: most of a live test is waiting; those that need the machine come last
 	@pytest -q -n $(JOBS) --dist loadfile -m 'not alone'
 	@pytest -q -m alone
-properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout, over so many lives
+properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout and of a trigger, over so many lives
 	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 --hypothesis-profile explore \
-	  tests/controller/core/test_properties.py
+	  tests/controller/core/test_properties.py tests/controller/core/triggers/test_machine_properties.py
 judge-figures: $(READY)  ## compute anew what is documented of the judge; then read the diff
 	@INSTAR_FIGURES=all pytest -q --timeout 7200 tests/controller/core/analysis --rewrite
 golden: $(READY)  ## rewrite the golden scenarios; then read the diff

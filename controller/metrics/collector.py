@@ -21,7 +21,7 @@ from controller import clock as clocks
 from controller import tasks
 from controller.core import errors, model
 from controller.core.analysis import samples
-from controller.metrics import comparison, figures, intake, keeping, limits, shelves
+from controller.metrics import comparison, figures, intake, keeping, limits, recorded, shelves
 
 # Before the first tick lies so much more than can be read again.
 MARGIN = timedelta(hours=1)
@@ -214,6 +214,23 @@ class Collector:
             until: Last instant.
         """
         return (self._run or self._begun(self._kept.step)).keeper.replay(component, since, until)
+
+    def recorded(self) -> recorded.Recorded:
+        """Give what is stored, to be loaded and asked as the windows are."""
+        return recorded.Recorded(self._archive, self._kept, self.period or self._kept.step)
+
+    def recorded_since(self, component: str) -> datetime | None:
+        """Tell how far back what is stored of a component reaches; None for nothing.
+
+        Args:
+            component: Whose series; empty for the hosts.
+        """
+        return (self._run or self._begun(self._kept.step)).keeper.oldest(component)
+
+    @property
+    def step(self) -> timedelta:
+        """Time between two readings that are stored."""
+        return self._kept.step
 
     def conditions(self, node_id: model.NodeId) -> tuple[model.Condition, ...]:
         """Say what is wrong with what a node shows."""

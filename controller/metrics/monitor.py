@@ -18,6 +18,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import numpy as np
 from rpds import HashTrieMap
@@ -25,7 +26,7 @@ from rpds import HashTrieMap
 from controller.core import model
 from controller.core.monitoring import board as boards
 from controller.core.monitoring import machine, observing
-from controller.metrics import collector, figures
+from controller.metrics import figures
 
 NODES_AT_ONCE = 1_000  # of which the windows are asked without a break: some ten milliseconds of the loop
 
@@ -33,6 +34,20 @@ _INSTANT = timedelta(microseconds=1)  # before the first look nobody has looked
 S = model.RuleState
 _PAST_PIECES = {model.RuleBasis.OWN_PAST: 1, model.RuleBasis.TRENDLINE: observing.LINE_PIECES}
 Nodes = Mapping[model.ComponentName, Sequence[model.NodeId]]
+
+
+class Windows(Protocol):
+    """Where figures are."""
+
+    def over(
+        self,
+        component: model.ComponentName,
+        metrics: tuple[model.JudgedMetric, ...],
+        nodes: tuple[model.NodeId, ...],
+        bounds: Sequence[datetime],
+    ) -> dict[str, figures.Figure]:
+        """Say how each metric went over spans of time that follow each other, [node, span], by its name."""
+        ...
 
 
 class Monitor:
@@ -43,7 +58,7 @@ class Monitor:
         windows: Where the figures are.
     """
 
-    def __init__(self, rules: Iterable[model.Rule], windows: collector.Collector) -> None:
+    def __init__(self, rules: Iterable[model.Rule], windows: Windows) -> None:
         self._always = {each.name: each for each in rules}
         self.rules: Mapping[str, model.Rule] = self._always
         self._windows = windows
@@ -237,6 +252,11 @@ def _values(rule: model.Rule, seen: observing.Seen) -> Sequence[float]:
     else:
         found = observing.observe(rule, _spans(seen, pieces, None), _spans(seen, 0, pieces))
     return [float(each) for each in found]
+
+
+def looks_back(rule: model.Rule) -> timedelta:
+    """Say how much of the time before a look a rule looks at."""
+    return rule.window + (rule.past if rule.basis in _PAST_PIECES else timedelta())
 
 
 def _bounds(rule: model.Rule, at: datetime) -> Iterator[datetime]:

@@ -1,24 +1,27 @@
 """The thin past out of the store, asked as if it were in the windows.
 
-Theory of operation. What is asked for is read some hours at a time, and of it only the series that the figures are made
-of, into rings of their own; the time before that a question looks back to is read again with the next hours.
+Theory of operation. What a question looks back to is loaded some hours at a time, and of it only the series that the
+figures are made of, into rings of their own.
 
-Rules kept: what lies outside of what is stored is unknown; memory is bounded by the hours, the nodes and the series of
-one rule, however far the store reaches back. Left out: what is asked (`monitor`, `recalling`).
+Rules kept: what lies outside of what is loaded is unknown; memory is bounded by the hours, the nodes and the series of
+one rule, however far the store reaches back; others have the loop between some chunks and the next. Left out: what is
+asked (`recalling`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
-from itertools import groupby
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from controller.core import model
 from controller.metrics import chunks, comparison, figures, intake, keeping, limits, shelves, windows
 
-HOURS_AT_ONCE = timedelta(hours=2)  # beside what is looked back to
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+CHUNKS_AT_ONCE = 100  # that are read without a break: some ten milliseconds of the loop
 
 
 class Recorded:
@@ -34,8 +37,39 @@ class Recorded:
         self._archive = archive
         self._kept = kept
         self._period = period
-        self._loaded: tuple[object, datetime, datetime] | None = None
-        self._known: comparison.Known | None = None
+        self._known = comparison.Known({}, keeping.epoch(EARLIEST, kept), kept, period)
+
+    async def load(
+        self,
+        component: model.ComponentName,
+        metrics: Sequence[model.JudgedMetric],
+        since: datetime,
+        until: datetime,
+    ) -> None:
+        """Read what there is of a span of time, in the place of what was loaded before.
+
+        Args:
+            component: Whose series.
+            metrics: What will be asked for.
+            since: First instant.
+            until: Last instant.
+        """
+        epoch = keeping.epoch(since, self._kept)
+        found: dict[model.NodeId, list[chunks.Chunk]] = {}
+        stored = keeping.Keeping(self._archive, epoch).stored(component, since - self._kept.step, until)
+        for number, (node_id, chunk) in enumerate(stored, 1):
+            found.setdefault(node_id, []).append(_only(chunk, metrics))
+            if not number % CHUNKS_AT_ONCE:
+                await asyncio.sleep(0)
+        slots = (until - since) // self._kept.step + 3 * keeping.READINGS
+        rows = shelves.Shelves(windows.Extent(1, 1, slots, limits.ticks(self._kept.step)))
+        nodes: dict[model.NodeId, intake.NodeSeries] = {}
+        for node_id, read in found.items():
+            if rows.has_room(component, read[-1].kinds):
+                place = rows.place(component, read[-1].kinds)
+                _fill(place, read, epoch)
+                nodes[node_id] = intake.NodeSeries(places={component: place})
+        self._known = comparison.Known(nodes, epoch, self._kept, self._period)
 
     def over(
         self,
@@ -44,43 +78,21 @@ class Recorded:
         nodes: tuple[model.NodeId, ...],
         bounds: Sequence[datetime],
     ) -> dict[str, figures.Figure]:
-        """Say how each metric went over spans of time; as `Collector.over` has it."""
-        known = self._covering((component, metrics), bounds[0], bounds[-1])
-        return comparison.over(component, metrics, nodes, bounds, known)
+        """Say how each metric went over spans of time that are loaded; as `Collector.over` has it."""
+        return comparison.over(component, metrics, nodes, bounds, self._known)
 
-    def _covering(
-        self, of: tuple[model.ComponentName, tuple[model.JudgedMetric, ...]], since: datetime, until: datetime
-    ) -> comparison.Known:
-        if (
-            self._known is None
-            or self._loaded is None
-            or self._loaded[0] != of
-            or not (self._loaded[1] <= since and until <= self._loaded[2])
-        ):
-            begin, end = since - self._kept.step, until + HOURS_AT_ONCE
-            self._known, self._loaded = self._read(*of, begin, end), (of, begin, end)
-        return self._known
 
-    def _read(
-        self,
-        component: model.ComponentName,
-        metrics: Iterable[model.JudgedMetric],
-        since: datetime,
-        until: datetime,
-    ) -> comparison.Known:
-        epoch = keeping.epoch(since, self._kept)
-        slots = (until - since) // self._kept.step + 2 * keeping.READINGS
-        rows = shelves.Shelves(windows.Extent(1, 1, slots, limits.ticks(self._kept.step)))
-        read = sorted(keeping.Keeping(self._archive, epoch).stored(component, since, until), key=lambda each: each[0])
-        nodes: dict[model.NodeId, intake.NodeSeries] = {}
-        for node_id, found in groupby(read, key=lambda each: each[0]):
-            of_node = [chunk for _, chunk in found]
-            kinds = {name: kind for name, kind in of_node[-1].kinds.items() if _is_read(name, metrics)}
-            if rows.has_room(component, kinds):
-                place = rows.place(component, kinds)
-                _fill(place, of_node, epoch)
-                nodes[node_id] = intake.NodeSeries(places={component: place})
-        return comparison.Known(nodes, epoch, self._kept, self._period)
+def _only(chunk: chunks.Chunk, metrics: Iterable[model.JudgedMetric]) -> chunks.Chunk:
+    """Leave the series of a chunk that these figures are not made of."""
+    kept = [column for column, name in enumerate(chunk.kinds) if _is_read(name, metrics)]
+    names = list(chunk.kinds)
+    return dataclasses.replace(
+        chunk,
+        kinds={names[column]: chunk.kinds[names[column]] for column in kept},
+        values=chunk.values[:, kept],
+        seen=chunk.seen[kept],
+        total=chunk.total[kept],
+    )
 
 
 def _is_read(name: str, metrics: Iterable[model.JudgedMetric]) -> bool:

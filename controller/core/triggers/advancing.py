@@ -108,7 +108,7 @@ def decided(draft: drafts.Draft, event: events.Decided) -> None:
     known = copying.replace(approval, state=state, decider=event.actor, decided_at=event.at, reason=event.reason)
     why = f": {event.reason}" if event.reason else ""
     if event.is_approved:
-        draft.move(firing, _Sign.WAITS, "approved", f"{event.actor} approved it{why}", approval=known)
+        draft.move(firing, _Sign.APPROVED, "approved", f"{event.actor} approved it{why}", approval=known)
     else:
         draft.move(firing, _Sign.GIVES_UP, "approval_denied", f"{event.actor} denied it{why}", approval=known)
 

@@ -24,6 +24,7 @@ SERIES_CHARS_MAX = 200  # as in the rules of the monitor
 DURATION_MAX = timedelta(days=1)  # of what has to hold, to be over, or to be quiet
 WINDOW_MIN = timedelta(milliseconds=300)  # three looks of the monitor, as short as these can be
 WINDOW_MAX = timedelta(hours=1)  # with the past, less than what is kept in memory
+PAST_MIN = timedelta(minutes=10)  # as in the rules of the monitor: a line is laid through its pieces
 PAST_MAX = timedelta(hours=3)
 PERCENT_MAX = 10_000  # a hundred times worse
 PERCENT_BELOW_MAX = 99  # nothing is by more than itself below something
@@ -115,7 +116,7 @@ def _degradation(when: model.Degradation) -> _Problems:
         rule = f"it lies between 0 and worse_percent, which is {when.worse_percent}"
         yield _bad(f"{at}.clear_percent", when.clear_percent, rule)
     yield from _duration(f"{at}.window", when.window, WINDOW_MIN, WINDOW_MAX)
-    yield from _duration(f"{at}.past", when.past, WINDOW_MIN, PAST_MAX)
+    yield from _duration(f"{at}.past", when.past, PAST_MIN, PAST_MAX)
     if when.past < when.window:
         yield _bad(f"{at}.past", when.past, f"it is no shorter than window, which is {when.window}")
     yield from _duration(f"{at}.pending_for", when.pending_for)

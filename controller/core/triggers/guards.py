@@ -99,7 +99,7 @@ def earlier(trigger: model.Trigger, status: model.TriggerStatus, number: int) ->
     """Tell whether an earlier firing has to end first; those that are superseded have to be no more under way."""
     before = (each for each in status.open if each.number < number)
     if trigger.guards.concurrency is model.ConflictPolicy.SUPERSEDE:
-        before = (each for each in before if each.state is model.FiringState.ACTING)
+        before = (each for each in before if each.state is model.FiringState.ACTING and has_begun(each))
     first = next(before, None)
     return None if first is None else Shut("queued", f"firing {first.number} comes first", None)
 

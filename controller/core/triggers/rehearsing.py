@@ -19,6 +19,7 @@ STEPS_MAX = 200_000  # events and deadlines; a month of minutes has a quarter of
 
 SOMEBODY = "somebody else"  # who approves
 _F = model.FiringState
+_EVALUATED = (events.Seen, events.Arrived, events.EvaluationFailed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class _Run:
     at: datetime
     firings: dict[model.FiringId, model.Firing]
     steps: int = 0
+    faults: int = 0
 
     @property
     def is_too_much(self) -> bool:
@@ -56,8 +58,13 @@ class _Run:
                 self.status = machine.begin(self.trigger, event.version, at_begin)
             return
         self.pass_to(event.at)
-        if not _is_quiet(self.status, event):
+        if not _is_quiet(self.status, event) and not self._is_resting(event):
+            self.faults += isinstance(event, events.EvaluationFailed)
             self.feed(event)
+
+    def _is_resting(self, event: events.Event) -> bool:
+        """Tell whether nobody would have looked: an evaluation had failed shortly before."""
+        return isinstance(event, _EVALUATED) and not machine.can_evaluate(self.trigger, self.status, event.at)
 
     def feed(self, event: events.Event) -> None:
         """Take an event, and what follows from it at once."""
@@ -116,6 +123,8 @@ def _notes(run: _Run) -> Iterator[str]:
         yield "each action is taken to succeed at once, though a rollout takes its time and may fail"
     if run.trigger.guards.approval is not None:
         yield "each approval is taken to be given at once"
+    if run.faults:
+        yield f"{_times(run.faults)} an evaluation would have failed, after each of which it rests"
     yield "freezes are not taken into account"
     if run.is_too_much:
         yield f"it was given up at {_text(run.at)}, after {len(run.firings)} firings"

@@ -16,6 +16,7 @@ class Sign(Enum):
 
     WAITS = "a guard is shut"
     ASKS = "somebody has to approve it"
+    APPROVED = "somebody has approved it"
     ACTS = "what it does is begun"
     BEGINS = "a rollout has come of it"
     ENDS_WELL = "what it does is done"
@@ -32,7 +33,7 @@ TRANSITIONS: Mapping[model.FiringState, Mapping[Sign, model.FiringState]] = {
         Sign.GIVES_UP: F.DROPPED,
     },
     F.APPROVAL_AWAITED: {
-        Sign.WAITS: F.HELD,
+        Sign.APPROVED: F.HELD,
         Sign.GIVES_UP: F.DROPPED,
     },
     F.ACTING: {

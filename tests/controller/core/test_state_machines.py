@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from controller.core import events, model, progress, transitions
+from controller.core.triggers import transitions as firings
 from tests import documents
 
 pytestmark = pytest.mark.core
@@ -50,11 +51,33 @@ def undo_table() -> Iterator[str]:
         yield f"| {kind.value} | {'nothing' if kind is model.ChangeKind.RESTART else undoing.value} |"
 
 
+def firing_diagram() -> Iterator[str]:
+    yield "stateDiagram-v2"
+    yield f"    [*] --> {model.FiringState.HELD.value}"
+    for state, row in firings.TRANSITIONS.items():
+        for sign, target in row.items():
+            if target is not state:
+                yield f"    {state.value} --> {target.value}: {sign.value}"
+        if not row:
+            yield f"    {state.value} --> [*]"
+
+
+def firing_table() -> Iterator[str]:
+    states = list(firings.TRANSITIONS)
+    yield "| | " + " | ".join(state.value for state in states) + " |"
+    yield "|---" * (len(states) + 1) + "|"
+    for sign in firings.Sign:
+        targets = (firings.TRANSITIONS[state].get(sign) for state in states)
+        yield f"| {sign.value} | " + " | ".join(target.value if target else "" for target in targets) + " |"
+
+
 PARTS = {
     "rollout diagram": rollout_diagram,
     "rollout table": rollout_table,
     "operation table": operation_table,
     "undo table": undo_table,
+    "firing diagram": firing_diagram,
+    "firing table": firing_table,
 }
 
 

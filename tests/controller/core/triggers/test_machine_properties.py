@@ -15,14 +15,14 @@ from hypothesis import given, settings, stateful
 from hypothesis import strategies as st
 
 from controller.core import errors, model, windows
-from controller.core.triggers import events, machine, raising, signals
+from controller.core.triggers import events, explaining, machine, raising, signals
 from tests.controller.core import scenario
 from tests.controller.core.triggers import definitions, lives
 from tests.controller.core.triggers.lives import HOUR, MINUTE, SECOND
 
 pytestmark = pytest.mark.core
 
-EXAMPLES = int(os.environ.get("INSTAR_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("INSTAR_EXAMPLES", "200"))
 TICKS_MAX = 100  # at one instant, or for each open firing until all are at their ends
 SPANS = (SECOND, 10 * SECOND, 30 * SECOND, 61 * SECOND, 5 * MINUTE, 10 * MINUTE, 59 * MINUTE, HOUR, 5 * HOUR, 25 * HOUR)
 F, P, A = model.FiringState, model.ConflictPolicy, model.ApprovalState
@@ -195,10 +195,27 @@ class Lives(stateful.RuleBasedStateMachine):
     @stateful.rule(actor=people)
     def somebody_fires_it(self, actor: str) -> None:
         event = events.FiredByHand(self.life.at, actor, "")
-        if self.life.trigger.is_enabled:
-            self._feed(event)
-        else:
+        found = self._explained()
+        if not self.life.trigger.is_enabled:
             self._refused(event)
+            return
+        self._feed(event)
+        is_released = self.witness.firings[self.life.status.number].released_at is not None
+        is_free = all(each.is_open for each in found.guards if each.name != "approval")
+        assert is_released is is_free, "the guards stand as they are said to"
+
+    @stateful.precondition(lambda self: self.life.status.open)
+    @stateful.rule()
+    def somebody_waits_for_the_next_chance(self) -> None:
+        first, chance_at = self.life.status.open[0], self._explained().next_chance_at
+        if chance_at is None or is_under_way(first) or chance_at >= first.held_until:
+            return
+        self.life.passed += chance_at - self.life.at
+        self._feed(events.Tick(chance_at))
+        after = self.witness.firings[first.number]
+        assert (after.released_at, after.state) != (first.released_at, F.HELD), (
+            "it is the chance that it was said to be"
+        )
 
     @stateful.precondition(lambda self: self.life.status.open)
     @stateful.rule(data=st.data(), actor=people, is_approved=bools)
@@ -270,6 +287,9 @@ class Lives(stateful.RuleBasedStateMachine):
 
     # What is done about it.
 
+    def _explained(self) -> explaining.Explanation:
+        return explaining.explain(self.life.trigger, self.life.status, self.life.around, self.life.at)
+
     def _feed(self, event: events.Event) -> None:
         taken = self.life.step(event)
         self.witness.see(taken, self.life.passed)
@@ -323,6 +343,7 @@ class Lives(stateful.RuleBasedStateMachine):
         for each in self.witness.firings.values():
             assert each.is_open is (each.state not in (F.SUCCEEDED, F.FAILED, F.DROPPED))
             assert each.is_open or each.next_try_at is None
+            assert each.released_at is not None or each.state in (F.HELD, F.DROPPED), "nothing passes unreleased"
             waits = each.approval is not None and each.approval.state is A.WAITING
             assert waits is (each.state is F.APPROVAL_AWAITED)
             assert each.rollout_id is None or each.state in (F.RUNNING, F.SUCCEEDED, F.FAILED)

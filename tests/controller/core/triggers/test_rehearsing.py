@@ -81,6 +81,16 @@ def test_what_was_recorded_outside_of_the_time_counts_for_nothing() -> None:
     assert (found.since, found.until) == (START, START + 2 * HOUR)
 
 
+def test_after_an_evaluation_that_fails_nobody_looks_for_as_long_as_it_rests() -> None:
+    instants = (START, START + 5 * MINUTE)
+    failed = [events.EvaluationFailed(each, "cost_exceeded", "it costs too much") for each in instants]
+    happened: list[events.Event] = [*failed, *seen((1, 30))]
+    sights = sorted(happened, key=lambda each: each.at)
+    found = told(definitions.trigger(definitions.THRESHOLD), iter(sights))
+    assert found[1] == "  2026-01-01T00:10:00+00:00  fires:  the condition holds on a"
+    assert found[2] == "note: once an evaluation would have failed, after each of which it rests"
+
+
 def test_a_rehearsal_of_too_many_firings_ends_early_and_says_so() -> None:
     guards = model.Guards(cooldown=timedelta(0))
     trigger = definitions.trigger(model.Schedule("* * * * * *"), guards=guards)
