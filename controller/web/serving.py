@@ -21,7 +21,7 @@ from controller.config import webs
 from controller.core import errors
 from controller.web import application
 
-CONNECTIONS_MAX = 128  # at once; more are told to come later
+CONNECTIONS_MAX = 64  # at once, of a megabyte each; more are told to come later
 HEADERS_SECONDS = 10.0  # from the connection to the end of the headers
 STOP_GRACE_SECONDS = 2  # for requests that are being answered
 _BACKLOG = 128

@@ -150,6 +150,21 @@ async def test_what_the_controller_refuses_is_told_by_line_and_field(home: house
     ]
 
 
+async def test_a_controller_that_cannot_listen_for_http_or_read_its_secret_does_not_start(home: house.House) -> None:
+    address = web_address(home)
+    other = home.folder / "other.toml"
+    for text, code, word in (
+        (f'[web]\nlisten = "{address}"\n', 8, f"cannot listen on {address}"),
+        ('[web]\nlisten = "127.0.0.1:0"\nevents_secret_file = "/nowhere"\n', 2, "web.events_secret_file"),
+        ('[web]\nlisten = "0.0.0.0:7480"\n', 2, "web.listen"),
+    ):
+        other.write_text(text)
+        arguments = ("--listen", "127.0.0.1:0", "--state-dir", home.folder / "other", "--config", other)
+        found = await home.instar("controller", "serve", *arguments)
+        assert (found.code, found.out) == (code, ""), found
+        assert word in found.err.splitlines()[-1], found
+
+
 async def test_each_example_of_the_documentation_is_applied(home: house.House) -> None:
     for file in sorted((documents.DOCS / "examples" / "triggers").glob("*.toml")):
         found = await home.instar("trigger", "apply", "-f", file, "-o", "json")
@@ -190,7 +205,6 @@ async def test_events_fire_triggers_once_whichever_way_they_come(home: house.Hou
 
 async def post(home: house.House, path: str, found: object) -> dict[str, Any]:
     """Post as a sender that may."""
-    [address] = re.findall(r"listening on (http://[0-9.:]+)", (home.folder / "controller.log").read_text())
     body = json.dumps(found).encode()
     timestamp = str(int(datetime.now(UTC).timestamp()))  # noqa: TID251  # as above
     headers = {
@@ -200,7 +214,13 @@ async def post(home: house.House, path: str, found: object) -> dict[str, Any]:
         secrets.SIGNATURE: secrets.sign(SECRET, timestamp, {}, body),
     }
     async with httpx.AsyncClient(trust_env=False, timeout=house.DEADLINE_SECONDS) as client:
-        answer = await client.post(f"{address}{path}", content=body, headers=headers)
+        answer = await client.post(f"http://{web_address(home)}{path}", content=body, headers=headers)
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
     return told
+
+
+def web_address(home: house.House) -> str:
+    """Where the controller says that it listens for HTTP."""
+    [found] = re.findall(r"listening on http://([0-9.:]+)", (home.folder / "controller.log").read_text())
+    return str(found)

@@ -14,7 +14,7 @@ import pytest
 from controller import engine
 from controller.config import settings, webs
 from controller.core import errors
-from controller.web import serving
+from controller.web import bodies, serving
 from tests.controller.web import house, test_alerts
 
 
@@ -119,6 +119,19 @@ async def test_an_end_waits_for_what_is_being_answered_and_lets_nobody_else_in(t
         assert not ending.done()
         go_on.set()
         assert (await asked).status_code == 200
+
+
+async def test_an_end_does_not_wait_for_who_is_too_slow(tmp_path: Path) -> None:
+    async with asyncio.timeout(serving.STOP_GRACE_SECONDS + 30):
+        async with house.standing(tmp_path) as door:
+            reader, writer = await asyncio.open_connection(*door.address.split(":"))
+            writer.write(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+            await writer.drain()
+            assert (await door.alerts({})).status_code == 400  # by then the slow one is being read
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < bodies.SECONDS_MAX
+        await reader.read()
+        writer.close()
 
 
 async def _is_open(address: str) -> bool:
