@@ -22,7 +22,7 @@ INTERVAL_MIN = timedelta(milliseconds=100)
 INTERVAL_MAX = timedelta(minutes=5)  # above it a gate hears of a rule too late
 WINDOW_MAX = timedelta(hours=1)
 PAST_MAX = timedelta(hours=3)  # with the window, less than what is kept in memory
-LINE_PAST_MIN = timedelta(minutes=10)  # of a trendline: fifteen pieces with a few heartbeats each
+LINE_PAST_MIN = timedelta(seconds=20)  # of a trendline: of quick heartbeats fifteen pieces with a few each
 LOOKS_PER_WINDOW_MIN = 3  # a look vouches for its window: so many that one or two may be late
 DURATION_MAX = timedelta(days=1)  # of what has to hold, or to be over
 SERIES_CHARS_MAX = 200  # of a series; Prometheus names are shorter

@@ -92,7 +92,7 @@ least_percent = 80
         (RULE.replace("0.05", "0") + 'basis = "peers"', "monitor.rules[0].above"),
         (RULE.replace("above = 0.05", "below = -1") + 'basis = "own_past"', "monitor.rules[0].below"),
         (RULE.replace("0.05", "0") + 'basis = "trendline"', "monitor.rules[0].above"),
-        (RULE + 'basis = "trendline"\npast = "9m"', "monitor.rules[0].past"),
+        (RULE + 'basis = "trendline"\npast = "19s"', "monitor.rules[0].past"),
         (RULE + 'window = "20s"', "monitor.rules[0].window"),
         (RULE + 'past = "5h"', "monitor.rules[0].past"),
         (RULE + 'for = "-1s"', "monitor.rules[0].for"),

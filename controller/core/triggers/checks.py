@@ -24,7 +24,7 @@ SERIES_CHARS_MAX = 200  # as in the rules of the monitor
 DURATION_MAX = timedelta(days=1)  # of what has to hold, to be over, or to be quiet
 WINDOW_MIN = timedelta(milliseconds=300)  # three looks of the monitor, as short as these can be
 WINDOW_MAX = timedelta(hours=1)  # with the past, less than what is kept in memory
-PAST_MIN = timedelta(minutes=10)  # as in the rules of the monitor: a line is laid through its pieces
+PAST_MIN = timedelta(seconds=20)  # as in the rules of the monitor: of quick heartbeats fifteen pieces with a few each
 PAST_MAX = timedelta(hours=3)
 PERCENT_MAX = 10_000  # a hundred times worse
 PERCENT_BELOW_MAX = 99  # nothing is by more than itself below something

@@ -84,7 +84,7 @@ WHEN: list[Wrong] = [
     (definitions.DEGRADATION, {"clear_percent": 51}, "degradation.clear_percent"),
     (definitions.DEGRADATION, {"window": timedelta(milliseconds=299)}, "degradation.window"),
     (definitions.DEGRADATION, {"past": timedelta(hours=3, seconds=1)}, "degradation.past"),
-    (definitions.DEGRADATION, {"past": timedelta(minutes=9, seconds=59)}, "degradation.past"),
+    (definitions.DEGRADATION, {"past": timedelta(seconds=19), "window": timedelta(seconds=1)}, "degradation.past"),
     (definitions.DEGRADATION, {"past": timedelta(minutes=19), "window": timedelta(minutes=20)}, "degradation.past"),
     (definitions.DEGRADATION, {"pending_for": DAY + timedelta.resolution}, "degradation.pending_for"),
     (definitions.DEGRADATION, {"keep_firing_for": -timedelta.resolution}, "degradation.keep_firing_for"),
