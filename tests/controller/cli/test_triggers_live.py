@@ -192,6 +192,10 @@ async def test_events_fire_triggers_once_whichever_way_they_come(home: house.Hou
     event = {"specversion": "1.0", "source": "ci", "id": "7", "type": "build.x", "data": {"component": "web"}}
     assert (await post(home, "/v1/events", event))["duplicates"] == 1
     assert len((await post(home, "/v1/events", event | {"id": "9"}))["firings"]) == 1
+    late = await refused(home, event | {"id": "10", "time": "2020-01-01T00:00:00Z"})
+    assert (late["code"], late["field"]) == ("event_too_old", "events[0].time")
+    many = await refused(home, [event | {"id": f"m{number}"} for number in range(1001)])
+    assert (many["code"], many["field"]) == ("invalid_event", "events")
     labels = {"alertname": "Down", "severity": "page"}
     now = datetime.now(UTC).isoformat()  # noqa: TID251  # the controller has the same clock
     alert = {"status": "firing", "labels": labels, "startsAt": now, "fingerprint": "f", "annotations": {}}
@@ -204,20 +208,34 @@ async def test_events_fire_triggers_once_whichever_way_they_come(home: house.Hou
 
 
 async def post(home: house.House, path: str, found: object) -> dict[str, Any]:
-    """Post as a sender that may."""
+    """Post as a sender that may; what was taken."""
+    answer = await posted(home, path, found)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def refused(home: house.House, found: object) -> dict[str, Any]:
+    """Post events that the engine must refuse; why."""
+    answer = await posted(home, "/v1/events", found)
+    assert answer.status_code == 400, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def posted(home: house.House, path: str, found: object) -> httpx.Response:
     body = json.dumps(found).encode()
     timestamp = str(int(datetime.now(UTC).timestamp()))  # noqa: TID251  # as above
     headers = {
-        "content-type": "application/cloudevents+json",
+        "content-type": "application/cloudevents-batch+json"
+        if isinstance(found, list)
+        else "application/cloudevents+json",
         "authorization": f"Bearer {TOKEN}",
         secrets.TIMESTAMP: timestamp,
         secrets.SIGNATURE: secrets.sign(SECRET, timestamp, {}, body),
     }
     async with httpx.AsyncClient(trust_env=False, timeout=house.DEADLINE_SECONDS) as client:
-        answer = await client.post(f"http://{web_address(home)}{path}", content=body, headers=headers)
-    assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+        return await client.post(f"http://{web_address(home)}{path}", content=body, headers=headers)
 
 
 def web_address(home: house.House) -> str:
