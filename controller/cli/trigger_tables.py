@@ -179,6 +179,9 @@ def explanation(told: trigger_pb2.Explanation) -> rich.console.Group:
     lines = [told.headline, *(f"  on {one.node_id or 'the fleet'}: {one.message}" for one in told.signals)]
     if told.signals_left_out:
         lines.append(f"  and on {told.signals_left_out} more")
+    lines += [f"  {one.message}" for one in told.values]
+    if told.values_left_out:
+        lines.append(f"  and {told.values_left_out} more nodes")
     rows = [
         (one.name, "open" if one.open else "shut", one.message, _when(one.open_time, is_set=one.HasField("open_time")))
         for one in told.guards

@@ -12,7 +12,7 @@ itself is kept with its trigger and stops neither the others nor the report. Lef
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,9 +21,10 @@ import rpds
 from controller import conditions
 from controller.core import errors, model, selector
 from controller.core.monitoring import board as boards
-from controller.core.triggers import degrading, events, machine
+from controller.core.triggers import degrading, events, explaining, machine
 from controller.engine import draft as drafts
 from controller.engine import firing
+from controller.engine import world as worlds
 
 ANY = "*"  # ends a type of events that stands for all that begin so
 
@@ -137,7 +138,7 @@ class Heeding:
         """Draft what a report means for triggers."""
         if not self.is_active or not draft.world.triggers:
             return
-        index = self._index(draft)
+        index = self._index(draft.world)
         signalled = draft.world.signalled.get(node_id, frozenset())
         has_changed = report.is_full or node_id in draft.nodes
         if not index.heeded or not (signalled or has_changed or self._reads(index, report)):
@@ -160,7 +161,7 @@ class Heeding:
     def sweep(self, draft: drafts.Draft, names: Iterable[str], node_id: model.NodeId, known: Metrics) -> None:
         """Draft how some triggers stand on a node, whatever has changed there."""
         if self.is_active:
-            self._index(draft)
+            self._index(draft.world)
             self._look(draft, node_id, Readings(known, {}, frozenset(), is_full=False), sorted(names))
 
     def look(self, draft: drafts.Draft, board: boards.Board) -> None:
@@ -177,9 +178,23 @@ class Heeding:
 
     def meant(self, draft: drafts.Draft, event_type: str) -> list[str]:
         """Name the triggers that an event of a type may mean."""
-        index = self._index(draft)
+        index = self._index(draft.world)
         by_prefix = (name for prefix, name in index.by_prefix if event_type.startswith(prefix))
         return sorted((*index.by_type.get(event_type, ()), *by_prefix))
+
+    def values(
+        self, world: worlds.World, name: str, present: Mapping[model.NodeId, Metrics]
+    ) -> Iterator[explaining.ValueLine]:
+        """Say what a condition was last given on each node that it looks at and that is present."""
+        heeded = self._index(world).heeded.get(name) or _heeded(world.triggers[name])
+        if heeded.condition is None:
+            return
+        for node_id, metrics in present.items():
+            node = world.nodes.get(node_id)
+            if node is not None and heeded.concerns(node):
+                sights = _Sights(node, Readings(metrics, {}, frozenset(), is_full=False), (heeded,))
+                is_met = heeded.condition.holds_on(sights.of(heeded.when.component))
+                yield explaining.ValueLine(node_id, is_met, sights.values(heeded))
 
     def _look(self, draft: drafts.Draft, node_id: model.NodeId, known: Readings, names: Iterable[str]) -> None:
         node = draft.world.nodes.get(node_id)
@@ -195,8 +210,8 @@ class Heeding:
             elif node_id in draft.world.statuses[name].signals:
                 firing.feed(draft, name, events.Gone(draft.at, node_id))
 
-    def _index(self, draft: drafts.Draft) -> _Index:
-        triggers = draft.world.triggers
+    def _index(self, world: worlds.World) -> _Index:
+        triggers = world.triggers
         if self._made is None or self._made.of is not triggers:
             self._heeded = {
                 each.name: self._kept(each) for each in triggers.values() if isinstance(each.when, model.Threshold)
@@ -280,6 +295,11 @@ class _Sights:
         if found is None:
             found = self._prepared[component] = conditions.prepare(self.node, self._metrics(component))
         return found
+
+    def values(self, heeded: _Heeded) -> tuple[tuple[str, float | None], ...]:
+        """Give what one of those that look reads, by name."""
+        found = self._metrics(heeded.when.component)
+        return tuple((name, found.get(name)) for name in sorted(heeded.names or found))
 
     def _metrics(self, component: model.ComponentName) -> Mapping[str, float]:
         read = [each.names for each in self._meant if each.when.component == component]

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from controller import conditions
 from controller.core import errors, model, selector
-from controller.core.triggers import checks, explaining, machine, rehearsing
+from controller.core.triggers import checks, degrading, explaining, machine, rehearsing
 from controller.core.triggers import draft as decisions
 from controller.engine import actions, firing, occasions, office
 from controller.engine import draft as drafts
@@ -26,6 +26,8 @@ from controller.metrics import recalling
 NAME_CHARS_SHOWN = 63
 TRIGGERS_MAX = 10_000  # of one kind
 COMPARING_MAX = 32  # of kind DEGRADATION: each is a look at all nodes, all ten seconds
+NODES_EXPLAINED_MAX = 500
+AGAINST_PAST = "against its past"  # how many times what the past leads one to expect
 NODES_AT_ONCE = 200  # looked at in one piece of work: some ten milliseconds of the loop
 
 
@@ -53,8 +55,29 @@ class Triggers(actions.Actions, occasions.Occasions):
             NotFoundError: Code ``trigger_not_found``.
         """
         trigger, status = self.trigger(name)
-        now = self._clock.now()
-        return explaining.explain(trigger, status, firing.surroundings(self._desk.world, trigger, now), now)
+        now, world = self._clock.now(), self._desk.world
+        around = firing.surroundings(world, trigger, now)
+        return explaining.explain(trigger, status, around, now, self._measured(trigger, status))
+
+    def _measured(self, trigger: model.Trigger, status: model.TriggerStatus) -> Iterator[explaining.ValueLine]:
+        """Say what was measured last of what a trigger reads: where it holds first, and on some nodes."""
+        world = self._desk.world
+        match trigger.when:
+            case model.Threshold():
+                signalled = (each for each in status.signals if each is not None)
+                wanted = itertools.islice(dict.fromkeys((*signalled, *sorted(self._present))), NODES_EXPLAINED_MAX)
+                present = {each: self._present[each].metrics for each in wanted if each in self._present}
+                yield from self._heeding.values(world, trigger.name, present)
+            case model.Degradation() if world.board is not None:
+                rule = degrading.rule(trigger).name
+                for (name, node_id), watch in sorted(world.board.watches.items(), key=str):
+                    if name == rule:
+                        is_met = (
+                            None if watch.state is model.RuleState.UNKNOWN else watch.state is model.RuleState.FIRING
+                        )
+                        yield explaining.ValueLine(node_id, is_met, ((AGAINST_PAST, watch.value),))
+            case _:
+                return
 
     async def rehearse_trigger(self, wanted: model.Trigger, since: datetime, until: datetime) -> rehearsing.Rehearsal:
         """Say what a trigger would have done, by what is recorded; nothing is stored.

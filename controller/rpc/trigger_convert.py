@@ -413,6 +413,17 @@ def explanation(value: explaining.Explanation) -> trigger_pb2.Explanation:
         fault=None if value.fault is None else _fault(value.fault),
         next_chance_time=convert.timestamp(value.next_chance_at),
         next_chance=value.next_chance,
+        values=map(_value_line, value.values),
+        values_left_out=value.values_left_out,
+    )
+
+
+def _value_line(value: explaining.ValueLine) -> trigger_pb2.ValueLine:
+    return trigger_pb2.ValueLine(
+        node_id=value.node_id or "",
+        met=value.is_met,
+        values={name: found for name, found in value.values if found is not None},
+        message=explaining.value_line(value),
     )
 
 

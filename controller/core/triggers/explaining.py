@@ -9,7 +9,7 @@ Rules kept: pure; the guards come in the order in which they are asked. Left out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -19,8 +19,11 @@ from controller.core.triggers import clocks, guards, raising, schedules
 from controller.core.triggers import draft as drafts
 
 SIGNALS_SHOWN_MAX = 10  # nodes
+VALUES_SHOWN_MAX = 10  # nodes
 
 _INSTANT = timedelta(microseconds=1)
+_VALUES_ORDER = {True: 0, None: 1, False: 2}
+_COMES_TO = {True: "it holds", None: "that is unknown", False: "it does not hold"}
 _F = model.FiringState
 _Waited = model.Threshold | model.Degradation | model.EventMatch | model.VersionAvailable | model.ByHand
 
@@ -56,11 +59,28 @@ class SignalLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ValueLine:
+    """What was measured last of what a trigger reads, and what that comes to.
+
+    Args:
+        node_id: None for the fleet.
+        is_met: Whether the condition holds by that; None where it is unknown.
+        values: By name, in the order of the names; None for what is missing.
+    """
+
+    node_id: model.NodeId | None
+    is_met: bool | None
+    values: tuple[tuple[str, float | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a trigger stands where it does.
 
     Args:
         headline: One sentence.
+        values: Where the condition holds comes first, then where that is unknown.
+        values_left_out: How many more there are.
         signals: The nodes on which the condition holds or has not cleared, for the longest time first.
         signals_left_out: How many more there are.
         open: Firings that are not at their end, oldest first.
@@ -77,15 +97,24 @@ class Explanation:
     fault: model.EvaluationFault | None
     next_chance_at: datetime | None
     next_chance: str
+    values: tuple[ValueLine, ...] = ()
+    values_left_out: int = 0
 
 
-def explain(trigger: model.Trigger, status: model.TriggerStatus, around: guards.Around, at: datetime) -> Explanation:
-    """Say why a trigger does not fire, or when it will."""
+def explain(
+    trigger: model.Trigger,
+    status: model.TriggerStatus,
+    around: guards.Around,
+    at: datetime,
+    values: Iterable[ValueLine] = (),
+) -> Explanation:
+    """Say why a trigger does not fire, or when it will; what was measured is told by whoever knows it."""
     draft = drafts.Draft(trigger, status, around, at)
     clocks.settle(draft)
     lines = tuple(_guards(draft))
     signals = sorted(_signals(draft), key=lambda each: (each.since, each.node_id or ""))
     next_chance_at, next_chance = _chance(draft)
+    measured = sorted(values, key=lambda each: (_VALUES_ORDER[each.is_met], each.node_id or ""))
     return Explanation(
         headline=f"trigger {trigger.name} {_headline(draft, lines)}",
         guards=lines,
@@ -95,6 +124,8 @@ def explain(trigger: model.Trigger, status: model.TriggerStatus, around: guards.
         fault=draft.status.fault,
         next_chance_at=next_chance_at,
         next_chance=next_chance,
+        values=tuple(measured[:VALUES_SHOWN_MAX]),
+        values_left_out=max(0, len(measured) - VALUES_SHOWN_MAX),
     )
 
 
@@ -112,10 +143,19 @@ def _lines(explanation: Explanation) -> Iterator[str]:
         yield f"  on {signal.node_id or 'the fleet'}: {signal.why}"
     if explanation.signals_left_out:
         yield f"  and on {explanation.signals_left_out} more"
+    yield from (f"  {value_line(each)}" for each in explanation.values)
+    if explanation.values_left_out:
+        yield f"  and {explanation.values_left_out} more nodes"
     for firing in explanation.open:
         yield f"  {_firing(firing)}"
     if explanation.fault is not None:
         yield f"  {_fault(explanation.fault)}"
+
+
+def value_line(line: ValueLine) -> str:
+    """Write what was measured on a node for people."""
+    told = ", ".join(f"{name} {'missing' if value is None else f'{value:g}'}" for name, value in line.values)
+    return f"last on {line.node_id or 'the fleet'}: {told or 'nothing is read'}; {_COMES_TO[line.is_met]}"
 
 
 def _headline(draft: drafts.Draft, found: tuple[GuardLine, ...]) -> str:

@@ -1199,6 +1199,64 @@ class SignalLine(_message.Message):
 Global___SignalLine: _TypeAlias = SignalLine  # noqa: Y015
 
 @_typing.final
+class ValueLine(_message.Message):
+    """ValueLine is what was measured last of what a trigger reads, and what that comes to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    MET_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node; empty for the fleet."""
+    met: _builtins.bool
+    """Whether the condition holds by that; unset where it is unknown."""
+    message: _builtins.str
+    """The same in a sentence."""
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What is measured, by name; what is missing is left out."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        met: _builtins.bool | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "met", b"met"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_met", b"_met", "message", b"message", "met", b"met", "node_id", b"node_id", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__met: _TypeAlias = _typing.Literal["met"]  # noqa: Y015
+    _WhichOneofArgType__met: _TypeAlias = _typing.Literal["_met", b"_met"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__met) -> _WhichOneofReturnType__met | None: ...
+
+Global___ValueLine: _TypeAlias = ValueLine  # noqa: Y015
+
+@_typing.final
 class Explanation(_message.Message):
     """Explanation is why a trigger fires, or does not."""
 
@@ -1212,12 +1270,16 @@ class Explanation(_message.Message):
     FAULT_FIELD_NUMBER: _builtins.int
     NEXT_CHANCE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_CHANCE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    VALUES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     headline: _builtins.str
     """In a sentence, how it stands."""
     signals_left_out: _builtins.int
     """So many more there are."""
     next_chance: _builtins.str
     """The same in a sentence."""
+    values_left_out: _builtins.int
+    """So many more there are."""
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuardLine]:
         """The guards, in the order in which a firing passes them."""
@@ -1238,6 +1300,10 @@ class Explanation(_message.Message):
     def next_chance_time(self) -> _timestamp_pb2.Timestamp:
         """When it may fire next; unset where time alone does not bring it."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueLine]:
+        """What was measured last, at most ten nodes of it: where the condition holds first, then where that is unknown."""
+
     def __init__(
         self,
         *,
@@ -1249,10 +1315,12 @@ class Explanation(_message.Message):
         fault: Global___EvaluationFault | None = ...,
         next_chance_time: _timestamp_pb2.Timestamp | None = ...,
         next_chance: _builtins.str = ...,
+        values: _abc.Iterable[Global___ValueLine] | None = ...,
+        values_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "next_chance_time", b"next_chance_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "guards", b"guards", "headline", b"headline", "next_chance", b"next_chance", "next_chance_time", b"next_chance_time", "open", b"open", "signals", b"signals", "signals_left_out", b"signals_left_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "guards", b"guards", "headline", b"headline", "next_chance", b"next_chance", "next_chance_time", b"next_chance_time", "open", b"open", "signals", b"signals", "signals_left_out", b"signals_left_out", "values", b"values", "values_left_out", b"values_left_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

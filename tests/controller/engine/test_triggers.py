@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.core import errors, model
+from controller.core.triggers import explaining
 from tests.controller.engine import firing, fleet
 
 SECOND = timedelta(seconds=1)
@@ -245,5 +246,28 @@ def test_by_hand_fires_once_for_each_request_and_says_who(tmp_path: Path) -> Non
         assert await firing.refusal_of(machine.fire_trigger("t", reason="", actor="bob")) == "trigger_disabled"
         await machine.stop_triggers()
         assert await firing.refusal_of(machine.fire_trigger("t", reason="", actor="bob")) == "triggers_inactive"
+
+    fleet.told(tmp_path, tale)
+
+
+def test_an_explanation_shows_the_last_values_each_guard_and_the_next_chance(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine = controller.engine
+        await firing.beat(machine, agents[0], 1.5)
+        await firing.beat(machine, agents[1], 9.0)
+        cooling = replace(firing.AT_ONCE, cooldown=10 * MINUTE)
+        await firing.applied(controller, firing.trigger(firing.HOT, model.Notify(), cooling))
+        told = machine.explain_trigger("t")
+        assert [(each.node_id, each.is_met, each.values) for each in told.values] == [
+            ("n2", True, (("load", 9.0),)),
+            ("n3", None, (("load", None),)),
+            ("n1", False, (("load", 1.5),)),
+        ]
+        assert [each.name for each in told.guards if not each.is_open] == ["cooldown"]
+        assert told.next_chance
+        lines = explaining.lines(told)
+        assert "  last on n2: load 9; it holds" in lines
+        assert "  last on n3: load missing; that is unknown" in lines
+        assert "  last on n1: load 1.5; it does not hold" in lines
 
     fleet.told(tmp_path, tale)
