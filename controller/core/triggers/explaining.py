@@ -280,7 +280,7 @@ def _needs(draft: drafts.Draft) -> str:
     awaited = _awaited(status)
     if not trigger.is_enabled:
         return "once somebody enables it"
-    if status.fault is not None and status.fault.retry_at is None:
+    if status.fault is not None and status.fault.retry_at is None and _waiting(status) is None:
         return "once its definition is changed"
     if awaited is not None:
         return f"once somebody approves firing {awaited.number}"
@@ -298,11 +298,10 @@ def _waiting(status: model.TriggerStatus) -> model.Firing | None:
 
 
 def _released_from(draft: drafts.Draft) -> datetime:
-    """Give the instant from which cooldown, cap and a rest after a fault are over."""
+    """Give the instant from which cooldown and cap are over."""
     trigger, status, at = draft.trigger, draft.status, draft.at
     shut = (guards.cooldown(trigger, status, at), guards.cap(trigger, status, at))
-    found = [each.opens_at for each in shut if each is not None]
-    found.append(status.fault.retry_at if status.fault is not None else None)
+    found = (each.opens_at for each in shut if each is not None)
     return max((each for each in found if each is not None), default=at)
 
 
@@ -319,6 +318,9 @@ def _occasion(draft: drafts.Draft, opens_at: datetime) -> tuple[datetime | None,
     if waiting is not None:
         from_at = opens_at if waiting.released_at is None else waiting.next_try_at or at
         return max(from_at, at), f"firing {waiting.number} goes on"
+    fault = draft.status.fault
+    if fault is not None and fault.retry_at is not None:
+        opens_at = max(opens_at, fault.retry_at)  # what waits already is not looked for
     if isinstance(when, model.Schedule):
         return _run(draft, when, opens_at)
     silent_at = raising.debounced_at(draft.trigger, draft.status)
