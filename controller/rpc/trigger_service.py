@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from grpc import aio
 
 from controller import clock, engine
 from controller.core import model
-from controller.core.triggers import rehearsing
-from controller.rpc import convert, principals, trigger_convert
+from controller.rpc import convert, firing_convert, principals, trigger_convert
 from instar.v1 import trigger_pb2, trigger_service_pb2, trigger_service_pb2_grpc
 
 PAGE_SIZE_DEFAULT = 100
@@ -39,14 +38,6 @@ class _Decision(Protocol):
 
     def __call__(self, firing_id: model.FiringId, *, reason: str, actor: str) -> Awaitable[model.Firing]:
         """Do it; the firing as it is then."""
-        ...
-
-
-class _Rehearsing(Protocol):
-    """What the engine replays."""
-
-    async def rehearse_trigger(self, wanted: model.Trigger, since: datetime, until: datetime) -> rehearsing.Rehearsal:
-        """Say what a trigger would have done."""
         ...
 
 
@@ -138,7 +129,7 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         del context
         limit = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
         found = self._engine.firings(request.trigger, limit, only_open=request.only_open)
-        return trigger_service_pb2.ListFiringsResponse(firings=map(trigger_convert.firing, found))
+        return trigger_service_pb2.ListFiringsResponse(firings=map(firing_convert.firing, found))
 
     async def GetFiring(
         self, request: trigger_service_pb2.GetFiringRequest, context: _Context
@@ -146,7 +137,7 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         """Find one firing."""
         del context
         found = self._engine.firing(model.FiringId(request.firing_id))
-        return trigger_service_pb2.GetFiringResponse(firing=trigger_convert.firing(found))
+        return trigger_service_pb2.GetFiringResponse(firing=firing_convert.firing(found))
 
     async def FireTrigger(
         self, request: trigger_service_pb2.FireTriggerRequest, context: _Context
@@ -159,7 +150,7 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         found = await self._engine.fire_trigger(
             request.name, reason=reason, actor=self._actor(context), request_id=request.request_id
         )
-        return trigger_service_pb2.FireTriggerResponse(firing=trigger_convert.firing(found))
+        return trigger_service_pb2.FireTriggerResponse(firing=firing_convert.firing(found))
 
     async def ExplainTrigger(
         self, request: trigger_service_pb2.ExplainTriggerRequest, context: _Context
@@ -167,7 +158,7 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         """Say why a trigger fires, or does not."""
         del context
         found = self._engine.explain_trigger(request.name)
-        return trigger_service_pb2.ExplainTriggerResponse(explanation=trigger_convert.explanation(found))
+        return trigger_service_pb2.ExplainTriggerResponse(explanation=firing_convert.explanation(found))
 
     async def ApproveFiring(
         self, request: trigger_service_pb2.ApproveFiringRequest, context: _Context
@@ -187,7 +178,7 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         self, request: trigger_service_pb2.SendEventsRequest, context: _Context
     ) -> trigger_service_pb2.SendEventsResponse:
         """Take events."""
-        events = [trigger_convert.from_event(one, f"events[{position}]") for position, one in enumerate(request.events)]
+        events = [firing_convert.from_event(one, f"events[{position}]") for position, one in enumerate(request.events)]
         receipt = await self._engine.receive(events, actor=self._actor(context))
         return trigger_service_pb2.SendEventsResponse(
             accepted=receipt.accepted, duplicates=receipt.duplicates, firing_ids=receipt.firings
@@ -200,8 +191,8 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         del context
         wanted = trigger_convert.from_trigger(request.trigger)
         since, until = self._rehearsed(request)
-        found = await cast("_Rehearsing", self._engine).rehearse_trigger(wanted, since, until)
-        return trigger_service_pb2.TestTriggerResponse(rehearsal=trigger_convert.rehearsal(found))
+        found = await self._engine.rehearse_trigger(wanted, since, until)
+        return trigger_service_pb2.TestTriggerResponse(rehearsal=firing_convert.rehearsal(found))
 
     def _rehearsed(self, request: trigger_service_pb2.TestTriggerRequest) -> tuple[datetime, datetime]:
         now = self._clock.now()
@@ -223,10 +214,10 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         """Have the engine do what somebody decides of a firing."""
         reason, actor = convert.remark(asked.reason), self._actor(context)
         found = await decision(model.FiringId(asked.firing_id), reason=reason, actor=actor)
-        return trigger_convert.firing(found)
+        return firing_convert.firing(found)
 
     def _view(self, name: str) -> trigger_pb2.TriggerView:
-        return trigger_convert.view(*self._engine.trigger(name))
+        return firing_convert.view(*self._engine.trigger(name))
 
     def _actor(self, context: _Context) -> str:
         return self._register.caller(context).name

@@ -131,6 +131,24 @@ async def test_a_trigger_that_is_off_is_not_fired_and_one_that_is_gone_is_not_fo
         assert gone.err.startswith("cannot "), gone
 
 
+async def test_a_file_is_rehearsed_on_what_was_recorded(home: house.House) -> None:
+    file = home.folder / "nightly.toml"
+    nightly = '[[triggers]]\nname = "nightly"\nwhen.schedule.cron = "0 3 * * *"\naction.notify = {}\n'
+    file.write_text(nightly)
+    found = await home.instar("trigger", "test", file, "--since", "3d", "-o", "json")
+    assert found.code == 0, found
+    [told] = found.document["triggers"]
+    assert (told["name"], told["rehearsal"]["acted"]) == ("nightly", 3)
+    assert {one["state"] for one in told["rehearsal"]["firings"]} == {"SUCCEEDED"}
+    shown = await home.instar("trigger", "test", file, "--since", "3d")
+    assert "nightly would have fired 3 times" in shown.out
+    assert (await home.instar("trigger", "list", "-o", "json")).document == {"triggers": []}
+    file.write_text(nightly.replace("0 3", "0 99"))
+    wrong = await home.instar("trigger", "test", file)
+    assert (wrong.code, f"{file}:3: when.schedule.cron: " in wrong.err) == (8, True), wrong
+    assert (await home.instar("trigger", "test", file, "--since", "99d")).code == 8
+
+
 async def test_what_the_controller_refuses_is_told_by_line_and_field(home: house.House) -> None:
     bad = TRIGGERS.replace('"build.*"', '"build *"').replace("data.labels.severity ==", "data.labels.severity =")
     bad = bad.replace(

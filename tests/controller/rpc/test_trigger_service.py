@@ -12,16 +12,16 @@ from controller import clock
 from controller.core import errors, model
 from controller.core.triggers import explaining, rehearsing
 from controller.engine import occasions
-from controller.rpc import convert, trigger_convert
+from controller.rpc import convert, firing_convert, trigger_convert
 from instar.v1 import trigger_pb2, trigger_service_pb2
-from tests.controller.rpc import scripted_engine, test_trigger_convert
+from tests.controller.rpc import scripted_engine, test_firing_convert
 from tests.controller.rpc.scripted_engine import ACTOR
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 TRIGGER = model.Trigger(model.TriggerId("t-1"), "nightly", model.Schedule("0 3 * * *"), model.Notify("hello"))
 WANTED = model.Trigger(model.TriggerId(""), "nightly", model.Schedule("0 3 * * *"), model.Notify("hello"))
 STATUS = model.TriggerStatus(model.TriggerId("t-1"), number=3)
-FIRING = test_trigger_convert.FIRING
+FIRING = test_firing_convert.FIRING
 DAY = timedelta(days=1)
 
 
@@ -96,7 +96,7 @@ async def test_one_firing_is_found(stage: scripted_engine.Stage) -> None:
     stage.engine.answers["firing"] = FIRING
     answer = await stage.ask("GetFiring", trigger_service_pb2.GetFiringRequest(firing_id="t-1.3"))
     assert stage.engine.asked("firing") == (("t-1.3",), {})
-    assert answer.firing == trigger_convert.firing(FIRING)
+    assert answer.firing == firing_convert.firing(FIRING)
 
 
 async def test_a_trigger_is_fired_by_hand_with_a_reason(stage: scripted_engine.Stage) -> None:

@@ -127,6 +127,18 @@ def test_an_explanation_names_the_guards_in_the_order_in_which_they_are_asked() 
     assert found.guards[4].opens_at == found.next_chance_at == START + 60 * SECOND
 
 
+def test_what_was_measured_is_told_of_ten_nodes_those_first_on_which_it_holds() -> None:
+    trigger = definitions.trigger(model.ByHand())
+    few = [explaining.ValueLine(model.NodeId(f"n{number:02}"), is_met=False, values=()) for number in range(11)]
+    one = explaining.ValueLine(model.NodeId("z"), is_met=True, values=(("load", 9.0),))
+    known = explaining.explain(trigger, machine.begin(trigger, "", START), machine.NOTHING_AROUND, START, (*few, one))
+    assert [each.node_id for each in known.values] == ["z", *(f"n{number:02}" for number in range(9))]
+    lines = explaining.lines(known)
+    assert "  last on z: load 9; it holds" in lines
+    assert "  last on n00: nothing is read; it does not hold" in lines
+    assert "  and 2 more nodes" in lines
+
+
 def test_a_window_that_is_always_open_is_said_to_be() -> None:
     always = model.Guards(windows=(model.Window(timedelta(), timedelta(days=7)),))
     trigger = definitions.trigger(model.ByHand(), guards=always)
