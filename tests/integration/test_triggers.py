@@ -81,7 +81,7 @@ class Stage:
     async def fire(self, name: str) -> str:
         """Fire a trigger by hand; why it stands where it then does."""
         fired = await self.house.ask("trigger", "fire", name, "--reason", "drill")
-        return str(fired["reason"]["code"])
+        return str(fired["reason"])
 
 
 @asynccontextmanager

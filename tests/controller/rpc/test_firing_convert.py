@@ -133,11 +133,15 @@ def test_every_field_of_an_explanation_is_shown() -> None:
         fault=model.EvaluationFault("code", "message", AT, 5, AT),
         next_chance_at=AT,
         next_chance="at noon",
+        values=(explaining.ValueLine(model.NodeId("n-1"), is_met=True, values=(("load", 2.0), ("gone", None))),),
+        values_left_out=2,
     )
     told = firing_convert.explanation(value)
     assert {field.name for field, _ in told.ListFields()} == {field.name for field in told.DESCRIPTOR.fields}
     assert len(told.guards[0].ListFields()) == len(told.guards[0].DESCRIPTOR.fields)
     assert len(told.signals[0].ListFields()) == len(told.signals[0].DESCRIPTOR.fields)
+    assert len(told.values[0].ListFields()) == len(told.values[0].DESCRIPTOR.fields)
+    assert dict(told.values[0].values) == {"load": 2.0}
     assert (told.headline, told.guards[0].message, told.signals[0].message) == ("it is ready", "it is open", "it holds")
     assert told.open[0] == firing_convert.firing(FIRING)
 
