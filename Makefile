@@ -53,7 +53,7 @@ types: $(READY)  ## mypy, strict
 layers: $(READY)  ## who may import whom
 	@lint-imports --no-cache
 core: $(READY)  ## the pure cores' tests, with branch coverage
-	@pytest -q -m 'not slow' tests/controller/core tests/agent/core --cov --cov-report=
+	@pytest -q -n $(JOBS) -m 'not slow' tests/controller/core tests/agent/core --cov --cov-report=
 	@coverage report --include='controller/core/*'
 	@coverage report --include='agent/core/*'
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores

@@ -38,7 +38,7 @@ def test_a_window_has_days_an_opening_a_length_and_a_zone(
         "24:00+1h",
         "22:60+1h",
         "22:00+4",
-        "22:00+4d",
+        "22:00+4w",
         "mo 22:00+4h",
         "mon- 22:00+4h",
         "22:00+4h a b",
