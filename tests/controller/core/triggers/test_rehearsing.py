@@ -67,7 +67,10 @@ def test_what_is_still_held_at_the_end_is_told_as_it_stands() -> None:
 
 
 def test_a_version_that_was_available_before_is_no_occasion() -> None:
-    moves = [events.Moved(START + each, version) for each, version in ((-HOUR, "1.0.0"), (HOUR, "1.1.0"))]
+    moves = [
+        events.Moved(START + each, version)
+        for each, version in ((-HOUR, "1.0.0"), (0 * HOUR, "1.0.0"), (HOUR, "1.1.0"))
+    ]
     found = told(definitions.trigger(definitions.CHANNEL), iter(moves))
     assert found[0].startswith("would have fired once ")
     assert "channel stable points to web 1.1.0" in found[1]
@@ -79,6 +82,14 @@ def test_what_was_recorded_outside_of_the_time_counts_for_nothing() -> None:
     found = rehearsing.rehearse(definitions.trigger(model.EventMatch("build.done")), sights, START, START + 2 * HOUR)
     assert [each.fired_at for each in found.firings] == [START, START + 2 * HOUR]
     assert (found.since, found.until) == (START, START + 2 * HOUR)
+
+
+def test_time_passes_between_what_was_recorded() -> None:
+    event = model.ReceivedEvent("ci", "e1", "build.done")
+    trigger = definitions.trigger(model.EventMatch("build.done", debounce=MINUTE))
+    sights = [events.Arrived(START, event), events.Arrived(START + HOUR, event)]
+    found = rehearsing.rehearse(trigger, sights, START, START + 2 * HOUR)
+    assert [each.fired_at for each in found.firings] == [START + MINUTE, START + HOUR + MINUTE]
 
 
 def test_after_an_evaluation_that_fails_nobody_looks_for_as_long_as_it_rests() -> None:
