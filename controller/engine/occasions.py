@@ -240,11 +240,15 @@ def _check_data(data: str, field: str) -> None:
     if len(data) > DATA_LENGTH_MAX:
         raise _wrong(field, f"{len(data)} characters", f"at most {DATA_LENGTH_MAX} characters")
     try:
-        is_object = isinstance(json.loads(data), dict)
+        is_object = isinstance(json.loads(data, parse_constant=_refuse), dict)
     except (ValueError, RecursionError):
         is_object = False
     if not is_object:
         raise _wrong(field, data[:TEXT_LENGTH_MAX], "JSON text of an object")
+
+
+def _refuse(word: str) -> float:
+    raise ValueError(word)  # NaN and Infinity are no JSON
 
 
 def _wrong(field: str, value: str, rule: str, *, code: str = "invalid_event") -> errors.InvalidRequestError:

@@ -174,6 +174,7 @@ def test_a_burst_of_events_fires_once_after_it_is_over(tmp_path: Path) -> None:
         ({"type": "x" * 2_000}, "invalid_event", "events[0].type"),
         ({"subject": "a\nb"}, "invalid_event", "events[0].subject"),
         ({"data": "[1]"}, "invalid_event", "events[0].data"),
+        ({"data": '{"load": NaN}'}, "invalid_event", "events[0].data"),
         ({"data": "[" * 100_000}, "invalid_event", "events[0].data"),
         ({"data": json.dumps({"x": "y" * 300_000})}, "invalid_event", "events[0].data"),
         ({"source": "by-hand:t"}, "invalid_event", "events[0].source"),
