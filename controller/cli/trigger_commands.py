@@ -201,6 +201,22 @@ def firings(
     tables.show(trigger_tables.firings(answer.firings))
 
 
+@app.command("firing")
+def one_firing(
+    firing: _Firing,
+    *,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Show one firing: what made it, how it stands and why, and what came of it."""
+    from controller.cli import connection
+    from instar.v1 import trigger_service_pb2
+
+    request = trigger_service_pb2.GetFiringRequest(firing_id=firing)
+    _show(connection.answer(controller, token_file, "triggers.GetFiring", request).firing, output)
+
+
 @app.command()
 def explain(
     name: _Name,

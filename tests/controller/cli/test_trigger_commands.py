@@ -215,6 +215,14 @@ def test_a_trigger_is_fired_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
         assert json.loads(capsys.readouterr().out)["state"] == "APPROVAL_AWAITED"
 
 
+def test_one_firing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = trigger_service_pb2.GetFiringResponse(firing=FIRING)
+    with scripted.controller(triggers_GetFiring=answer) as controller:
+        assert scripted.instar("trigger", "firing", FIRING.firing_id, "-o", "json") == 0
+        assert controller.last.firing_id == FIRING.firing_id
+    assert json.loads(capsys.readouterr().out)["firing_id"] == FIRING.firing_id
+
+
 def test_firings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     answer = trigger_service_pb2.ListFiringsResponse(firings=[FIRING, ENDED])
     with scripted.controller(triggers_ListFirings=answer) as controller:
