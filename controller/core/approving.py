@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core import copying, errors, events, model
+from controller.core import copying, errors, events, model, wording
 from controller.core.transitions import Cause, Why
 
 A = model.ApprovalState
@@ -69,7 +69,7 @@ def waits(rollout: model.Rollout) -> model.Reason | None:
     approval = rollout.approval
     if approval is None or approval.state is not A.WAITING:
         return None
-    says = f"somebody has to approve it until {_text(approval.expires_at)}; {approval.requester} asked for it"
+    says = f"somebody has to approve it until {wording.instant(approval.expires_at)}; {approval.requester} asked for it"
     return model.Reason("approval_awaited", says, approval.requested_at)
 
 
@@ -167,8 +167,4 @@ def _past(approval: model.Approval) -> str:
 
 
 def _late(approval: model.Approval) -> str:
-    return f"nobody approved it until {_text(approval.expires_at)}"
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")
+    return f"nobody approved it until {wording.instant(approval.expires_at)}"

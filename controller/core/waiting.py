@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controller.core import approving, dispatch, judging, model
+from controller.core import approving, dispatch, judging, model, wording
 from controller.core import draft as drafts
 
 S = model.RolloutState
@@ -47,7 +47,7 @@ def _reason_between(draft: drafts.Draft, at: datetime) -> Reason | None:
         return None
     wave = f"wave {rollout.wave}"
     if rollout.bake_until is not None and at < rollout.bake_until:
-        return Reason("baking", f"{wave} bakes until {_text(rollout.bake_until)}")
+        return Reason("baking", f"{wave} bakes until {wording.instant(rollout.bake_until)}")
     record = judging.current(rollout)
     if record is not None and not record.is_over:
         return _reason_of_judge(wave, record)
@@ -68,7 +68,7 @@ def _reason_within(draft: drafts.Draft) -> Reason | None:
     if not draft.unassigned and not tally.retrying:
         return _reason_together(draft) if draft.is_together else _under_way(draft)
     if rollout.opens_at is not None:
-        return Reason("window_closed", f"the next window opens at {_text(rollout.opens_at)}")
+        return Reason("window_closed", f"the next window opens at {wording.instant(rollout.opens_at)}")
     return _reason_of_room(draft) or _reason_of_nodes(draft) or _under_way(draft)
 
 
@@ -77,7 +77,9 @@ def _reason_together(draft: drafts.Draft) -> Reason:
     if rollout.verify_until is not None and rollout.proceeded is model.Step.SWITCH:
         if draft.policy.is_promoted_by_hand and not rollout.is_promoted:
             return Reason("promotion_by_hand", "all new versions serve, and somebody has to promote them")
-        return Reason("verifying", f"all new versions serve until {_text(rollout.verify_until)} before they stay")
+        return Reason(
+            "verifying", f"all new versions serve until {wording.instant(rollout.verify_until)} before they stay"
+        )
     held = tally.held_at_switch + tally.held_at_commit
     if held and held < tally.holding:
         return Reason("held_for_others", f"{_nodes(held)} held for {tally.holding - held} more")
@@ -149,7 +151,3 @@ def _nodes(count: int) -> str:
 
 def _are(count: int) -> str:
     return "1 is" if count == 1 else f"{count} are"
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")

@@ -113,11 +113,7 @@ class Office:
         self._watch_for_triggers()
         self._queue = queueing.Queue(self._desk, clock, self._plans)
         self._judges = judges.Judges(self._desk, clock, self._sources)
-        self._triggering = triggering.Triggering(self._desk, clock, self._act, self._forget_events)
-
-    async def _act(self, wanted: model.Firing) -> None:
-        """Do what a firing does; the room of the actions knows how."""
-        raise NotImplementedError
+        self._triggering = triggering.Triggering(self._desk, clock, self._forget_events)
 
     async def _forget_events(self, now: datetime) -> None:
         """Forget which events have come so long ago that none of them is taken any more."""

@@ -38,14 +38,12 @@ class Triggering:
     """Time and actions of all triggers.
 
     Args:
-        act: Does what a firing does, and drafts that it was done; raises where it cannot.
         forget: Forgets what is no more needed.
     """
 
-    def __init__(self, desk: desks.Desk, clock: clocks.Clock, act: Act, forget: Forget) -> None:
+    def __init__(self, desk: desks.Desk, clock: clocks.Clock, forget: Forget) -> None:
         self._desk = desk
         self._clock = clock
-        self._act = act
         self._forget = forget
         self._changed = asyncio.Event()
         self._has_act = asyncio.Event()
@@ -54,8 +52,12 @@ class Triggering:
         self._forgot_at: datetime | None = None
         self._guard: tasks.Guard | None = None
 
-    async def start(self) -> bool:
-        """Begin; say whether that is new."""
+    async def start(self, act: Act) -> bool:
+        """Begin; say whether that is new.
+
+        Args:
+            act: Does what a firing does, and drafts that it was done; raises where it cannot.
+        """
         if self._guard is not None:
             return False
         self._due = {}
@@ -66,7 +68,7 @@ class Triggering:
         self._has_act.set()
         self._guard = tasks.Guard()
         self._guard.start(self._tick_forever(), "engine triggers")
-        self._guard.start(self._act_forever(), "engine firings")
+        self._guard.start(self._act_forever(act), "engine firings")
         return True
 
     async def stop(self) -> bool:
@@ -142,17 +144,17 @@ class Triggering:
         except TimeoutError:
             return
 
-    async def _act_forever(self) -> None:
+    async def _act_forever(self, act: Act) -> None:
         while True:
             self._has_act.clear()
             while self._acts:
                 firing_id = next(iter(self._acts))
-                await self._carry_out(self._acts.pop(firing_id))
+                await self._carry_out(act, self._acts.pop(firing_id))
             await self._has_act.wait()
 
-    async def _carry_out(self, wanted: model.Firing) -> None:
+    async def _carry_out(self, act: Act, wanted: model.Firing) -> None:
         """Do what a firing does; where that fails, it is told, however often the store has to be asked."""
-        failed = await self._failure(wanted)
+        failed = await _failure(act, wanted)
         while failed is not None:
             try:
                 await self._desk.submit(functools.partial(_fail, wanted=wanted, error=failed))
@@ -164,18 +166,6 @@ class Triggering:
             else:
                 return
 
-    async def _failure(self, wanted: model.Firing) -> errors.InstarError | None:
-        try:
-            await self._act(wanted)
-        except errors.InstarError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 whatever it is, the firing has failed, and the others go on
-            _log.exception("cannot do what firing %s does", wanted.id)
-            return errors.UnavailableError(
-                f"cannot do what firing {wanted.id} does: {type(error).__name__}: {error}", code="action_failed"
-            )
-        return None
-
 
 def _tick(draft: drafts.Draft, name: str) -> None:
     firing.feed(draft, name, events.Tick(draft.at))
@@ -185,3 +175,16 @@ def _fail(draft: drafts.Draft, wanted: model.Firing, error: errors.InstarError) 
     is_retryable = not isinstance(error, errors.InvalidRequestError | errors.NotFoundError)
     event = events.ActFailed(draft.at, wanted.id, error.code, str(error), is_retryable)
     firing.feed(draft, wanted.trigger, event)
+
+
+async def _failure(act: Act, wanted: model.Firing) -> errors.InstarError | None:
+    try:
+        await act(wanted)
+    except errors.InstarError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 whatever it is, the firing has failed, and the others go on
+        _log.exception("cannot do what firing %s does", wanted.id)
+        return errors.UnavailableError(
+            f"cannot do what firing {wanted.id} does: {type(error).__name__}: {error}", code="action_failed"
+        )
+    return None

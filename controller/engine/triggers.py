@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from controller import conditions
-from controller.core import errors, model, selector
+from controller.core import errors, model, selector, wording
 from controller.core.triggers import checks, degrading, explaining, machine, rehearsing
 from controller.core.triggers import draft as decisions
 from controller.engine import actions, firing, occasions, office
@@ -232,7 +232,7 @@ class Triggers(actions.Actions, occasions.Occasions):
 
     async def start_triggers(self) -> bool:
         """Begin to fire triggers; say whether that is new."""
-        if not await self._triggering.start():
+        if not await self._triggering.start(self._act):
             return False
         self._heeding.is_active = True
         await self._look_everywhere(sorted(self._desk.world.triggers))
@@ -290,7 +290,7 @@ def _on_record(wanted: model.Trigger, recorded_since: datetime | None, since: da
         case model.Threshold() | model.Degradation() if recorded_since is None:
             yield "nothing is recorded of what it reads"
         case model.Threshold() | model.Degradation() if recorded_since is not None and recorded_since > since:
-            yield f"what it reads is recorded since {recorded_since.isoformat(timespec='seconds')} only"
+            yield f"what it reads is recorded since {wording.instant(recorded_since)} only"
         case model.EventMatch() | model.VersionAvailable():
             yield f"nothing that makes a trigger of kind {wanted.kind.value} fire is recorded"
         case _:

@@ -22,6 +22,16 @@ from controller.core.model.analysis import (
     SeriesKind,
 )
 from controller.core.model.approval import Approval
+from controller.core.model.firing import (
+    Cause,
+    Debounced,
+    EvaluationFault,
+    Firing,
+    FiringApproval,
+    ReceivedEvent,
+    Signal,
+    TriggerStatus,
+)
 from controller.core.model.fleet import (
     DRIFT,
     JOURNAL_FAILED,
@@ -73,23 +83,15 @@ from controller.core.model.rollout import Progress, Rollout, Tally
 from controller.core.model.trigger import (
     ApprovalGuard,
     ByHand,
-    Cause,
-    Debounced,
     Degradation,
-    EvaluationFault,
     EventMatch,
-    Firing,
-    FiringApproval,
     Guards,
     Notify,
-    ReceivedEvent,
     Rollback,
     Schedule,
-    Signal,
     Threshold,
     Trigger,
     TriggerAction,
-    TriggerStatus,
     Upgrade,
     VersionAvailable,
     When,

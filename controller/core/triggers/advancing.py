@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from controller.core import copying, errors, model
+from controller.core import copying, errors, model, wording
 from controller.core.triggers import draft as drafts
 from controller.core.triggers import events, guards, raising, transitions
 
@@ -66,7 +66,7 @@ def _ask(draft: drafts.Draft, firing: model.Firing, guard: model.ApprovalGuard) 
         requested_at=draft.at,
         expires_at=draft.at + guard.deadline,
     )
-    until = approval.expires_at.isoformat(timespec="seconds")
+    until = wording.instant(approval.expires_at)
     says = f"somebody has to approve it until {until}"
     draft.move(firing, _Sign.ASKS, "approval_awaited", says, approval=approval, next_try_at=None)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from controller.core import model, windows
+from controller.core import model, windows, wording
 from controller.core.triggers import clocks, guards, raising, schedules
 from controller.core.triggers import draft as drafts
 
@@ -176,7 +176,7 @@ def _firing(firing: model.Firing) -> str:
 
 def _fault(fault: model.EvaluationFault) -> str:
     times = "once" if fault.count == 1 else f"{fault.count} times in a row"
-    again = "until its definition is changed" if fault.retry_at is None else f"until {_text(fault.retry_at)}"
+    again = "until its definition is changed" if fault.retry_at is None else f"until {wording.instant(fault.retry_at)}"
     return f"its evaluation failed {times}, and rests {again}: {fault.code}: {fault.message}"
 
 
@@ -219,7 +219,7 @@ def _open_window(draft: drafts.Draft) -> str:
     if not known:
         return "there are none, so that it may always act"
     closes_at = windows.closes_at(known, draft.at)
-    return "one is always open" if closes_at is None else f"one is open until {_text(closes_at)}"
+    return "one is always open" if closes_at is None else f"one is open until {wording.instant(closes_at)}"
 
 
 def _approval(draft: drafts.Draft) -> GuardLine:
@@ -244,12 +244,14 @@ def _signals(draft: drafts.Draft) -> Iterator[SignalLine]:
     pending = f" of {when.pending_for}" if isinstance(when, model.Threshold) else ""
     for node_id, each in draft.status.signals.items():
         if each.raised_at is None:
-            yield SignalLine(node_id, each.since, is_raised=False, why=f"holds since {_text(each.since)}{pending}")
+            yield SignalLine(
+                node_id, each.since, is_raised=False, why=f"holds since {wording.instant(each.since)}{pending}"
+            )
         elif each.clear_since is None:
-            why = f"has held for long enough at {_text(each.raised_at)}"
+            why = f"has held for long enough at {wording.instant(each.raised_at)}"
             yield SignalLine(node_id, each.raised_at, is_raised=True, why=why)
         else:
-            why = f"is over since {_text(each.clear_since)}, not for long enough"
+            why = f"is over since {wording.instant(each.clear_since)}, not for long enough"
             yield SignalLine(node_id, each.clear_since, is_raised=True, why=why)
 
 
@@ -271,7 +273,7 @@ def _chance(draft: drafts.Draft) -> tuple[datetime | None, str]:
 
 
 def _after(starts_at: datetime, at: datetime) -> str:
-    return f", at {_text(starts_at)} at the earliest" if starts_at > at else ""
+    return f", at {wording.instant(starts_at)} at the earliest" if starts_at > at else ""
 
 
 def _needs(draft: drafts.Draft) -> str:
@@ -367,7 +369,3 @@ def _version(when: model.VersionAvailable, seen: str) -> str:
         return f"once channel {when.channel} of {when.component} points elsewhere than to {seen or 'nothing'}"
     than = f", higher than {seen}" if seen else ""
     return f"once there is a version of {when.component} within {when.versions}{than}"
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")

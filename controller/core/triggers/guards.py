@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controller.core import model, windows
+from controller.core import model, windows, wording
 
 HOUR = timedelta(hours=1)
 _BEGUN = frozenset({model.FiringState.ACTING, model.FiringState.RUNNING})
@@ -75,7 +75,7 @@ def cooldown(trigger: model.Trigger, status: model.TriggerStatus, at: datetime) 
     if since is None or at >= since + trigger.guards.cooldown:
         return None
     opens_at = since + trigger.guards.cooldown
-    return Shut("cooldown", f"it cools down until {_text(opens_at)}", opens_at)
+    return Shut("cooldown", f"it cools down until {wording.instant(opens_at)}", opens_at)
 
 
 def cap(trigger: model.Trigger, status: model.TriggerStatus, at: datetime) -> Shut | None:
@@ -85,7 +85,7 @@ def cap(trigger: model.Trigger, status: model.TriggerStatus, at: datetime) -> Sh
     if len(recent) < most:
         return None
     opens_at = recent[-most] + HOUR
-    return Shut("hourly_cap", f"it has fired {most} times within an hour, until {_text(opens_at)}", opens_at)
+    return Shut("hourly_cap", f"it has fired {most} times within an hour, until {wording.instant(opens_at)}", opens_at)
 
 
 def rejecting(trigger: model.Trigger, status: model.TriggerStatus) -> Shut | None:
@@ -116,14 +116,10 @@ def window(trigger: model.Trigger, at: datetime) -> Shut | None:
     opens_at = windows.opens_at(trigger.guards.windows, at)
     if opens_at == at:
         return None
-    until = "and none ever opens" if opens_at is None else f"until {_text(opens_at)}"
+    until = "and none ever opens" if opens_at is None else f"until {wording.instant(opens_at)}"
     return Shut("window_shut", f"no window is open, {until}", opens_at)
 
 
 def has_begun(firing: model.Firing) -> bool:
     """Tell whether what a firing does was begun, and cannot be called back by dropping it."""
     return firing.state in _BEGUN and firing.next_try_at is None
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")

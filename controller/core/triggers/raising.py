@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from controller.core import errors, model, versions
+from controller.core import errors, model, versions, wording
 from controller.core.triggers import draft as drafts
 from controller.core.triggers import events, guards, schedules, transitions
 
@@ -165,11 +165,11 @@ def due(draft: drafts.Draft) -> None:
     on_time = schedules.next_run(when, max(due_at, draft.at - MISSED_AFTER) - _INSTANT)
     if on_time is not None and on_time <= draft.at:
         draft.remember(next_run_at=schedules.next_run(when, on_time))
-        occasion(draft, model.Cause(f"it was due at {_text(on_time)}", due_at=on_time))
+        occasion(draft, model.Cause(f"it was due at {wording.instant(on_time)}", due_at=on_time))
         return
     draft.remember(next_run_at=schedules.next_run(when, draft.at))
     if when.missed is model.MissedPolicy.ONCE:
-        occasion(draft, model.Cause(f"the run of {_text(due_at)} was missed", due_at=due_at))
+        occasion(draft, model.Cause(f"the run of {wording.instant(due_at)} was missed", due_at=due_at))
 
 
 def by_hand(draft: drafts.Draft, event: events.FiredByHand) -> None:
@@ -189,7 +189,3 @@ def by_hand(draft: drafts.Draft, event: events.FiredByHand) -> None:
     why = f": {event.reason}" if event.reason else ""
     cause = model.Cause(f"{event.actor} fired it{why}", event_id=event.request_id, actor=event.actor)
     occasion(draft, cause)
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")

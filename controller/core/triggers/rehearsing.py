@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from controller.core import copying, model
+from controller.core import copying, model, wording
 from controller.core.triggers import draft as drafts
 from controller.core.triggers import events, machine
 
@@ -127,7 +127,7 @@ def _notes(run: _Run) -> Iterator[str]:
         yield f"{_times(run.faults)} an evaluation would have failed, after each of which it rests"
     yield "freezes are not taken into account"
     if run.is_too_much:
-        yield f"it was given up at {_text(run.at)}, after {len(run.firings)} firings"
+        yield f"it was given up at {wording.instant(run.at)}, after {len(run.firings)} firings"
 
 
 def lines(rehearsal: Rehearsal) -> tuple[str, ...]:
@@ -137,10 +137,10 @@ def lines(rehearsal: Rehearsal) -> tuple[str, ...]:
 
 def _lines(rehearsal: Rehearsal) -> Iterator[str]:
     acted = [each for each in rehearsal.firings if each.state is _F.SUCCEEDED]
-    begin, end = _text(rehearsal.since), _text(rehearsal.until)
+    begin, end = wording.instant(rehearsal.since), wording.instant(rehearsal.until)
     yield f"would have fired {_times(len(acted))} between {begin} and {end}"
     for each in rehearsal.firings:
-        yield f"  {_text(each.fired_at)}  {_fate(each)}  {each.cause.message}"
+        yield f"  {wording.instant(each.fired_at)}  {_fate(each)}  {each.cause.message}"
     yield from (f"note: {each}" for each in rehearsal.notes)
 
 
@@ -150,12 +150,8 @@ def _fate(firing: model.Firing) -> str:
     released_at = firing.ended_at
     if released_at is None or released_at == firing.fired_at:
         return "fires:"
-    return f"fires at {_text(released_at)}:"
+    return f"fires at {wording.instant(released_at)}:"
 
 
 def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
-
-
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")
