@@ -86,14 +86,14 @@ class Triggering:
         if changed:
             now = self._clock.now()
             for name in changed:
-                self._plan(name, now, again=bool(draft.freezes))
+                self._plan(name, now)
             self._changed.set()
         if draft.acts:
             self._acts |= draft.acts
             self._has_act.set()
 
-    def _plan(self, name: str, now: datetime, *, again: bool = False) -> None:
-        """Find out when a trigger is to be looked at; one that is held at once, where what holds it may be gone."""
+    def _plan(self, name: str, now: datetime) -> None:
+        """Find out when a trigger is to be looked at; one of which nothing holds a firing any more is due at once."""
         world = self._desk.world
         trigger = world.triggers.get(name)
         if trigger is None:
@@ -101,8 +101,6 @@ class Triggering:
             return
         status = world.statuses[name]
         due_at = machine.next_deadline(trigger, status, firing.surroundings(world, trigger, now))
-        if again and any(each.state is model.FiringState.HELD for each in status.open):
-            due_at = now
         if due_at is None:
             self._due.pop(name, None)
         else:

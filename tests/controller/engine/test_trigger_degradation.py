@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controller.config import rules
 from controller.core import model
+from controller.engine import triggers
 from tests.controller.engine import firing, fleet
 
 SECOND = timedelta(seconds=1)
@@ -59,10 +60,26 @@ def test_a_step_fires_once_and_a_trend_that_goes_on_does_not(tmp_path: Path) -> 
         await beats(controller, agents, 4, 80.0, 0.0)
         assert firing.states(controller) == ["SUCCEEDED reported"]
         assert machine.trigger("t")[1].is_raised
+        await beats(controller, agents, 30, 80.0, 0.0)
+        assert not machine.trigger("t")[1].is_raised, "it is the past by now"
+        await beats(controller, agents, 4, 200.0, 0.0)
+        assert firing.states(controller) == ["SUCCEEDED reported"] * 2
         await machine.disable_trigger("t", reason="", actor="ann")
         assert "trigger:t" not in {each.name for each in machine.rules()}
         assert not machine.trigger("t")[1].signals
         assert applied.kind is model.TriggerKind.DEGRADATION
+
+    fleet.told(tmp_path, tale, monitoring=MONITORING)
+
+
+def test_no_more_compare_with_their_past_than_are_looked_at_without_harm(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        await beats(controller, agents, 1, 20.0, 0.0)
+        for number in range(triggers.COMPARING_MAX):
+            await firing.applied(controller, firing.trigger(WORSE, model.Notify(), name=f"t{number}"))
+        one_more = firing.applied(controller, firing.trigger(WORSE, model.Notify()))
+        assert await firing.refusal_of(one_more) == "too_many_triggers"
+        await firing.applied(controller, firing.trigger(model.ByHand(), model.Notify()))
 
     fleet.told(tmp_path, tale, monitoring=MONITORING)
 

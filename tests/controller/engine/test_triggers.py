@@ -213,7 +213,7 @@ def test_a_channel_that_moves_takes_the_fleet_along(tmp_path: Path) -> None:
     fleet.told(tmp_path, tale)
 
 
-def test_a_higher_version_in_range_fires_and_a_blocked_one_or_a_prerelease_does_not(tmp_path: Path) -> None:
+def test_a_higher_version_in_range_fires_and_a_prerelease_only_where_it_is_asked_for(tmp_path: Path) -> None:
     async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         when = model.VersionAvailable(fleet.WEB, versions=">=1.0.0,<2.0.0")
@@ -226,6 +226,21 @@ def test_a_higher_version_in_range_fires_and_a_blocked_one_or_a_prerelease_does_
         assert [each.cause.version for each in firing.firings(controller)] == ["1.3.0"]
         seen = [each.cause.version for each in firing.firings(controller, "every")]
         assert seen == ["1.3.0-rc.1", "1.3.0", "2.0.0"]
+
+    fleet.told(tmp_path, tale)
+
+
+def test_a_version_that_is_blocked_is_not_there(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
+        machine = controller.engine
+        await machine.block_release(fleet.WEB, "1.2.0", reason="bad", actor="ann")
+        when = model.VersionAvailable(fleet.WEB, versions="*")
+        await firing.applied(controller, firing.trigger(when, model.Notify()))
+        assert machine.trigger("t")[1].seen_version == "1.1.0"
+        digest = model.Digest("sha256:" + "e" * 64)
+        await machine.publish(replace(fleet.release("1.0.0"), version="1.1.5", digest=digest))
+        await machine.block_release(fleet.WEB, "1.2.0", reason="", actor="ann")
+        assert [each.cause.version for each in firing.firings(controller)] == ["1.1.5", "1.2.0"]
 
     fleet.told(tmp_path, tale)
 
