@@ -1,8 +1,8 @@
 """Why a trigger does not fire, or when it will: each guard, the condition, what is open, and the next chance.
 
-Theory of operation. The guards are asked by the very functions that decide, so that an explanation and a decision
-cannot differ. The next chance is the first instant at which all that opens by time alone is open; where that takes
-somebody, or an occasion, the sentence says so.
+Theory of operation. The guards are asked by the very functions that decide, once time is taken notice of, so that an
+explanation and a decision cannot differ, whoever was late. The next chance is the first instant at which all that
+opens by time alone is open; where that takes somebody, or an occasion, the sentence says so.
 
 Rules kept: pure; the guards come in the order in which they are asked. Left out: history, which the firings tell.
 """
@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from controller.core import model, windows, wording
-from controller.core.triggers import clocks, guards, raising, schedules
 from controller.core.triggers import draft as drafts
+from controller.core.triggers import events, guards, machine, raising, schedules
 
 SIGNALS_SHOWN_MAX = 10  # nodes
 VALUES_SHOWN_MAX = 10  # nodes
@@ -109,8 +109,8 @@ def explain(
     values: Iterable[ValueLine] = (),
 ) -> Explanation:
     """Say why a trigger does not fire, or when it will; what was measured is told by whoever knows it."""
-    draft = drafts.Draft(trigger, status, around, at)
-    clocks.settle(draft)
+    passed = machine.step(trigger, status, events.Tick(at), around)
+    draft = drafts.Draft(trigger, passed.status, around, at)
     lines = tuple(_guards(draft))
     signals = sorted(_signals(draft), key=lambda each: (each.since, each.node_id or ""))
     next_chance_at, next_chance = _chance(draft)

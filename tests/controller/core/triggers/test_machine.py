@@ -127,6 +127,17 @@ def test_an_explanation_names_the_guards_in_the_order_in_which_they_are_asked() 
     assert found.guards[4].opens_at == found.next_chance_at == START + 60 * SECOND
 
 
+def test_an_explanation_takes_notice_of_the_time_though_nobody_else_has_yet() -> None:
+    asking = model.Guards(
+        cooldown=timedelta(0), concurrency=model.ConflictPolicy.QUEUE, approval=model.ApprovalGuard(60 * SECOND)
+    )
+    trigger = definitions.trigger(model.ByHand(), guards=asking)
+    status, _ = play(trigger, events.FiredByHand(START, "bob", ""))
+    for late, is_open in ((59, False), (61, True)):
+        found = explaining.explain(trigger, status, machine.NOTHING_AROUND, START + late * SECOND)
+        assert found.guards[3].is_open is is_open, late
+
+
 def test_what_was_measured_is_told_of_ten_nodes_those_first_on_which_it_holds() -> None:
     trigger = definitions.trigger(model.ByHand())
     few = [explaining.ValueLine(model.NodeId(f"n{number:02}"), is_met=False, values=()) for number in range(11)]
