@@ -22,6 +22,8 @@ FAULTS_MAX = 5  # evaluations in a row that fail in themselves; more, and it is 
 FAULT_PAUSE_MIN = timedelta(minutes=1)
 
 NOTHING_AROUND = guards.Around()
+# Occasions that are over at once: what was to happen before one has happened, though nobody has looked.
+_INSTANTS = (events.Arrived, events.Moved, events.FiredByHand)
 _OCCASIONS = (
     events.Seen,
     events.Looked,
@@ -103,10 +105,10 @@ def step(
     """
     draft = drafts.Draft(trigger, status, around, event.at)
     clocks.settle(draft)
-    _take(draft, event)
-    if trigger.is_enabled:
+    if isinstance(event, _INSTANTS):
         _pass(draft)
-    advancing.advance(draft)
+    _take(draft, event)
+    _pass(draft)
     return draft.decision()
 
 
@@ -187,9 +189,11 @@ def _found_out(draft: drafts.Draft) -> None:
 
 
 def _pass(draft: drafts.Draft) -> None:
-    """Let time pass."""
-    raising.due(draft)
-    raising.debounced(draft)
+    """Let time pass, and every open firing go as far as its guards let it."""
+    if draft.trigger.is_enabled:
+        raising.due(draft)
+        raising.debounced(draft)
+    advancing.advance(draft)
 
 
 def _fail(draft: drafts.Draft, code: str, message: str) -> None:

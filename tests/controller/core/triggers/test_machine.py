@@ -138,6 +138,15 @@ def test_an_explanation_takes_notice_of_the_time_though_nobody_else_has_yet() ->
         assert found.guards[3].is_open is is_open, late
 
 
+def test_what_was_over_before_something_came_stands_not_in_its_way_though_nobody_has_looked() -> None:
+    asking = model.Guards(cooldown=timedelta(0), approval=model.ApprovalGuard(60 * SECOND))
+    trigger = definitions.trigger(model.ByHand(), guards=asking)
+    late = events.FiredByHand(START + 61 * SECOND, "bob", "")
+    _, decisions = play(trigger, events.FiredByHand(START, "bob", ""), late)
+    found = [(each.number, each.reason.code) for each in decisions[-1].firings]
+    assert found == [(1, "approval_expired"), (2, "approval_awaited")]
+
+
 def test_what_was_measured_is_told_of_ten_nodes_those_first_on_which_it_holds() -> None:
     trigger = definitions.trigger(model.ByHand())
     few = [explaining.ValueLine(model.NodeId(f"n{number:02}"), is_met=False, values=()) for number in range(11)]
