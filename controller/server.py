@@ -33,6 +33,7 @@ from controller.rpc import (
     trigger_service,
 )
 from controller.store import database, executor
+from controller.trust import private_files
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -248,7 +249,7 @@ def _make_operator_token(loaded: settings.Settings, register: principals.Registe
     """Make the first API token, where there is none yet."""
     if not loaded.operator_token_file.exists():
         token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
-        principals.write_private(loaded.operator_token_file, f"{token}\n")
+        private_files.write(loaded.operator_token_file, f"{token}\n")
 
 
 class _JsonLines(logging.Formatter):

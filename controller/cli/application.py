@@ -13,6 +13,7 @@ import typer
 
 from controller.cli import (
     approval_commands,
+    ca_commands,
     component_commands,
     controller_commands,
     event_commands,
@@ -69,6 +70,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.add_typer(controller_commands.app, name="controller")
+    app.add_typer(ca_commands.app, name="ca")
     app.add_typer(release_commands.app, name="release")
     app.add_typer(upgrade_commands.app, name="upgrade")
     app.add_typer(rollout_commands.app, name="rollout")

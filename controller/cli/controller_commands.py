@@ -62,11 +62,12 @@ def token(
     from controller.cli import document
     from controller.config import settings
     from controller.rpc import principals
+    from controller.trust import private_files
 
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
     register = principals.Register(loaded.principals_file)
     made = register.make_token(principals.Principal(principals.Kind.API, name))
-    principals.write_private(out, f"{made}\n")
+    private_files.write(out, f"{made}\n")
     if output is options.Format.JSON:
         document.write({"name": name, "token_file": str(out)})
         return

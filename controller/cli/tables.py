@@ -7,7 +7,8 @@ terminal. Left out: plans (`plan_tables`) and JSON (`document`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import rich.box
 import rich.console
@@ -43,6 +44,13 @@ def releases(told: Iterable[release_pb2.Release]) -> rich.table.Table:
         for one in told
     ]
     return table(("COMPONENT", "VERSION", "DIGEST", "BYTES", "PUBLISHED", "BY"), rows)
+
+
+def authorities(rows: Iterable[Mapping[str, Any]]) -> rich.table.Table:
+    """Certificate authorities, as they come."""
+    columns = ("kind", "role", "since", "expires_at", "fingerprint")
+    shown = [tuple(str(row[column]) for column in columns) for row in rows]
+    return table(("OF", "ROLE", "SINCE", "UNTIL", "SHA-256"), shown)
 
 
 def when(told: timestamp_pb2.Timestamp) -> str:

@@ -89,6 +89,11 @@ class Settings:
         """The register of principals."""
         return self.state_dir / "tokens" / "principals"
 
+    @property
+    def authorities_dir(self) -> Path:
+        """The certificate authorities."""
+        return self.state_dir / "ca"
+
 
 def operator_token_file(state_dir: Path) -> Path:
     """The API token that the first start of a controller makes in its state directory."""

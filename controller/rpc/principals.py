@@ -7,13 +7,10 @@ counts from the next call on. Left out: what a caller may do to which node, beyo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 from grpc import aio
 
 from controller.core import errors
+from controller.trust import private_files
 
 TOKEN_BYTES = 32  # 256 bits: past guessing
 NAME_RULE = "1 to 253 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
@@ -136,7 +134,7 @@ class Register:
                 rule=NAME_RULE,
             )
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        with _locked(self._path):
+        with private_files.locked(self._path):
             others = {key: one for key, one in self._read().items() if one != principal}
             self._write(others | {_hash(token): principal})
         return token
@@ -175,7 +173,7 @@ class Register:
         return self.find(header.removeprefix(_SCHEME))
 
     def _refresh(self) -> None:
-        seen = _fingerprint(self._path)
+        seen = private_files.fingerprint(self._path)
         if seen != self._seen:
             self._principals = self._read()
             self._seen = seen
@@ -188,40 +186,7 @@ class Register:
 
     def _write(self, principals: Mapping[str, Principal]) -> None:
         lines = [f"{key} {one.kind.value} {one.name}\n" for key, one in principals.items()]
-        write_private(self._path, "".join(lines))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Put a text into a file that only its owner reads: whole or not at all, and durable."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _fingerprint(path: Path) -> tuple[int, int, int] | None:
-    try:
-        seen = path.stat()
-    except FileNotFoundError:
-        return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+        private_files.write(self._path, "".join(lines))
 
 
 def _hash(token: str) -> str:
