@@ -6,8 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from controller import server
-from controller.config import settings
+from controller.config import settings, tls
 from controller.core import errors
 
 EXIT_USAGE = 2
@@ -16,6 +15,9 @@ EXIT_REFUSED = 8
 
 def main() -> int:
     """Serve; return the exit code."""
+    tls.pin_version()
+    from controller import server  # noqa: PLC0415  # it imports gRPC, which now speaks TLS 1.3 alone
+
     file = os.environ.get("INSTAR_CONFIG")
     try:
         loaded = settings.load({}, os.environ, Path(file) if file else None)

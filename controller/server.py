@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import signal
@@ -16,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
+import grpc
 from grpc import aio
 
 from controller import activation, clock, engine, releases, tasks
@@ -24,6 +26,7 @@ from controller.core import errors
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
+    credentials,
     door,
     fleet_service,
     health,
@@ -33,7 +36,8 @@ from controller.rpc import (
     trigger_service,
 )
 from controller.store import database, executor
-from controller.trust import private_files
+from controller.trust import clients, listening, private_files
+from controller.trust import peers as trust_peers
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -48,6 +52,7 @@ from instar.v1 import (
 )
 
 OPERATOR = "operator"  # the API principal that a first start makes
+OPERATOR_DAYS = 365  # of its certificate, which lies beside the authorities' keys and is made anew at each start
 DATABASE_NAME = "controller.db"
 MESSAGE_BYTES_MAX = 2 << 20  # 2 MiB received at once: twice the largest chunk of a bundle
 STOP_GRACE_SECONDS = 2.0  # for calls that are being answered; watchers come back to the next controller
@@ -107,8 +112,10 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     time = clock.SystemClock()
     store = database.Store(loaded.state_dir / DATABASE_NAME, executor.WriterThread())
     with contextlib.closing(store):
-        register = principals.Register(loaded.principals_file)
-        _make_operator_token(loaded, register)
+        own = _own_certificate(loaded, time)
+        peers = None if own is None else trust_peers.Peers(lambda: own.known, time.now)
+        register = principals.Register(loaded.principals_file, peers)
+        _let_operator_in(loaded, register, own, time)
         kept = limits.Limits(loaded.metrics_window, loaded.metrics_past, loaded.metrics_step, loaded.metrics_retention)
         servers = {each.name: prometheus.Prometheus(each) for each in loaded.prometheus}
         machine = engine.Engine(
@@ -126,8 +133,8 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
             _activated(_stages(machine, loaded)),
-            _listening(loaded, machine, blobs, register, time) as address,
-            _on_the_web(loaded, machine, time),
+            _listening(loaded, _Rooms(machine, blobs, register, time, own)) as address,
+            _on_the_web(loaded, machine, time, own),
         ):
             yield address
 
@@ -181,22 +188,28 @@ async def _activated(stages: activation.Activation) -> AsyncIterator[None]:
             await stages.deactivate()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What answers calls."""
+
+    engine: engine.Engine
+    blobs: releases.Blobs
+    register: principals.Register
+    clock: clock.Clock
+    own: listening.Listening | None
+
+
 @contextlib.asynccontextmanager
-async def _listening(
-    loaded: settings.Settings,
-    machine: engine.Engine,
-    blobs: releases.Blobs,
-    register: principals.Register,
-    time: clock.Clock,
-) -> AsyncIterator[str]:
+async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[str]:
+    machine, register, time = rooms.engine, rooms.register, rooms.clock
     server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)], options=_SERVER_OPTIONS)
-    agents = agent_service.AgentService(machine, caller=register.caller, open_blob=blobs.open_blob, clock=time)
+    agents = agent_service.AgentService(machine, caller=register.caller, open_blob=rooms.blobs.open_blob, clock=time)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, agents.sessions, register, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, blobs, register, time), server
+        release_service.ReleaseService(machine, rooms.blobs, register, time), server
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, register, time), server
@@ -206,7 +219,7 @@ async def _listening(
     )
     checks = health.Health(_SERVICES)
     await checks.register(server)
-    address = _bind(server, loaded.listen)
+    address = _bind(server, loaded.listen, None if rooms.own is None else credentials.mutual(rooms.own))
     await server.start()
     await checks.serve()
     try:
@@ -218,22 +231,24 @@ async def _listening(
 
 
 @contextlib.asynccontextmanager
-async def _on_the_web(loaded: settings.Settings, machine: engine.Engine, time: clock.Clock) -> AsyncIterator[None]:
+async def _on_the_web(
+    loaded: settings.Settings, machine: engine.Engine, time: clock.Clock, own: listening.Listening | None
+) -> AsyncIterator[None]:
     """Answer over HTTP while the block runs, where that is configured; else nothing of it is even imported."""
     if loaded.web is None:
         yield
         return
     from controller.web import serving as web_serving  # noqa: PLC0415  # as the line above says
 
-    async with web_serving.serving(loaded.web, machine, time) as address:
-        _logger.info("listening on http://%s", address)
+    async with web_serving.serving(loaded.web, machine, time, own if loaded.web.has_tls else None) as address:
+        _logger.info("listening on %s://%s", "https" if loaded.web.has_tls else "http", address)
         yield
 
 
-def _bind(server: aio.Server, address: str) -> str:
+def _bind(server: aio.Server, address: str, secured: grpc.ServerCredentials | None) -> str:
     """Take the address; the one with the port that was found, where port 0 was asked for."""
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_insecure_port(address) if secured is None else server.add_secure_port(address, secured)
     except RuntimeError as fault:
         raise errors.RefusedError(
             f"cannot listen on {address}: another program does, or the address is not this machine's",
@@ -245,8 +260,21 @@ def _bind(server: aio.Server, address: str) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-def _make_operator_token(loaded: settings.Settings, register: principals.Register) -> None:
-    """Make the first API token, where there is none yet."""
+def _own_certificate(loaded: settings.Settings, time: clock.Clock) -> listening.Listening | None:
+    """What the listeners show; None where there is no TLS."""
+    if loaded.tls is None:
+        return None
+    return listening.Listening(loaded.authorities_dir, loaded.tls.all_names(loaded.listen), time)
+
+
+def _let_operator_in(
+    loaded: settings.Settings, register: principals.Register, own: listening.Listening | None, time: clock.Clock
+) -> None:
+    """Make what the commands on this machine show: a certificate anew, or a token where there is none yet."""
+    if own is not None:
+        clients.issue(own.known, OPERATOR, OPERATOR_DAYS, time.now()).write(loaded.operator_certificate_dir)
+        return
+    clients.remove(loaded.operator_certificate_dir)
     if not loaded.operator_token_file.exists():
         token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
         private_files.write(loaded.operator_token_file, f"{token}\n")

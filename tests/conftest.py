@@ -5,8 +5,11 @@ import os
 import hypothesis
 import pytest
 
+from controller.config import tls
+
 # Some tests fork; what gRPC does in a child then is to poll descriptors that the child has closed.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+tls.pin_version()
 
 # Tests share noisy machines: how long an example takes says nothing. A test run is the same each time; new examples are
 # looked for by `make properties`.

@@ -13,6 +13,9 @@ import sys
 def main() -> None:
     """Run the command that the arguments name, and leave with its exit code."""
     try:
+        from controller.config import tls
+
+        tls.pin_version()
         from controller.cli import application
     except ModuleNotFoundError as error:  # a host that has the agent alone
         sys.exit(f"cannot run instar: {error.name} is missing; install instar[controller]")

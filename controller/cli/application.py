@@ -6,6 +6,7 @@ its traceback. The demo is imported only when it is run. Left out: the commands 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,11 +17,13 @@ from controller.cli import (
     ca_commands,
     component_commands,
     controller_commands,
+    credentials,
     event_commands,
     failures,
     fleet_commands,
     freeze_commands,
     node_commands,
+    options,
     release_commands,
     rollback_commands,
     rollout_commands,
@@ -69,6 +72,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    app.callback()(_root)
     app.add_typer(controller_commands.app, name="controller")
     app.add_typer(ca_commands.app, name="ca")
     app.add_typer(release_commands.app, name="release")
@@ -89,6 +93,21 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     else:
         app.command("demo")(_demo)
     return app
+
+
+def _root(
+    ca_file: options.CaFile = None,
+    certificate_file: options.CertificateFile = None,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Upgrade software while it runs, across a fleet, and undo it where it is not well."""
+    # Said before the command, since it is for all of them; passed on as the environment, where it can be said as well.
+    given = {
+        credentials.CA_FILE: ca_file,
+        credentials.CERTIFICATE_FILE: certificate_file,
+        credentials.KEY_FILE: key_file,
+    }
+    os.environ.update({name: str(path) for name, path in given.items() if path is not None})
 
 
 def _demo() -> None:

@@ -1,4 +1,4 @@
-"""A controller to talk to: where it is, which token is shown, and errors as this side knows them.
+"""A controller to talk to: where it is, what is shown to it, and errors as this side knows them.
 
 Rules kept here: each call has a deadline; whatever fails leaves as a CommandError with its exit code. Left out: what is
 asked, which is in the commands.
@@ -7,16 +7,15 @@ asked, which is in the commands.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import grpc
 from grpc import aio
 
-from controller.cli import failures
-from controller.config import settings
+from controller.cli import credentials, failures
 from controller.core import errors
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
@@ -40,9 +39,14 @@ _Result = TypeVar("_Result")
 class Connection:
     """A connection to one controller."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._metadata = (("authorization", f"Bearer {token}"),)
-        self._channel = aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    def __init__(self, address: str, shown: credentials.Token | credentials.Certificates) -> None:
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        if isinstance(shown, credentials.Token):
+            self._metadata = (("authorization", f"Bearer {shown.text}"),)
+            self._channel = aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        else:
+            secured = grpc.ssl_channel_credentials(shown.roots, shown.key, shown.certificate)
+            self._channel = aio.secure_channel(address, secured, options=_CHANNEL_OPTIONS)
         self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
         self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)
@@ -86,27 +90,11 @@ class Connection:
             raise failures.of_controller(error) from failure
 
 
-def read_token(token_file: Path | None) -> str:
-    """The token in a file, or in that of the local controller's operator.
-
-    Raises:
-        CommandError: It cannot be read.
-    """
-    path = token_file or settings.operator_token_file(
-        Path(os.environ.get("INSTAR_STATE_DIR") or settings.default_state_dir(os.environ))
-    )
-    try:
-        return path.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else "not ASCII"
-        raise failures.usage("--token-file", str(path), f"a file with a token that can be read ({why})") from fault
-
-
 def with_controller(address: str, token_file: Path | None, work: Callable[[Connection], Awaitable[_Result]]) -> _Result:
     """Do some work with a controller, and return what came of it."""
 
     async def connected() -> _Result:
-        async with Connection(address, read_token(token_file)) as connection:
+        async with Connection(address, credentials.find(address, token_file)) as connection:
             return await work(connection)
 
     return asyncio.run(connected())

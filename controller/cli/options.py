@@ -31,6 +31,19 @@ TokenFile = Annotated[
         help="File of the token to show; the operator's of the local controller where it is left out.",
     ),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option("--ca-file", envvar="INSTAR_CA_FILE", help="Authorities that the controller is checked against."),
+]
+CertificateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate-file",
+        envvar="INSTAR_CERTIFICATE_FILE",
+        help="Certificate to show; the operator's of the local controller where neither it nor a token is named.",
+    ),
+]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", envvar="INSTAR_KEY_FILE", help="Key of the certificate.")]
 StateDir = Annotated[
     Path | None,
     typer.Option("--state-dir", envvar="INSTAR_STATE_DIR", help="Where everything durable of the controller is."),

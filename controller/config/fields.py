@@ -112,6 +112,20 @@ class Table:
         table = Table(self.key(name), self._take(name, {}))
         return {key: table.text(key) for key in list(table._found)}
 
+    def words(self, name: str) -> tuple[str, ...]:
+        """Read a list of texts; empty where there is none."""
+        value = self._take(name, [])
+        if not isinstance(value, list) or not all(isinstance(each, str) and each.isprintable() for each in value):
+            refuse(self.key(name), value, "a list of texts")
+        return tuple(value)
+
+    def flag(self, name: str) -> bool:
+        """Read true or false; false where there is none."""
+        value = self._take(name, False)  # noqa: FBT003  # a default as others are
+        if not isinstance(value, bool):
+            refuse(self.key(name), value, "true or false")
+        return value
+
     def table(self, name: str) -> Table:
         """Read a table that has to be there."""
         return Table(self.key(name), self._take(name, None))

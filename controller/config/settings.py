@@ -1,8 +1,8 @@
 """Settings of the controller: flag before environment before file before default.
 
 Rules kept here: read once, frozen afterwards; each value is text wherever it comes from and is checked in one place;
-an unknown key of the file is refused; as long as there is no TLS, only a loopback address is accepted. Left out: the
-command line that gives the flags (`controller.cli`).
+an unknown key of the file is refused; without TLS only a loopback address is accepted. Left out: the command line
+that gives the flags (`controller.cli`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import addresses, rules, sources, webs
+from controller.config import addresses, rules, sources, tls, webs
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -42,6 +42,7 @@ _TABLES: Mapping[str, object] = {
     "prometheus": [],
     "monitor": {},
     "web": {},
+    "tls": None,
 }  # of the file; all other keys of it are texts
 _CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
@@ -52,7 +53,7 @@ class Settings:
     """What a controller is told before it starts.
 
     Args:
-        listen: Loopback address and port; port 0 takes a free one.
+        listen: Address and port, without TLS of loopback; port 0 takes a free one.
         state_dir: Where everything durable is.
         heartbeat_period: Time between two heartbeats of an agent.
         otlp_endpoint: Where spans go; empty for nowhere.
@@ -60,6 +61,7 @@ class Settings:
         prometheus: Servers that may be asked for figures; of the file only.
         monitor: What the fleet is watched for; of the file only.
         web: How others reach it over HTTP; None for not at all; of the file only.
+        tls: How it speaks TLS; None for not at all; of the file only.
         metrics_window: For so long every reading of a node is kept in memory.
         metrics_past: For so long one reading each ``metrics_step`` is kept in memory.
         metrics_step: Time between two readings of the thin past.
@@ -74,6 +76,7 @@ class Settings:
     prometheus: tuple[sources.Server, ...] = ()
     monitor: rules.Monitoring = rules.NOTHING
     web: webs.Web | None = None
+    tls: tls.Tls | None = None
     metrics_window: timedelta = timedelta(minutes=30)
     metrics_past: timedelta = timedelta(hours=4)
     metrics_step: timedelta = timedelta(minutes=1)
@@ -94,10 +97,20 @@ class Settings:
         """The certificate authorities."""
         return self.state_dir / "ca"
 
+    @property
+    def operator_certificate_dir(self) -> Path:
+        """The certificate that each start with TLS makes for the commands on this machine."""
+        return operator_certificate_dir(self.state_dir)
+
 
 def operator_token_file(state_dir: Path) -> Path:
     """The API token that the first start of a controller makes in its state directory."""
     return state_dir / "tokens" / "operator.token"
+
+
+def operator_certificate_dir(state_dir: Path) -> Path:
+    """The certificate that each start of a controller with TLS makes in its state directory."""
+    return state_dir / "operator"
 
 
 def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: Path | None) -> Settings:
@@ -117,15 +130,18 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
     given |= _texts(found)
     given |= _from_environment(environment)
     given |= {key: value for key, value in flags.items() if value is not None}
+    secured = tls.read(tables["tls"])
+    check = addresses.loopback if secured is None else addresses.numeric
     return Settings(
-        listen=addresses.loopback(given["listen"], "listen"),
+        listen=check(given["listen"], "listen"),
         state_dir=Path(given["state_dir"]).absolute(),
         heartbeat_period=_duration("heartbeat_period", given, HEARTBEAT_PERIOD_MIN, HEARTBEAT_PERIOD_MAX),
         otlp_endpoint=given["otlp_endpoint"],
         self_approval=_choice("self_approval", given["self_approval"]),
         prometheus=sources.read(tables["prometheus"]),
         monitor=rules.read(tables["monitor"]),
-        web=webs.read(tables["web"]),
+        web=webs.read(tables["web"], can_speak_tls=secured is not None),
+        tls=secured,
         metrics_window=_duration("metrics_window", given, METRICS_STEP_MIN, METRICS_WINDOW_MAX),
         metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
         metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),

@@ -1,8 +1,9 @@
-"""Who calls, and what they may call: bearer tokens in a file that only its owner reads, until certificates come.
+"""Who calls, and what they may call: by certificate, or on loopback by bearer tokens in a file of its owner alone.
 
 Rules kept here: deny by default, a method without a policy answers nobody; only hashes of tokens are stored, so that a
 stolen register opens no door and the time of a look-up tells nothing. A token that is made while the controller runs
-counts from the next call on. Left out: what a caller may do to which node, beyond its kind.
+counts from the next call on; where certificates are shown no token counts. Left out: what a caller may do to which
+node, beyond its kind.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 from grpc import aio
 
 from controller.core import errors
-from controller.trust import private_files
+from controller.trust import peers as trust_peers
+from controller.trust import private_files, spiffe
 
 TOKEN_BYTES = 32  # 256 bits: past guessing
 NAME_RULE = "1 to 253 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
@@ -37,12 +39,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller that showed its token; the name of an agent is its node's identity."""
+    """A caller that showed its certificate or token; the name of an agent is its node's identity."""
 
     kind: Kind
     name: str
 
 
+_KINDS = {spiffe.Kind.AGENT: Kind.AGENT, spiffe.Kind.CLIENT: Kind.API}
 _API = frozenset({Kind.API})
 _AGENT = frozenset({Kind.AGENT})
 
@@ -112,10 +115,14 @@ class Register:
     """The file of principals: one line each, ``<sha256 of the token> <kind> <name>``.
 
     A principal has one token at a time: making another one ends the one before.
+
+    Args:
+        peers: Who shows which certificate; None where there is no TLS.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, peers: trust_peers.Peers | None = None) -> None:
         self._path = path
+        self._peers = peers
         self._seen: tuple[int, int, int] | None = None
         self._principals: Mapping[str, Principal] = {}
 
@@ -160,8 +167,11 @@ class Register:
         """The principal that makes a call.
 
         Raises:
-            UnauthenticatedError: It shows no token, or nobody's.
+            UnauthenticatedError: It shows no certificate or token, or nobody's.
         """
+        if self._peers is not None:
+            holder = self._peers.find(context.auth_context()).identity
+            return Principal(_KINDS[holder.kind], holder.name)
         header = dict(context.invocation_metadata() or ()).get("authorization", "")
         if not isinstance(header, str) or not header.startswith(_SCHEME):
             raise errors.UnauthenticatedError(

@@ -28,6 +28,12 @@ class Issued:
         private_files.write(folder / KEY_NAME, self.key)
 
 
+def remove(folder: Path) -> None:
+    """Take the files away, where they are there."""
+    for name in (CERTIFICATE_NAME, KEY_NAME, AUTHORITY_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
 def issue(known: authorities.Authorities, name: str, days: int, now: datetime) -> Issued:
     """Issue a certificate.
 

@@ -9,7 +9,7 @@ holder may do.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,7 +23,7 @@ KNOWN_MAX = 20_000  # certificates that were looked at already: twice the larges
 SPIFFE_KEY, CERTIFICATE_KEY, VERSION_KEY = "peer_spiffe_id", "x509_pem_cert", "ssl_tls_version"
 TLS_VERSION = b"TLSv1.3"
 _ISSUERS = {spiffe.Kind.AGENT: authorities.Kind.AGENTS, spiffe.Kind.CLIENT: authorities.Kind.CLIENTS}
-_Auth = Mapping[str, Sequence[bytes]]
+_Auth = Mapping[str, Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Peers:
             raise _refused("the connection is not of TLS 1.3", "TLS 1.3")
         if not text:
             raise _refused("the connection shows none", "a certificate of this controller's authorities")
-        peer = _believed(x509.load_pem_x509_certificate(text), shown.get(SPIFFE_KEY, ()), known)
+        peer = _believed(x509.load_pem_x509_certificate(text), tuple(shown.get(SPIFFE_KEY, ())), known)
         self._looked_at[text] = peer
         if len(self._looked_at) > KNOWN_MAX:
             self._looked_at.popitem(last=False)

@@ -19,7 +19,8 @@ from uvicorn.protocols.http import h11_impl
 from controller import clock, engine, tasks
 from controller.config import webs
 from controller.core import errors
-from controller.web import application
+from controller.trust import listening
+from controller.web import application, encryption
 
 CONNECTIONS_MAX = 64  # at once, of a megabyte each; more are told to come later
 HEADERS_SECONDS = 10.0  # from the connection to the end of the headers
@@ -28,8 +29,16 @@ _BACKLOG = 128
 
 
 @contextlib.asynccontextmanager
-async def serving(web: webs.Web, machine: engine.Engine, time: clock.Clock) -> AsyncIterator[str]:
+async def serving(
+    web: webs.Web, machine: engine.Engine, time: clock.Clock, own: listening.Listening | None = None
+) -> AsyncIterator[str]:
     """Answer while the block runs; yields where.
+
+    Args:
+        web: How others reach it.
+        machine: Which takes what comes.
+        time: Which it is.
+        own: The certificate that is shown; None without TLS.
 
     Raises:
         InvalidRequestError: A secret cannot be read.
@@ -37,8 +46,14 @@ async def serving(web: webs.Web, machine: engine.Engine, time: clock.Clock) -> A
     """
     application.check(web)
     with contextlib.closing(_bind(web.listen)) as listener:
-        server = _Server(_configured(web, machine, time))
+        config = _configured(web, machine, time)
         guard = tasks.Guard()
+        if own is not None:
+            config.load()
+            shown = own.shown()
+            config.ssl = encryption.context(shown)
+            guard.start(encryption.keep_fresh(config.ssl, own, shown), "certificate of the web server")
+        server = _Server(config)
         guard.start(server.serve(sockets=[listener]), "web server")
         try:
             await server.begun.wait()

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from controller.cli import connection, failures
+from controller.cli import connection, credentials, failures
 from controller.cli.demo import api, bundles, keeper_socket, process
 from controller.config import settings
 
@@ -80,7 +80,7 @@ class Controller:
 
     def connect(self) -> connection.Connection:
         """A connection to its API."""
-        return connection.Connection(self.address, connection.read_token(self._token_file))
+        return connection.Connection(self.address, credentials.find(self.address, self._token_file))
 
     async def instar(self, *arguments: str) -> str:
         """Run a command of the operators' command line against it.

@@ -1,0 +1,122 @@
+"""Who is who: certificates that are believed and those that are not, against the real server over real gRPC.
+
+Tests whose names begin with a number show that line of the matrix of faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc import aio
+
+from controller.trust import authorities, spiffe
+from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
+from tests.security import house
+
+CLIENT, AGENT = spiffe.Kind.CLIENT, spiffe.Kind.AGENT
+CI = house.uri(CLIENT, "ci")
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[house.House]:
+    found = house.House(tmp_path)
+    async with found.serving():
+        yield found
+
+
+async def test_a_user_of_the_api_is_let_in_by_a_certificate_and_by_nothing_else(home: house.House) -> None:
+    assert await home.call(home.client()) is None
+    refused = await home.call(None)
+    assert refused is not None
+    assert refused.code() is grpc.StatusCode.UNAVAILABLE  # the handshake ends
+    async with aio.insecure_channel(home.address) as channel:
+        stub = fleet_service_pb2_grpc.FleetServiceStub(channel)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.ListNodes(fleet_service_pb2.ListNodesRequest(), timeout=house.DEADLINE_SECONDS)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("what", "uris", "purposes", "kind", "rule"),
+    [
+        ("two names", [CI, house.uri(CLIENT, "other")], [house.CLIENT], house.K.CLIENTS, "exactly one name"),
+        ("no name but the common one", [], [house.CLIENT], house.K.CLIENTS, "exactly one name"),
+        ("a name of elsewhere", ["spiffe://other/client/ci"], [house.CLIENT], house.K.CLIENTS, "exactly one name"),
+        ("a name of no kind", [f"spiffe://{house.DOMAIN}/root/ci"], [house.CLIENT], house.K.CLIENTS, "exactly one"),
+        ("no purpose", [CI], [], house.K.CLIENTS, "clientAuth, and no other"),
+        ("both purposes", [CI], [house.CLIENT, house.SERVER], house.K.CLIENTS, "clientAuth, and no other"),
+        ("a client's name from the agents' authority", [CI], [house.CLIENT], house.K.AGENTS, "the authority for such"),
+        ("an agent's from the clients'", [house.uri(AGENT, "n")], [house.CLIENT], house.K.CLIENTS, "the authority for"),
+    ],
+)
+async def test_40_a_certificate_that_says_too_much_or_too_little_is_nobodys(
+    home: house.House, what: str, uris: list[str], purposes: list[object], kind: authorities.Kind, rule: str
+) -> None:
+    pair = house.forged(home.known.signing(kind), uris, purposes)  # type: ignore[arg-type]  # object identifiers
+    token = {"authorization": f"Bearer {what}"}  # a token beside it does not help
+    refused = await home.call(pair, token)
+    assert refused is not None, what
+    assert refused.code() is grpc.StatusCode.UNAUTHENTICATED, what
+    assert rule in str(refused.details())
+
+
+@pytest.mark.parametrize("what", ["server", "expired", "of another authority"])
+async def test_40_a_certificate_for_servers_or_expired_or_of_others_ends_in_the_handshake(
+    home: house.House, what: str, tmp_path: Path
+) -> None:
+    issuer, purpose, span = home.known.signing(house.K.CLIENTS), house.CLIENT, None
+    if what == "server":
+        purpose = house.SERVER
+    if what == "expired":
+        span = (house.now() - timedelta(hours=2), house.now() - timedelta(hours=1))
+    if what == "of another authority":
+        issuer = authorities.create(tmp_path / "other", house.DOMAIN, house.now()).signing(house.K.CLIENTS)
+    refused = await home.call(house.forged(issuer, [CI], [purpose], span))
+    assert refused is not None
+    assert refused.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_certificate_that_runs_out_on_a_connection_is_nobodys_from_then_on(home: house.House) -> None:
+    span = (house.now() - timedelta(hours=1), house.now() + timedelta(seconds=3))
+    pair = house.forged(home.known.signing(house.K.CLIENTS), [CI], [house.CLIENT], span)
+    async with home.channel(pair) as channel:
+        assert await _refusal(channel) is None
+        async with asyncio.timeout(house.DEADLINE_SECONDS):
+            while (refused := await _refusal(channel)) is None:  # noqa: ASYNC110  # the certificate has to run out
+                await asyncio.sleep(0.1)
+    assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def _refusal(channel: aio.Channel) -> aio.AioRpcError | None:
+    try:
+        stub = fleet_service_pb2_grpc.FleetServiceStub(channel)
+        await stub.ListNodes(fleet_service_pb2.ListNodesRequest(), timeout=house.DEADLINE_SECONDS)
+    except aio.AioRpcError as error:
+        return error
+    return None
+
+
+async def test_nothing_older_than_tls_1_3_is_spoken(home: house.House) -> None:
+    assert await asyncio.to_thread(_handshake, home, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await asyncio.to_thread(_handshake, home, ssl.TLSVersion.TLSv1_2)
+
+
+def _handshake(home: house.House, version: ssl.TLSVersion) -> str | None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=home.roots.decode())
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    host, _, port = home.address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), house.DEADLINE_SECONDS) as raw,
+        context.wrap_socket(raw, server_hostname=host) as secured,
+    ):
+        return secured.version()
