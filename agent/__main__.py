@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from importlib import util
 
+from agent.config import tls
+
 OWN_HASHES = ("_sha256", "_sha2")  # up to Python 3.11, and since 3.12
 
 
@@ -23,6 +25,7 @@ def keep_openssl_out() -> None:
 def main() -> int:
     """Run the agent; returns the exit code."""
     keep_openssl_out()
+    tls.pin_version()
     from agent.runner import process  # noqa: PLC0415  # only now, without OpenSSL
 
     return process.main(sys.argv[1:])

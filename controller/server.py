@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 from grpc import aio
@@ -23,11 +24,13 @@ from grpc import aio
 from controller import activation, clock, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors
+from controller.engine import enrolling
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
     credentials,
     door,
+    enrolment_service,
     fleet_service,
     health,
     principals,
@@ -41,6 +44,7 @@ from controller.trust import peers as trust_peers
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    enrolment_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     release_service_pb2,
@@ -63,6 +67,13 @@ _SERVER_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+ENROLLING_MAX = 32  # calls at once of nodes that are not known yet; more are turned away
+_ENROL_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 << 10),  # a token and a certificate request have some 600 bytes
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_age_ms", 60_000),  # whoever comes in has one thing to ask
 )
 _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -129,11 +140,13 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             monitoring=loaded.monitor,
         )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
+        rooms = _Rooms(machine, blobs, register, time, own, _desk(loaded, store, own, machine, time))
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
             _activated(_stages(machine, loaded)),
-            _listening(loaded, _Rooms(machine, blobs, register, time, own)) as address,
+            _listening(loaded, rooms) as address,
+            _letting_nodes_in(loaded, rooms),
             _on_the_web(loaded, machine, time, own),
         ):
             yield address
@@ -197,16 +210,36 @@ class _Rooms:
     register: principals.Register
     clock: clock.Clock
     own: listening.Listening | None
+    desk: enrolling.Enrolling | None
+
+
+def _desk(
+    loaded: settings.Settings,
+    store: database.Store,
+    own: listening.Listening | None,
+    machine: engine.Engine,
+    time: clock.Clock,
+) -> enrolling.Enrolling | None:
+    """Where nodes come in; None where there is no TLS."""
+    if loaded.tls is None or own is None:
+        return None
+    return enrolling.Enrolling(store, own, loaded.tls, time, machine.quarantine_node)
 
 
 @contextlib.asynccontextmanager
 async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[str]:
     machine, register, time = rooms.engine, rooms.register, rooms.clock
     server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)], options=_SERVER_OPTIONS)
-    agents = agent_service.AgentService(machine, caller=register.caller, open_blob=rooms.blobs.open_blob, clock=time)
+    agents = agent_service.AgentService(
+        machine,
+        caller=register.caller,
+        open_blob=rooms.blobs.open_blob,
+        clock=time,
+        vouch=lambda context: enrolment_service.vouch(rooms.desk, register.holder(context)),
+    )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
-        fleet_service.FleetService(machine, agents.sessions, register, time), server
+        fleet_service.FleetService(machine, agents.sessions, register, time, rooms.desk), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
         release_service.ReleaseService(machine, rooms.blobs, register, time), server
@@ -217,6 +250,8 @@ async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[
     trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
         trigger_service.TriggerService(machine, register, time), server
     )
+    if rooms.desk is not None:
+        _add_enrolment(rooms.desk, register, server)
     checks = health.Health(_SERVICES)
     await checks.register(server)
     address = _bind(server, loaded.listen, None if rooms.own is None else credentials.mutual(rooms.own))
@@ -228,6 +263,37 @@ async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[
         await checks.stop()
         await agents.go_away()
         await server.stop(STOP_GRACE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _letting_nodes_in(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[None]:
+    """Answer nodes that have no certificate yet while the block runs, where that is configured."""
+    if loaded.tls is None or loaded.tls.enrol_listen is None or rooms.own is None or rooms.desk is None:
+        yield
+        return
+    server = aio.server(
+        interceptors=[door.Door(rooms.register, rooms.engine.keep_refusal)],
+        options=_ENROL_OPTIONS,
+        maximum_concurrent_rpcs=ENROLLING_MAX,
+    )
+    _add_enrolment(rooms.desk, rooms.register, server)
+    address = _bind(server, loaded.tls.enrol_listen, credentials.of_server(rooms.own))
+    await server.start()
+    _logger.info("nodes come in at %s", address)
+    try:
+        yield
+    finally:
+        await server.stop(STOP_GRACE_SECONDS)
+
+
+def _add_enrolment(desk: enrolling.Enrolling, register: principals.Register, server: aio.Server) -> None:
+    def holder(context: aio.ServicerContext[Any, Any]) -> trust_peers.Peer:
+        shown = register.holder(context)
+        assert shown is not None  # noqa: S101  # there is TLS, for there is a desk
+        return shown
+
+    service = enrolment_service.EnrolmentService(desk, holder)
+    enrolment_service_pb2_grpc.add_EnrolmentServiceServicer_to_server(service, server)
 
 
 @contextlib.asynccontextmanager

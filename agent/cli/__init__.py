@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.cli import answers
-from agent.config import settings
+from agent.config import settings, tls
 from agent.config.errors import ConfigError
 
 DEFAULT_CONFIG = Path("/etc/instar/agent.toml")
@@ -23,6 +23,7 @@ DEFAULT_LINES = 100
 
 COMMANDS = {  # each is imported when it is asked for: `status` on a small host should not pay for `doctor`
     "run": "agent.cli.run",
+    "enroll": "agent.cli.enroll",
     "status": "agent.cli.status",
     "versions": "agent.cli.versions",
     "log": "agent.cli.log",
@@ -35,6 +36,7 @@ COMMANDS = {  # each is imported when it is asked for: `status` on a small host 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    tls.pin_version()
     chosen = _parser().parse_args(arguments)
     output = getattr(chosen, "output", "text")
     try:
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=settings.agent_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", parents=[_config()], help="hold the sockets and processes of this node, and its agent")
+    _add_enroll(commands.add_parser("enroll", parents=[_config(), _output()], help="be taken in by a controller"))
     commands.add_parser("status", parents=[_config(), _output()], help="say what this node runs")
     versions = commands.add_parser("versions", parents=[_config(), _output()], help="say what it could run")
     versions.add_argument("component", nargs="?", default="", help="one component; all where it is left out")
@@ -67,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_stop(commands.add_parser("stop", parents=[_config(), _output()], help="stop a component, or agent and keeper"))
     commands.add_parser("doctor", parents=[_config(), _output()], help="say which file, socket or right is wrong")
     return parser
+
+
+def _add_enroll(enroll: argparse.ArgumentParser) -> None:
+    enroll.add_argument("token", help="as `instar node token` has made it; - to read it from standard input")
+    enroll.add_argument(
+        "--controller", required=True, metavar="HOST:PORT", help="where it answers nodes that have no certificate yet"
+    )
 
 
 def _add_log(log: argparse.ArgumentParser) -> None:

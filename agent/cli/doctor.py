@@ -7,6 +7,7 @@ those that only matter to nodes that use what they look for, which are told as n
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import socket
 import stat
@@ -14,10 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from agent import depot, journal
-from agent.cli import answers, asking
+from agent import depot, identity, journal
+from agent.cli import answers
+from agent.cli import asking as node_asking
 from agent.config import layout, manifest, settings
 from agent.config.errors import ConfigError
+from agent.identity import asking
 from agent.stager import uv
 
 CONNECT_SECONDS = 3.0  # to the controller; a far one answers within a second
@@ -85,15 +88,16 @@ def _journal(config: settings.Config) -> Iterator[Check]:
 
 def _keeper(config: settings.Config) -> Iterator[Check]:
     path = config.layout.keeper_socket
-    is_up = asking.inspect(config) is not None
+    is_up = node_asking.inspect(config) is not None
     yield Check("keeper", is_up, f"it {'answers' if is_up else 'does not answer'} at {path}")
-    agent = asking.agent_status(config)
+    agent = node_asking.agent_status(config)
     yield Check("agent", agent is not None, f"it {'answers' if agent else 'does not answer'} at {config.agent_socket}")
 
 
 def _token(config: settings.Config) -> Iterator[Check]:
     if config.token_file is None:
-        yield Check("token_file", is_well=True, message="none: no controller leads this node")
+        how = "a certificate is shown" if identity.exists(config.state_dir) else "no controller leads this node"
+        yield Check("token_file", is_well=True, message=f"none: {how}")
         return
     try:
         settings.read_token(config.token_file)
@@ -103,8 +107,25 @@ def _token(config: settings.Config) -> Iterator[Check]:
         yield Check("token_file", is_well=True, message=f"{config.token_file} is its owner's alone")
 
 
+def _identity(config: settings.Config) -> Iterator[Check]:
+    """Say which certificate, which time and which name stand between this node and its controller."""
+    if config.token_file is not None or not identity.exists(config.state_dir):
+        return
+    try:
+        known = identity.load(config.state_dir)
+        question = {"folder": str(identity.folder(config.state_dir)), "address": config.controller}
+        found = asyncio.run(asking.ask("look", question))
+    except (ConfigError, asking.KeyWorkError) as error:
+        yield Check("certificate", is_well=False, message=str(error))
+        return
+    own = f"certificate {known.serial} of {known.name} is good until {known.not_after.isoformat()}"
+    yield Check("certificate", not found["own"], found["own"] or own)
+    theirs = f"{config.controller} shows a certificate that can be believed"
+    yield Check("controller_certificate", not found["controller"], found["controller"] or theirs)
+
+
 def _controller(config: settings.Config) -> Iterator[Check]:
-    if config.token_file is None:
+    if config.token_file is None and not identity.exists(config.state_dir):
         return
     host, _, port = config.controller.rpartition(":")
     try:
@@ -189,6 +210,7 @@ LOOKS: Sequence[Callable[[settings.Config], Iterator[Check]]] = (
     _journal,
     _keeper,
     _token,
+    _identity,
     _controller,
     _secrets,
     _components,

@@ -67,6 +67,10 @@ class _Left(Exception):  # noqa: N818 an end of the conversation, not an error
         self.window = window
 
 
+class _Moved(Exception):  # noqa: N818 an end of the conversation, not an error
+    """The next conversation has a connection of its own already."""
+
+
 class Link:
     """The agent's side of the link.
 
@@ -89,6 +93,7 @@ class Link:
         self._due = asyncio.Event()
         self._heard_at_seconds = 0.0
         self._is_acknowledged = False
+        self._is_moving = False
 
     @property
     def is_open(self) -> bool:
@@ -109,6 +114,16 @@ class Link:
         """Report soon: something has changed. Many calls make one message."""
         self._due.set()
 
+    async def move(self) -> None:
+        """Go over to a new connection, which is there before the present one ends; where none can be had, stay."""
+        try:
+            await self._way.prepare()
+        except transport.LinkError as error:
+            _logger.warning("%s; the connection before goes on", error, extra={"node_id": self._node_id})
+            return
+        self._is_moving = True
+        self.wake()
+
     def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Read a bundle from a byte on; raises `transport.LinkError`, after which it may be resumed."""
         return self._way.read_blob(digest, offset)
@@ -125,7 +140,7 @@ class Link:
         ends: list[Exception] = []
         try:
             await self._converse(node)
-        except* (transport.LinkError, session.IllegalMessageError, _Left) as group:
+        except* (transport.LinkError, session.IllegalMessageError, _Left, _Moved) as group:
             ends.extend(_leaves(group))
         for end in ends:
             _logger.info("the session ended: %s", end, extra={"node_id": self._node_id})
@@ -138,6 +153,8 @@ class Link:
         if self._session.state is not session.State.CLOSED:
             self._session = session.step(self._session, session.Lost()).session
         asked = timedelta()
+        if any(isinstance(end, _Moved) for end in ends):
+            return asked
         for end in ends:
             if isinstance(end, _Left):
                 asked = max(asked, backoff.spread(end.window, self._draw()))
@@ -146,6 +163,7 @@ class Link:
         return asked + tried.delay(self._draw())
 
     async def _converse(self, node: Node) -> None:
+        self._is_moving = False
         stream = await self._way.connect()
         try:
             async with asyncio.TaskGroup() as group:
@@ -168,6 +186,8 @@ class Link:
             await self._tell_logs(talk)
             await self._until_due()
             self._check_silence()
+            if self._is_moving:
+                raise _Moved
 
     async def _tell_logs(self, talk: _Talk) -> None:
         for request_id in [request_id for request_id, log in talk.logs.items() if log.done()]:

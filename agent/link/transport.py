@@ -8,20 +8,23 @@ as `LinkError`. Left out: what the messages say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Protocol
 
+import grpc
 from grpc import aio
 
+from agent import identity
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)  # for the answer to a ping
 CHUNK_DEADLINE = timedelta(seconds=30)  # for the next chunk of a download; then the download ends and may be resumed
+CHANNEL_DEADLINE = timedelta(seconds=20)  # for a channel to be connected, handshake included
 RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a controller that turns a session away for now
 
-_CHANNEL_OPTIONS = (
+CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", KEEPALIVE // timedelta(milliseconds=1)),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT // timedelta(milliseconds=1)),
     ("grpc.http2.max_pings_without_data", 0),  # a quiet stream is pinged for as long as it lives
@@ -69,29 +72,67 @@ class Transport(Protocol):
         """Read a bundle from a byte on; raises `LinkError`."""
         ...
 
+    async def prepare(self) -> None:
+        """Make the next stream's way ready, with what this node shows now; raises `LinkError`."""
+        ...
+
+
+def secured(address: str, known: identity.Identity) -> aio.Channel:
+    """A channel on which this node shows its certificate."""
+    roots, key, certificate = known.authorities.encode(), known.key.encode(), known.certificate.encode()
+    return aio.secure_channel(address, grpc.ssl_channel_credentials(roots, key, certificate), options=CHANNEL_OPTIONS)
+
 
 class GrpcTransport:
     """The way to the controller over gRPC.
 
     Args:
         address: ``host:port``.
-        token: The bearer token of this node.
+        shown: What this node shows on the next channel: its bearer token, or its identity.
     """
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, shown: Callable[[], str | identity.Identity]) -> None:
         self._address = address
-        self._metadata = aio.Metadata(("authorization", f"Bearer {token}"))
+        self._shown = shown
+        self._waiting: aio.Channel | None = None
+
+    async def prepare(self) -> None:
+        """Connect a channel that the next stream takes, so that it need not wait for it.
+
+        Raises:
+            LinkError: Nobody answered.
+        """
+        channel, _ = self._channel()
+        try:
+            async with asyncio.timeout(CHANNEL_DEADLINE.total_seconds()):
+                await channel.channel_ready()
+        except TimeoutError as error:
+            await channel.close()
+            raise LinkError(f"cannot connect anew: nobody answered for {CHANNEL_DEADLINE}") from error
+        except BaseException:
+            await channel.close()
+            raise
+        await self._drop()
+        self._waiting = channel
 
     async def connect(self) -> GrpcStream:
         """Open a stream on a channel of its own."""
-        return GrpcStream(self._channel(), self._metadata)
+        channel, metadata = (self._waiting, aio.Metadata()) if self._waiting is not None else self._channel()
+        self._waiting = None
+        return GrpcStream(channel, metadata)
+
+    async def _drop(self) -> None:
+        if self._waiting is not None:
+            await self._waiting.close()
+            self._waiting = None
 
     async def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Read a bundle from a byte on, over a channel of its own."""
-        async with self._channel() as channel:
+        channel, metadata = self._channel()
+        async with channel:
             stub = agent_service_pb2_grpc.AgentServiceStub(channel)
             request = agent_service_pb2.ReadBlobRequest(digest=digest, offset=offset)
-            call = stub.ReadBlob(request, metadata=self._metadata)
+            call = stub.ReadBlob(request, metadata=metadata)
             try:
                 while response := await _next_chunk(call):
                     yield response.chunk
@@ -102,8 +143,12 @@ class GrpcTransport:
             finally:
                 call.cancel()
 
-    def _channel(self) -> aio.Channel:
-        return aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+    def _channel(self) -> tuple[aio.Channel, aio.Metadata]:
+        shown = self._shown()
+        if isinstance(shown, identity.Identity):
+            return secured(self._address, shown), aio.Metadata()
+        channel = aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        return channel, aio.Metadata(("authorization", f"Bearer {shown}"))
 
 
 async def _next_chunk(

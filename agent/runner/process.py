@@ -19,23 +19,31 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Never
 
 import agent
-from agent import depot, journal, local, metrics, processes
+from agent import depot, identity, journal, local, metrics, processes
 from agent.config import settings
 from agent.config.errors import ConfigError
-from agent.core import admission
+from agent.core import admission, session
 from agent.drivers import agent as agent_driver
 from agent.link import loop as link_loop
-from agent.link import transport
+from agent.link import renewal, transport
 from agent.runner import clock, lines, node, succession
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 USAGE = "usage: python -m agent [--check] --config FILE"
-UNCHECKED = ("agent.sdk", "agent.verifier", "agent.stager", "agent.drivers.conformance")  # not run in this process
+# Not run in this process.
+UNCHECKED = (
+    "agent.sdk",
+    "agent.identity.child",
+    "agent.verifier",
+    "agent.stager",
+    "agent.drivers.conformance",
+)
 
 _logger = logging.getLogger("agent")
 
@@ -80,12 +88,53 @@ class Alone:
 
 
 def make_link(config: settings.Config) -> node.Link:
-    """Make the link that the configuration asks for."""
-    if config.token_file is None:
-        return Alone()
-    way = transport.GrpcTransport(config.controller, settings.read_token(config.token_file))
+    """Make the link that the configuration asks for: by token, by certificate, or none."""
     draw = random.SystemRandom().random
-    return link_loop.Link(way, node_id=config.node_id, now=lambda: clock.now().wall, draw=draw)
+    if config.token_file is not None:
+        token = settings.read_token(config.token_file)
+        way = transport.GrpcTransport(config.controller, lambda: token)
+        return link_loop.Link(way, node_id=config.node_id, now=_wall, draw=draw)
+    if not identity.exists(config.state_dir):
+        return Alone()
+    way = transport.GrpcTransport(config.controller, lambda: identity.load(config.state_dir))
+    link = link_loop.Link(way, node_id=config.node_id, now=_wall, draw=draw)
+    fresh = renewal.Renewal(config.state_dir, config.controller, now=_wall, draw=draw, move=link.move)
+    return Renewed(link, fresh)
+
+
+def _wall() -> datetime:
+    return clock.now().wall
+
+
+class Renewed:
+    """A link whose certificate is kept fresh beside it."""
+
+    def __init__(self, link: link_loop.Link, fresh: renewal.Renewal) -> None:
+        self._link = link
+        self._fresh = fresh
+        self.wake = link.wake
+        self.fetch = link.fetch
+
+    async def run(self, led: node.Node) -> Never:
+        """Keep a session open and the certificate fresh until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._fresh.run(), name="renewal of the certificate")
+            await self._link.run(led)
+
+    @property
+    def clock(self) -> session.ClockReading | None:
+        """As the link's."""
+        return self._link.clock
+
+    @property
+    def is_open(self) -> bool:
+        """As the link's."""
+        return self._link.is_open
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """As the link's."""
+        return self._link.is_acknowledged
 
 
 async def serve(config: settings.Config, make: Callable[[settings.Config], node.Link]) -> None:

@@ -18,6 +18,7 @@ from controller.cli import (
     component_commands,
     controller_commands,
     credentials,
+    doctor_command,
     event_commands,
     failures,
     fleet_commands,
@@ -86,6 +87,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(freeze_commands.app, name="freeze")
     app.add_typer(trigger_commands.app, name="trigger")
     app.add_typer(event_commands.app, name="event")
+    app.command("doctor")(doctor_command.doctor)
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 

@@ -190,24 +190,83 @@ def explain(
 
 
 @app.command()
-def token(
+def recover(
     node: _Node,
     *,
-    out: Annotated[Path, typer.Option("--out", help="File to write the token to; only its owner can read it.")],
-    state_dir: options.StateDir = None,
+    reason: options.Reason,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Make the token of a node's agent, on the machine of the controller; one made before ends."""
-    from controller.cli import document
-    from controller.config import settings
-    from controller.rpc import principals
-    from controller.trust import private_files
+    """Let a node whose certificate ran out come back by itself once more."""
+    from controller.cli import connection, document
+    from instar.v1 import fleet_service_pb2
 
-    loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
-    register = principals.Register(loaded.principals_file)
-    made = register.make_token(principals.Principal(principals.Kind.AGENT, node))
-    private_files.write(out, f"{made}\n")
+    request = fleet_service_pb2.PermitRecoveryRequest(node_id=node, reason=reason)
+    left = connection.answer(controller, token_file, "fleet.PermitRecovery", request).recoveries_left
+    if output is options.Format.JSON:
+        document.write({"node_id": node, "recoveries_left": left})
+        return
+    typer.echo(f"{node} may come back by itself: {left}")
+
+
+@app.command()
+def token(  # noqa: PLR0913  # each option of its own
+    node: _Node,
+    *,
+    ttl: Annotated[str | None, typer.Option("--ttl", help="For so long a join token is good; at most 1h.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Without TLS: make a bearer token instead, in this file, on the machine of the controller."
+        ),
+    ] = None,
+    state_dir: options.StateDir = None,
+    controller: options.Controller = options.CONTROLLER_DEFAULT,
+    token_file: options.TokenFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Make a join token, by which a node's agent gets its first certificate, once; or with --out a bearer token."""
+    from controller.cli import document, failures
+
+    if out is None:
+        _join_token(node, ttl, controller, token_file, output)
+        return
+    if ttl is not None:
+        raise failures.usage("--ttl", ttl, "left out with --out: a bearer token is good until another one is made")
+    _bearer_token(node, out, state_dir)
     if output is options.Format.JSON:
         document.write({"node_id": node, "token_file": str(out)})
         return
     typer.echo(f"token of {node} in {out}")
+
+
+def _join_token(node: str, ttl: str | None, controller: str, token_file: Path | None, output: options.Format) -> None:
+    from controller.cli import connection, document, spans
+    from instar.v1 import fleet_service_pb2
+
+    request = fleet_service_pb2.MakeJoinTokenRequest(node_id=node)
+    if ttl is not None:
+        request.lifetime.FromTimedelta(spans.parse("--ttl", ttl))
+    made = connection.answer(controller, token_file, "fleet.MakeJoinToken", request)
+    if output is options.Format.JSON:
+        until = made.expire_time.ToJsonString()
+        document.write({"node_id": node, "token": made.token, "expires_at": until})
+        return
+    typer.echo(made.token)
+
+
+def _bearer_token(node: str, out: Path, state_dir: Path | None) -> None:
+    from controller.cli import failures
+    from controller.config import settings
+    from controller.rpc import principals
+    from controller.trust import clients, private_files
+
+    loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
+    if (loaded.operator_certificate_dir / clients.CERTIFICATE_NAME).exists():
+        raise failures.usage(
+            "--out", str(out), "left out: this controller speaks TLS, where bearer tokens count nothing"
+        )
+    register = principals.Register(loaded.principals_file)
+    made = register.make_token(principals.Principal(principals.Kind.AGENT, node))
+    private_files.write(out, f"{made}\n")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import io
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import Any, BinaryIO, Protocol
 
@@ -46,6 +46,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     Args:
         caller: Who makes a call; raises UnauthenticatedError.
+        vouch: Sees that who opens a stream shows its latest certificate; raises RefusedError.
         open_blob: Opens a kept bundle; raises InvalidRequestError or NotFoundError.
     """
 
@@ -56,9 +57,11 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         caller: Callable[[_Context], principals.Principal],
         open_blob: Callable[[model.Digest], BinaryIO],
         clock: clock.Clock,
+        vouch: Callable[[_Context], Awaitable[None]] | None = None,
     ) -> None:
         self._engine = engine
         self._caller = caller
+        self._vouch = vouch
         self._open_blob = open_blob
         self._clock = clock
         self._bucket = admission.TokenBucket(clock.monotonic)
@@ -69,6 +72,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Hold the session of one stream."""
         caller = self._caller(context)
         await self._admit(caller, context)
+        if self._vouch is not None:
+            await self._vouch(context)
         stream = _Stream(request_iterator)
         session = sessions.AgentSession(self._engine, stream, caller=caller, registry=self.sessions, clock=self._clock)
         running = _guard(session, caller, stream)

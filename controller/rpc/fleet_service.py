@@ -13,7 +13,9 @@ from grpc import aio
 from controller import clock, engine
 from controller.config import values
 from controller.core import errors, model
-from controller.rpc import convert, fleet_convert, log_reading, principals, rollout_convert, sessions
+from controller.engine import enrolling
+from controller.rpc import convert, enrolment_service, fleet_convert, log_reading, principals, rollout_convert, sessions
+from controller.trust import join_tokens
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc, node_pb2
 
 LOG_BYTES_MAX = 64 << 10  # 64 KiB, as the protocol says
@@ -26,6 +28,7 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
 
     Args:
         present: The live sessions.
+        desk: Where nodes come in; None where there is no TLS.
     """
 
     def __init__(
@@ -34,7 +37,9 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         present: sessions.Sessions,
         register: principals.Register,
         time: clock.Clock,
+        desk: enrolling.Enrolling | None = None,
     ) -> None:
+        self._desk = desk
         self._engine = machine
         self._sessions = present
         self._register = register
@@ -129,6 +134,24 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         reasons = self._engine.explain_node(model.NodeId(request.node_id))
         return fleet_service_pb2.ExplainNodeResponse(reasons=map(rollout_convert.reason, reasons))
 
+    async def MakeJoinToken(
+        self, request: fleet_service_pb2.MakeJoinTokenRequest, context: _Context
+    ) -> fleet_service_pb2.MakeJoinTokenResponse:
+        """Make a token by which a node gets its first certificate."""
+        lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else join_tokens.LIFETIME_DEFAULT
+        text, until = await self._enrolling().make_token(request.node_id, lifetime, actor=self._actor(context))
+        made = fleet_service_pb2.MakeJoinTokenResponse(token=text)
+        made.expire_time.FromDatetime(until)
+        return made
+
+    async def PermitRecovery(
+        self, request: fleet_service_pb2.PermitRecoveryRequest, context: _Context
+    ) -> fleet_service_pb2.PermitRecoveryResponse:
+        """Let a node whose certificate has run out come back once more."""
+        reason = convert.reason(request.reason, "let the node come back")
+        left = await self._enrolling().permit_recovery(request.node_id, reason=reason, actor=self._actor(context))
+        return fleet_service_pb2.PermitRecoveryResponse(recoveries_left=left.recoveries_left)
+
     async def GetStatistics(
         self, request: fleet_service_pb2.GetStatisticsRequest, context: _Context
     ) -> fleet_service_pb2.GetStatisticsResponse:
@@ -172,6 +195,11 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         reason = convert.reason(request.reason, "lift the freeze")
         await self._engine.remove_freeze(model.FreezeId(request.freeze_id), reason=reason, actor=self._actor(context))
         return fleet_service_pb2.RemoveFreezeResponse()
+
+    def _enrolling(self) -> enrolling.Enrolling:
+        if self._desk is None:
+            raise enrolment_service.not_configured()
+        return self._desk
 
     def _actor(self, context: _Context) -> str:
         return self._register.caller(context).name

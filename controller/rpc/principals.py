@@ -49,13 +49,18 @@ _KINDS = {spiffe.Kind.AGENT: Kind.AGENT, spiffe.Kind.CLIENT: Kind.API}
 _API = frozenset({Kind.API})
 _AGENT = frozenset({Kind.AGENT})
 
-# Who may call what. None is for everybody: load balancers ask for health without a token.
+# Who may call what. None is for everybody: load balancers ask for health without a token, and nodes that have no
+# certificate yet show something else.
 POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/grpc.health.v1.Health/Check": None,
     "/grpc.health.v1.Health/List": None,
     "/grpc.health.v1.Health/Watch": None,
     "/instar.v1.AgentService/Connect": _AGENT,
     "/instar.v1.AgentService/ReadBlob": _AGENT,
+    "/instar.v1.EnrolmentService/BeginRecovery": None,
+    "/instar.v1.EnrolmentService/Enrol": None,
+    "/instar.v1.EnrolmentService/Recover": None,
+    "/instar.v1.EnrolmentService/Renew": _AGENT,
     "/instar.v1.FleetService/AddFreeze": _API,
     "/instar.v1.FleetService/CordonNode": _API,
     "/instar.v1.FleetService/ExplainNode": _API,
@@ -65,6 +70,8 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/instar.v1.FleetService/LabelNode": _API,
     "/instar.v1.FleetService/ListFreezes": _API,
     "/instar.v1.FleetService/ListNodes": _API,
+    "/instar.v1.FleetService/MakeJoinToken": _API,
+    "/instar.v1.FleetService/PermitRecovery": _API,
     "/instar.v1.FleetService/QuarantineNode": _API,
     "/instar.v1.FleetService/ReadLog": _API,
     "/instar.v1.FleetService/RemoveFreeze": _API,
@@ -169,9 +176,9 @@ class Register:
         Raises:
             UnauthenticatedError: It shows no certificate or token, or nobody's.
         """
-        if self._peers is not None:
-            holder = self._peers.find(context.auth_context()).identity
-            return Principal(_KINDS[holder.kind], holder.name)
+        shown = self.holder(context)
+        if shown is not None:
+            return Principal(_KINDS[shown.identity.kind], shown.identity.name)
         header = dict(context.invocation_metadata() or ()).get("authorization", "")
         if not isinstance(header, str) or not header.startswith(_SCHEME):
             raise errors.UnauthenticatedError(
@@ -181,6 +188,14 @@ class Register:
                 rule="metadata `authorization: Bearer TOKEN`",
             )
         return self.find(header.removeprefix(_SCHEME))
+
+    def holder(self, context: aio.ServicerContext[Any, Any]) -> trust_peers.Peer | None:
+        """Who has shown the certificate of a call's connection; None where there is no TLS.
+
+        Raises:
+            UnauthenticatedError: Nobody, or it cannot be believed.
+        """
+        return None if self._peers is None else self._peers.find(context.auth_context())
 
     def _refresh(self) -> None:
         seen = private_files.fingerprint(self._path)

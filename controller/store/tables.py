@@ -253,6 +253,31 @@ received_events = sa.Table(
     sa.Index("ix_received_events_received_at", "received_at"),
 )
 
+join_tokens = sa.Table(
+    "join_tokens",
+    metadata,
+    _key("token_id"),
+    _text("node_id"),
+    _text("secret_hash"),
+    _text("expires_at"),
+    _text("key_hash"),
+    _text("certificate"),
+    sa.Index("ix_join_tokens_expires_at", "expires_at"),
+)
+
+identities = sa.Table(
+    "identities",
+    metadata,
+    _key("node_id"),
+    _number("serial"),
+    _text("key_hash"),
+    _text("certificate"),
+    _text("previous_key_hash"),
+    _text("previous_certificate"),
+    _number("recoveries_left"),
+    _text("locked_because"),
+)
+
 requests = sa.Table("requests", metadata, _key("request_id"), _text("rollout_id"))
 
 outbox = sa.Table(

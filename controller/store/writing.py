@@ -50,6 +50,7 @@ def apply(connection: sa.Connection, commit: rows.Commit) -> None:
         _write_rollout(connection, write)
     _insert(connection, tables.releases, [forms.release_row(each) for each in commit.releases])
     _delete(connection, tables.nodes, [{"node_id": each} for each in commit.removed_nodes])
+    _delete(connection, tables.identities, [{"node_id": each} for each in commit.removed_nodes])
     _write_nodes(connection, commit.nodes)
     _upsert(connection, tables.sessions, [forms.session_row(each) for each in commit.sessions])
     _write_assignments(connection, commit.assignments)

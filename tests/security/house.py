@@ -47,6 +47,7 @@ class House:
         changed = dataclasses.replace(loaded.tls, **tls_settings)  # type: ignore[arg-type]  # keys of that very class
         self.settings = dataclasses.replace(loaded, listen="127.0.0.1:0", tls=changed)
         self.address = ""
+        self.enrol_address = changed.enrol_listen or ""
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:

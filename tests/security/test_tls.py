@@ -119,6 +119,12 @@ async def test_the_commands_show_the_operators_certificate_or_one_that_is_named(
         refused = await home.instar("--ca-file", given / "ca.pem", "--certificate-file", *files, "node", "list")
         assert refused.code == 7
         assert refused.err.startswith("cannot")
+        looked = await home.instar("--ca-file", given / "ca.pem", "--certificate-file", *files, "doctor")
+        assert looked.code == 1
+        assert "ok   certificate: that of spiffe://fleet/client/ci is good until" in looked.out
+        assert "FAIL controller: " in looked.out
+        assert "FAIL call: cannot" in looked.out
+        assert (await home.instar("doctor", "-o", "json")).document["is_well"] is True
 
 
 def test_a_token_is_shown_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

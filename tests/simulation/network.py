@@ -166,6 +166,9 @@ class Way:
     async def connect(self) -> AgentEnd:
         return AgentEnd(self._network, self._network.connect(self._node_id))
 
+    async def prepare(self) -> None:
+        """There are no certificates here."""
+
     async def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Read a bundle; a cut or a loss ends it in the middle."""
         network = self._network

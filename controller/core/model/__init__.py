@@ -57,6 +57,7 @@ from controller.core.model.fleet import (
     hindrance,
 )
 from controller.core.model.graph import BOTH_METHODS, Barrier, Channel, Edge, Outcome, VersionGraph
+from controller.core.model.identity import JoinToken, NodeIdentity
 from controller.core.model.monitor import Rule, RuleBasis, RuleHold, RuleScope, RuleState, Watch, Watched
 from controller.core.model.plan import (
     BlastRadius,
@@ -181,6 +182,7 @@ __all__ = [
     "Instance",
     "InstanceState",
     "JoinPolicy",
+    "JoinToken",
     "JudgedMetric",
     "Judgement",
     "Judging",
@@ -194,6 +196,7 @@ __all__ = [
     "Node",
     "NodeHello",
     "NodeId",
+    "NodeIdentity",
     "NodeReport",
     "Notify",
     "OfflinePolicy",

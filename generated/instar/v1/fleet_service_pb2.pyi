@@ -1020,3 +1020,107 @@ class RemoveFreezeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveFreezeResponse: _TypeAlias = RemoveFreezeResponse  # noqa: Y015
+
+@_typing.final
+class MakeJoinTokenRequest(_message.Message):
+    """MakeJoinTokenRequest says for which node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Identity that the node will have."""
+    @_builtins.property
+    def lifetime(self) -> _duration_pb2.Duration:
+        """For so long the token is good, at most an hour; an hour where it is left out."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeJoinTokenRequest: _TypeAlias = MakeJoinTokenRequest  # noqa: Y015
+
+@_typing.final
+class MakeJoinTokenResponse(_message.Message):
+    """MakeJoinTokenResponse is the token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token; it is stored nowhere."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it is good."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeJoinTokenResponse: _TypeAlias = MakeJoinTokenResponse  # noqa: Y015
+
+@_typing.final
+class PermitRecoveryRequest(_message.Message):
+    """PermitRecoveryRequest names a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Identity of the node."""
+    reason: _builtins.str
+    """Why, for the audit log."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermitRecoveryRequest: _TypeAlias = PermitRecoveryRequest  # noqa: Y015
+
+@_typing.final
+class PermitRecoveryResponse(_message.Message):
+    """PermitRecoveryResponse says what is allowed now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERIES_LEFT_FIELD_NUMBER: _builtins.int
+    recoveries_left: _builtins.int
+    """So often the node may come back."""
+    def __init__(
+        self,
+        *,
+        recoveries_left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recoveries_left", b"recoveries_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermitRecoveryResponse: _TypeAlias = PermitRecoveryResponse  # noqa: Y015

@@ -80,6 +80,16 @@ class FleetServiceStub:
                 request_serializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeResponse.FromString,
                 _registered_method=True)
+        self.MakeJoinToken = channel.unary_unary(
+                '/instar.v1.FleetService/MakeJoinToken',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.MakeJoinTokenRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.MakeJoinTokenResponse.FromString,
+                _registered_method=True)
+        self.PermitRecovery = channel.unary_unary(
+                '/instar.v1.FleetService/PermitRecovery',
+                request_serializer=instar_dot_v1_dot_fleet__service__pb2.PermitRecoveryRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_fleet__service__pb2.PermitRecoveryResponse.FromString,
+                _registered_method=True)
         self.GetStatistics = channel.unary_unary(
                 '/instar.v1.FleetService/GetStatistics',
                 request_serializer=instar_dot_v1_dot_fleet__service__pb2.GetStatisticsRequest.SerializeToString,
@@ -174,6 +184,20 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MakeJoinToken(self, request, context):
+        """MakeJoinToken makes a token by which a node gets its first certificate, once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PermitRecovery(self, request, context):
+        """PermitRecovery lets a node whose certificate has run out come back once more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatistics(self, request, context):
         """GetStatistics counts the work of the fleet.
         """
@@ -256,6 +280,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ExplainNode,
                     request_deserializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeRequest.FromString,
                     response_serializer=instar_dot_v1_dot_fleet__service__pb2.ExplainNodeResponse.SerializeToString,
+            ),
+            'MakeJoinToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeJoinToken,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.MakeJoinTokenRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.MakeJoinTokenResponse.SerializeToString,
+            ),
+            'PermitRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.PermitRecovery,
+                    request_deserializer=instar_dot_v1_dot_fleet__service__pb2.PermitRecoveryRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_fleet__service__pb2.PermitRecoveryResponse.SerializeToString,
             ),
             'GetStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatistics,
@@ -527,6 +561,60 @@ class FleetService:
             '/instar.v1.FleetService/ExplainNode',
             instar_dot_v1_dot_fleet__service__pb2.ExplainNodeRequest.SerializeToString,
             instar_dot_v1_dot_fleet__service__pb2.ExplainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeJoinToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/MakeJoinToken',
+            instar_dot_v1_dot_fleet__service__pb2.MakeJoinTokenRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.MakeJoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PermitRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/instar.v1.FleetService/PermitRecovery',
+            instar_dot_v1_dot_fleet__service__pb2.PermitRecoveryRequest.SerializeToString,
+            instar_dot_v1_dot_fleet__service__pb2.PermitRecoveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,10 @@ class FleetServiceStub:
     """RemoveNode forgets a node; rollouts do not wait for it any longer."""
     ExplainNode: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ExplainNodeRequest, _fleet_service_pb2.ExplainNodeResponse]
     """ExplainNode says why a node is as it is."""
+    MakeJoinToken: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.MakeJoinTokenRequest, _fleet_service_pb2.MakeJoinTokenResponse]
+    """MakeJoinToken makes a token by which a node gets its first certificate, once."""
+    PermitRecovery: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.PermitRecoveryRequest, _fleet_service_pb2.PermitRecoveryResponse]
+    """PermitRecovery lets a node whose certificate has run out come back once more."""
     GetStatistics: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.GetStatisticsRequest, _fleet_service_pb2.GetStatisticsResponse]
     """GetStatistics counts the work of the fleet."""
     ListRuleStates: _aio.UnaryUnaryMultiCallable[_fleet_service_pb2.ListRuleStatesRequest, _fleet_service_pb2.ListRuleStatesResponse]
@@ -119,6 +123,22 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_fleet_service_pb2.ExplainNodeRequest, _abc.Awaitable[_fleet_service_pb2.ExplainNodeResponse]],
     ) -> _abc.Awaitable[_fleet_service_pb2.ExplainNodeResponse]:
         """ExplainNode says why a node is as it is."""
+
+    @_abc_1.abstractmethod
+    def MakeJoinToken(
+        self,
+        request: _fleet_service_pb2.MakeJoinTokenRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.MakeJoinTokenRequest, _abc.Awaitable[_fleet_service_pb2.MakeJoinTokenResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.MakeJoinTokenResponse]:
+        """MakeJoinToken makes a token by which a node gets its first certificate, once."""
+
+    @_abc_1.abstractmethod
+    def PermitRecovery(
+        self,
+        request: _fleet_service_pb2.PermitRecoveryRequest,
+        context: _aio.ServicerContext[_fleet_service_pb2.PermitRecoveryRequest, _abc.Awaitable[_fleet_service_pb2.PermitRecoveryResponse]],
+    ) -> _abc.Awaitable[_fleet_service_pb2.PermitRecoveryResponse]:
+        """PermitRecovery lets a node whose certificate has run out come back once more."""
 
     @_abc_1.abstractmethod
     def GetStatistics(

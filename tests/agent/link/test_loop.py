@@ -197,3 +197,32 @@ def test_a_bundle_is_fetched_by_the_way_of_the_link() -> None:
         assert [chunk async for chunk in link.fetch("sha256:a", 7)] == [b"sha256:a@7"]
 
     asyncio.run(main())
+
+
+def test_a_new_certificate_is_shown_on_a_connection_that_is_there_before_the_present_one_ends() -> None:
+    world = saying(welcome())
+
+    async def main() -> None:
+        link = loop.Link(world, node_id="n-1", now=lambda: NOW, draw=lambda: 0.9)
+        task = asyncio.get_running_loop().create_task(link.run(Node()), name="link")
+        await asyncio.sleep(1)
+        world.refusal = transport.LinkError("cannot connect anew")
+        await link.move()
+        await asyncio.sleep(1)
+        assert (link.is_open, len(world.wires)) == (True, 1)  # nobody answers there: what is goes on
+        world.refusal = None
+        moved_at_seconds = asyncio.get_running_loop().time()
+        await link.move()
+        await asyncio.sleep(1)
+        assert (link.is_open, len(world.wires), world.prepared) == (True, 2, 1)
+        assert world.connected_at_seconds[1] - moved_at_seconds <= 2 * loop.WAKE_GAP_SECONDS
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    virtual = simulation_loop.VirtualLoop(1)
+    try:
+        virtual.run_until_complete(main())
+        virtual.run_until_complete(world.close())
+    finally:
+        virtual.close()

@@ -75,7 +75,7 @@ class Controller:
     token: str
 
     def transport(self) -> transport.GrpcTransport:
-        return transport.GrpcTransport(self.address, self.token)
+        return transport.GrpcTransport(self.address, lambda: self.token)
 
     @contextlib.asynccontextmanager
     async def raw_call(self) -> AsyncIterator[aio.StreamStreamCall[Any, Any]]:
@@ -208,7 +208,7 @@ async def test_a_stream_that_begins_wrongly_is_ended_with_its_reason(
 
 
 async def test_a_wrong_token_opens_nothing(controller: Controller) -> None:
-    stream = await transport.GrpcTransport(controller.address, "nonsense").connect()
+    stream = await transport.GrpcTransport(controller.address, lambda: "nonsense").connect()
     with pytest.raises(transport.LinkError, match="UNAUTHENTICATED"):
         await stream.receive()
     await stream.close()
@@ -224,7 +224,7 @@ async def test_a_crowd_is_told_when_to_come_back(controller: Controller) -> None
 
 
 async def test_a_controller_that_is_not_there_is_a_link_error() -> None:
-    stream = await transport.GrpcTransport("127.0.0.1:1", "token").connect()
+    stream = await transport.GrpcTransport("127.0.0.1:1", lambda: "token").connect()
     with pytest.raises(transport.LinkError, match="UNAVAILABLE"):
         await stream.receive()
     await stream.close()

@@ -102,6 +102,7 @@ class World:
         self.connected_at_seconds: list[float] = []
         self.refusal: transport.LinkError | None = None
         self._serve = serve
+        self.prepared = 0
         self._serving: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> Wire:
@@ -114,6 +115,11 @@ class World:
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
         return wire
+
+    async def prepare(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.prepared += 1
 
     async def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         yield f"{digest}@{offset}".encode()
