@@ -25,8 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("name", choices=names())
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument("--tls", action="store_true", help="with TLS, over the same without; for those that know it")
     arguments = parser.parse_args(argv)
-    found: result.Result = importlib.import_module(f"tests.bench.{arguments.name}").measure()
+    module = importlib.import_module(f"tests.bench.{arguments.name}")
+    if arguments.tls and not hasattr(module, "measure_tls"):
+        parser.error(f"{arguments.name} does not know --tls")
+    found: result.Result = module.measure_tls() if arguments.tls else module.measure()
     print(found.as_json() if arguments.output == "json" else found.as_text())  # noqa: T201 it is what the command is for
     return 0
 

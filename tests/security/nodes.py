@@ -58,6 +58,7 @@ class Host:
     home: house.House
     node_id: str
     had: list[house.Pair] = field(default_factory=list)
+    trusted: str = ""
 
     @property
     def pair(self) -> house.Pair:
@@ -130,6 +131,7 @@ class Host:
 
     def _take(self, own: ec.EllipticCurvePrivateKey, given: enrolment_service_pb2.Credentials) -> None:
         assert given.node_id == self.node_id
+        self.trusted = given.authorities
         self.had.append(house.Pair(given.certificate.encode(), certificates.key_pem(own).encode()))
 
 
