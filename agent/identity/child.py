@@ -29,21 +29,13 @@ RECOVERY_CONTEXT = "instar recovery"
 _Answer = Mapping[str, object]
 
 
-def roots(asked: Mapping[str, str]) -> _Answer:
-    """Fetch the authorities that a controller shows, and keep them only where they are those of the token."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the hash decides, not the handshake
-    context.set_alpn_protocols(["h2"])
-    host, port = _host_and_port(asked["address"])
-    with (
-        socket.create_connection((host, port), CONNECT_SECONDS) as raw,
-        context.wrap_socket(raw, server_hostname=host) as secured,
-    ):
-        shown = _chain(secured)[1:]
+def begin(asked: Mapping[str, str]) -> _Answer:
+    """Fetch the authorities that a controller shows, take them only where they are the token's, and ask for a key."""
+    shown = _shown(asked["address"])[1:]
     if hashlib.sha256(b"".join(sorted(shown))).hexdigest() != asked["hash"]:
         raise ValueError("the controller there is not the one that made the token: its authorities are others")
-    return {"authorities": "".join(_pem(x509.load_der_x509_certificate(each)) for each in shown)}
+    trusted = "".join(_pem(x509.load_der_x509_certificate(each)) for each in shown)
+    return {"authorities": trusted, **request(asked)}
 
 
 def request(asked: Mapping[str, str]) -> _Answer:
@@ -91,6 +83,19 @@ def look(asked: Mapping[str, str]) -> _Answer:
     known = json.loads((Path(asked["folder"]) / identity.FILE_NAME).read_text("utf-8"))
     certificate = x509.load_pem_x509_certificate(known["certificate"].encode())
     return {"own": _own(certificate), "controller": _theirs(asked["address"], known)}
+
+
+def _shown(address: str) -> list[bytes]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the hash decides, not the handshake
+    context.set_alpn_protocols(["h2"])
+    host, port = _host_and_port(address)
+    with (
+        socket.create_connection((host, port), CONNECT_SECONDS) as raw,
+        context.wrap_socket(raw, server_hostname=host) as secured,
+    ):
+        return _chain(secured)
 
 
 def _own(certificate: x509.Certificate) -> str:
@@ -180,7 +185,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 VERBS: Mapping[str, Callable[[Mapping[str, str]], _Answer]] = {
-    "roots": roots,
+    "begin": begin,
     "request": request,
     "sign": sign,
     "install": install,

@@ -58,10 +58,9 @@ async def enrol(folder: Path, node_id: str, token: str, address: str) -> None:
         EnrolmentError: The controller there is not the token's, or said no.
     """
     where = {"folder": str(folder)}
-    found = await _ask("roots", {"address": address, "hash": token.rpartition(".")[2]})
-    made = await _ask("request", where)
+    made = await _ask("begin", where | {"address": address, "hash": token.rpartition(".")[2]})
     asked = enrolment_service_pb2.EnrolRequest(token=token, certificate_request=made["certificate_request"])
-    async with _secured(address, found["authorities"].encode()) as channel:
+    async with _secured(address, made["authorities"].encode()) as channel:
         answer = await _call(lambda: _Stub(channel).Enrol(asked, timeout=CALL_SECONDS))
     await _install(where, answer.credentials, node_id, address)
 

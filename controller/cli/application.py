@@ -29,6 +29,7 @@ from controller.cli import (
     rollback_commands,
     rollout_commands,
     trigger_commands,
+    up_command,
     upgrade_commands,
 )
 from controller.core import errors
@@ -88,6 +89,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(trigger_commands.app, name="trigger")
     app.add_typer(event_commands.app, name="event")
     app.command("doctor")(doctor_command.doctor)
+    app.command("up")(up_command.up)
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 

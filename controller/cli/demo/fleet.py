@@ -16,12 +16,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from controller import clock
 from controller.cli import connection, credentials, failures
 from controller.cli.demo import api, bundles, keeper_socket, process
 from controller.config import settings
+from controller.trust import authorities, clients
+from instar.v1 import fleet_service_pb2
 
 READY_SECONDS = 30.0  # for a controller or an agent to come up on a busy machine
 HOST = "127.0.0.1"
+DOMAIN = "demo.instar"  # of the throw-away authorities
 
 
 def free_ports(number: int) -> list[int]:
@@ -40,20 +44,32 @@ class Controller:
         folder: Where its state and its log lie.
         otlp_port: Port of the loopback where it sends its spans; None for nowhere.
         heartbeat_period: Time between two heartbeats of an agent, such as "1s".
+        has_tls: It has throw-away authorities, and everybody shows a certificate; else bearer tokens.
     """
 
-    def __init__(self, folder: Path, otlp_port: int | None, heartbeat_period: str) -> None:
+    def __init__(self, folder: Path, otlp_port: int | None, heartbeat_period: str, *, has_tls: bool = False) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self._heartbeat_period = heartbeat_period
-        self._port = free_ports(1)[0]
+        self._port, self._enrol_port = free_ports(2)
         self._otlp_port = otlp_port
+        self.has_tls = has_tls
         self._process: process.Process | None = None
 
     @property
     def address(self) -> str:
         """Where its gRPC listener is."""
         return f"{HOST}:{self._port}"
+
+    @property
+    def enrol_address(self) -> str:
+        """Where nodes come in that have no certificate yet."""
+        return f"{HOST}:{self._enrol_port}"
+
+    @property
+    def state_dir(self) -> Path:
+        """Where everything durable of it is."""
+        return self._folder / "state"
 
     @property
     def running(self) -> process.Process:
@@ -65,6 +81,8 @@ class Controller:
     async def start(self) -> None:
         """Start it, or start it again on the same state; return when it answers."""
         argv = [process.script("instar"), "controller", "serve"]
+        if self.has_tls:
+            argv += ["--config", str(self._secured())]
         self._process = await process.start(
             "the controller", argv, log=self._folder / "controller.log", environment=self._environment()
         )
@@ -80,7 +98,15 @@ class Controller:
 
     def connect(self) -> connection.Connection:
         """A connection to its API."""
+        if self.has_tls:
+            return connection.Connection(self.address, credentials.of_folder(self._operator_dir).read())
         return connection.Connection(self.address, credentials.find(self.address, self._token_file))
+
+    async def join_token(self, node_id: str) -> str:
+        """A token by which a node comes in."""
+        asked = fleet_service_pb2.MakeJoinTokenRequest(node_id=node_id)
+        async with self.connect() as link:
+            return (await link.call(link.fleet.MakeJoinToken, asked, seconds=api.CALL_SECONDS)).token
 
     async def instar(self, *arguments: str) -> str:
         """Run a command of the operators' command line against it.
@@ -102,7 +128,8 @@ class Controller:
     async def _answers(self) -> bool:
         if not self.running.is_running:
             raise self.running.failure("start the controller")
-        if not self._token_file.exists():
+        last = self._operator_dir / clients.KEY_NAME if self.has_tls else self._token_file
+        if not last.exists():
             return False
         async with self.connect() as link:
             try:
@@ -113,20 +140,32 @@ class Controller:
                 return False
         return True
 
+    def _secured(self) -> Path:
+        """Make the authorities, and what the controller is told of them, where they are not there yet."""
+        file = self._folder / "controller.toml"
+        if not file.exists():
+            authorities.create(self.state_dir / "ca", DOMAIN, clock.SystemClock().now())
+            file.write_text(f'[tls]\nenrol_listen = "{self.enrol_address}"\n', encoding="utf-8")
+        return file
+
     @property
     def _token_file(self) -> Path:
-        return settings.operator_token_file(self._folder / "state")
+        return settings.operator_token_file(self.state_dir)
+
+    @property
+    def _operator_dir(self) -> Path:
+        return settings.operator_certificate_dir(self.state_dir)
 
     def _environment(self) -> Mapping[str, str]:
         return (
             _inherited()
             | {
-                "INSTAR_STATE_DIR": str(self._folder / "state"),
+                "INSTAR_STATE_DIR": str(self.state_dir),
                 "INSTAR_LISTEN": self.address,
                 "INSTAR_HEARTBEAT_PERIOD": self._heartbeat_period,
                 "INSTAR_CONTROLLER": self.address,
-                "INSTAR_TOKEN_FILE": str(self._token_file),
             }
+            | ({} if self.has_tls else {"INSTAR_TOKEN_FILE": str(self._token_file)})
             | ({} if self._otlp_port is None else _otlp_environment(self._otlp_port))
         )
 
@@ -168,10 +207,15 @@ class Node:
         return self._process
 
     async def enrol(self) -> None:
-        """Get a token and write the configuration."""
+        """Write the configuration, and get a certificate; without TLS a token."""
         self._folder.mkdir(parents=True)
-        await self._controller.instar("node", "token", self.id, "--out", str(self._folder / "token"))
         self.config_file.write_text(self._configuration(), encoding="utf-8")
+        if not self._controller.has_tls:
+            await self._controller.instar("node", "token", self.id, "--out", str(self._folder / "token"))
+            return
+        words = ("enroll", await self._controller.join_token(self.id), "--controller", self._controller.enrol_address)
+        argv = [process.script("instar-agent"), *words, "--config", str(self.config_file)]
+        await process.run(f"enrol node {self.id}", argv, environment=_inherited())
 
     async def start(self) -> None:
         """Start the keeper, and with it the agent; or start them again on the same state."""
@@ -218,10 +262,10 @@ class Node:
                 os.killpg(int(json.loads(note.read_text(encoding="utf-8"))["pid"]), signal.SIGKILL)
 
     def _configuration(self) -> str:
+        shown = "" if self._controller.has_tls else f'token_file = "{self._folder / "token"}"\n'
         return f"""\
-node_id = "{self.id}"
+{shown}node_id = "{self.id}"
 controller = "{self._controller.address}"
-token_file = "{self._folder / "token"}"
 state_dir = "{self.state_dir}"
 run_dir = "{self.run_dir}"
 

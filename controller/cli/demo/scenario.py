@@ -109,10 +109,10 @@ async def _set_up(number: int, script: Script, root: Path, started: AsyncExitSta
     spans = receiver.Receiver()
     server, otlp_port = await receiver.serve(spans)
     started.push_async_callback(server.stop, None)
-    controller = fleet.Controller(root / "controller", otlp_port, HEARTBEAT_PERIOD)
+    controller = fleet.Controller(root / "controller", otlp_port, HEARTBEAT_PERIOD, has_tls=True)
     started.push_async_callback(controller.stop)
     await controller.start()
-    say(f"the controller listens on {controller.address}")
+    say(f"the controller listens on {controller.address}, and speaks TLS 1.3 by authorities of its own")
     nodes = [fleet.Node(f"demo-{index}", root / f"n{index}", controller) for index in range(1, number + 1)]
     started.push_async_callback(_together, [node.stop for node in nodes])
     sources = [step.source for step in (INSTALL, *script.steps)]
