@@ -105,10 +105,14 @@ class RolloutWrite:
 
 @dataclass(frozen=True, slots=True)
 class NodeWrite:
-    """A node's row; the fence that is stored must not be higher."""
+    """A node's row; the fence that is stored must not be higher.
+
+    Args:
+        replaces: The node as it is stored now: only the columns that differ are written; None where it is new.
+    """
 
     node: model.Node
-    is_new: bool
+    replaces: model.Node | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ epoch; a node's fence never goes back; step records and spans are stored once, w
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -221,28 +222,31 @@ def forget_events(connection: sa.Connection, before: datetime) -> int:
 
 
 def _write_nodes(connection: sa.Connection, writes: Sequence[rows.NodeWrite]) -> None:
-    _insert(connection, tables.nodes, [forms.node_row(each.node) for each in writes if each.is_new])
-    _replace_nodes(connection, [each.node for each in writes if not each.is_new])
+    _insert(connection, tables.nodes, [forms.node_row(each.node) for each in writes if each.replaces is None])
+    alike: dict[frozenset[str], list[forms.Row]] = defaultdict(list)  # one statement writes the same columns of many
+    for each in writes:
+        if each.replaces is not None:
+            columns = forms.node_columns(each.node, each.replaces)
+            alike[frozenset(columns)].append({**columns, "of_node": each.node.id, "new_fence": each.node.fence})
+    for known in alike.values():
+        _replace_nodes(connection, known)
 
 
-def _replace_nodes(connection: sa.Connection, nodes: Sequence[model.Node]) -> None:
-    if not nodes:
+def _replace_nodes(connection: sa.Connection, known: Sequence[forms.Row]) -> None:
+    if connection.execute(_REPLACE_NODE, known).rowcount == len(known):
         return
-    known = [{**forms.node_row(each), "of_node": each.id, "new_fence": each.fence} for each in nodes]
-    if connection.execute(_REPLACE_NODE, known).rowcount == len(nodes):
-        return
-    for node in nodes:
-        _check_fence(connection, node)
+    for each in known:
+        _check_fence(connection, each["of_node"], each["new_fence"])
 
 
-def _check_fence(connection: sa.Connection, node: model.Node) -> None:
+def _check_fence(connection: sa.Connection, node_id: model.NodeId, fence: int) -> None:
     """Refuse a node of which the row that is stored is not the one that was just written."""
-    if connection.scalar(_FENCE, {"of_node": node.id}) != node.fence:
+    if connection.scalar(_FENCE, {"of_node": node_id}) != fence:
         raise errors.ConflictError(
-            f"cannot store node {node.id}: a higher fence than {node.fence} has been given out for it",
+            f"cannot store node {node_id}: a higher fence than {fence} has been given out for it",
             code="node_changed",
             field="fence",
-            value=str(node.fence),
+            value=str(fence),
             rule="a node's fence never goes back",
         )
 

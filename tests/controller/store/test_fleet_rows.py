@@ -56,14 +56,14 @@ async def test_what_was_decided_of_a_node_is_kept(kept: Kept) -> None:
         quarantined_because="odd",
         offline_since=_NOW,
     )
-    assert (await kept.write(nodes=(rows.NodeWrite(node, is_new=True),))).nodes == (node,)
+    assert (await kept.write(nodes=(rows.NodeWrite(node),))).nodes == (node,)
     kept.close()
 
 
 async def test_a_removed_node_goes_and_may_come_back_in_the_same_transaction(kept: Kept) -> None:
     old, new = _node(cordoned_because="disk"), _node()
-    await kept.write(nodes=(rows.NodeWrite(old, is_new=True),))
-    found = await kept.write(removed_nodes=(old.id,), nodes=(rows.NodeWrite(new, is_new=True),))
+    await kept.write(nodes=(rows.NodeWrite(old),))
+    found = await kept.write(removed_nodes=(old.id,), nodes=(rows.NodeWrite(new),))
     assert found.nodes == (new,)
     assert (await kept.write(removed_nodes=(old.id,))).nodes == ()
     kept.close()
