@@ -368,8 +368,12 @@ class Draft:
 
 
 def _joined(earlier: rows.RolloutWrite, later: rows.RolloutWrite) -> rows.RolloutWrite:
-    changes = tuple(dict.fromkeys((*earlier.changes, *later.changes)))
-    standings = tuple(dict.fromkeys((*earlier.standings, *later.standings)))
-    is_replanned = earlier.is_replanned or later.is_replanned
-    is_decided = earlier.is_decided or later.is_decided
-    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes, standings, is_replanned, is_decided)
+    return rows.RolloutWrite(
+        later.rollout,
+        earlier.replaces,
+        later.lease,
+        earlier.changes + later.changes,
+        earlier.standings + later.standings,
+        is_replanned=earlier.is_replanned or later.is_replanned,
+        is_decided=earlier.is_decided or later.is_decided,
+    )

@@ -25,6 +25,9 @@ FIRINGS_MAX = 1_000
 FIRINGS_FORGOTTEN = 100  # at once: to look at each firing would cost more than to keep some
 LOOKED_AT = "rules_looked_at"
 
+# Columns that never change once a row is there; to write them again would be to write their indexes again.
+_FIXED = {tables.assignments: ("rollout_id", "node_id")}
+
 # Those that are asked most often are made once: making one takes longer than running it.
 _REPLACE_HEAD = sa.update(tables.rollouts).where(
     tables.rollouts.c.rollout_id == sa.bindparam("of_rollout"),
@@ -118,7 +121,7 @@ def _write_changes(connection: sa.Connection, write: rows.RolloutWrite) -> None:
     rollout, table = write.rollout, tables.changes
     if write.is_replanned:
         connection.execute(sa.delete(table).where(table.c.rollout_id == rollout.id))
-    keys = tuple(rollout.changes) if write.is_replanned else write.changes
+    keys = dict.fromkeys(rollout.changes if write.is_replanned else write.changes)
     _upsert(
         connection,
         table,
@@ -136,10 +139,10 @@ def _write_changes(connection: sa.Connection, write: rows.RolloutWrite) -> None:
 
 
 def _write_standings(connection: sa.Connection, write: rows.RolloutWrite) -> None:
-    rollout, known = write.rollout, write.rollout.standings
-    stand = [forms.standing_row(rollout.id, each, known[each]) for each in write.standings if each in known]
+    rollout, known, told = write.rollout, write.rollout.standings, dict.fromkeys(write.standings)
+    stand = [forms.standing_row(rollout.id, each, known[each]) for each in told if each in known]
     _upsert(connection, tables.standings, stand)
-    gone = [{"rollout_id": rollout.id, "node_id": each} for each in write.standings if each not in known]
+    gone = [{"rollout_id": rollout.id, "node_id": each} for each in told if each not in known]
     _delete(connection, tables.standings, gone)
 
 
@@ -287,5 +290,6 @@ def _upsert(connection: sa.Connection, table: sa.Table, values: Sequence[forms.R
 def _upsert_into(table: sa.Table) -> sa.Insert:
     statement = sqlite.insert(table)
     keys = [column.name for column in table.primary_key]
-    changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
+    kept = {*keys, *_FIXED.get(table, ())}
+    changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in kept}
     return statement.on_conflict_do_update(index_elements=keys, set_=changed)
