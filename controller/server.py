@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from controller import activation, clock, engine, releases, tasks
+from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors
 from controller.engine import enrolling
@@ -99,6 +99,7 @@ def run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
         RefusedError: Another controller uses the store or the address.
     """
     _log_as_json()
+    cycles.seek_seldom()
     asyncio.run(_run(loaded, ready))
 
 
