@@ -20,6 +20,7 @@ from controller.config import settings
 from controller.core import errors
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
+    audit_service_pb2_grpc,
     fleet_service_pb2_grpc,
     release_service_pb2_grpc,
     rollout_service_pb2_grpc,
@@ -43,6 +44,7 @@ class Connection:
     def __init__(self, address: str, token: str) -> None:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._channel = aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
         self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)

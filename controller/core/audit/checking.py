@@ -86,6 +86,7 @@ class Check:
         self._last: chain.Record | None = None
         self._gaps: list[_Gap] = []
         self._skipped: list[tuple[int, int]] = []
+        self._late: set[int] = set()
         self._findings: list[Finding] = []
         self._rows = 0
         self._epochs = 0
@@ -111,15 +112,18 @@ class Check:
             self._take_epoch(record)
         self._last = record
 
-    def end(self, head: chain.Head | None = None) -> Report:
+    def end(self, head: chain.Head | None = None, *, must_have_head: bool = False) -> Report:
         """Say what was found.
 
         Args:
             head: Where whoever gave the records says that the chain ends; None where nobody does.
+            must_have_head: Somebody has to say it: what ends without a head was cut off.
         """
         is_whole = not self.is_over
         if is_whole:
             self._miss_what_never_came()
+            if must_have_head and head is None:
+                self._find(Fault.TRUNCATED, self._head.place, "it ends here, without its head")
             self._compare(head)
             self._look_for_since()
         findings = sorted(self._findings, key=lambda each: each.place)
@@ -169,7 +173,7 @@ class Check:
         place = record.head.place
         if record == self._last:
             self._find(Fault.REPEATED, place, "it stands here twice")
-        elif self._fill(record) or any(first <= place.epoch <= last for first, last in self._skipped):
+        elif self._fill(record) or self._is_of_late_epoch(record):
             self._find(Fault.MISPLACED, place, f"it stands behind {self._head.place}")
         else:
             self._find(
@@ -192,6 +196,19 @@ class Check:
             behind = chain.Place(place.epoch, place.position + 1)
             self._find(Fault.UNLINKED, behind, f"it was written behind another one than the {place} of here")
         return True
+
+    def _is_of_late_epoch(self, record: chain.Record) -> bool:
+        """Tell whether something belongs to an epoch that was missing before another one."""
+        number = record.head.epoch
+        for first, last in self._skipped:
+            if first <= number <= last:
+                if isinstance(record, chain.Epoch):
+                    self._skipped.remove((first, last))
+                    rest = ((first, number - 1), (number + 1, last))
+                    self._skipped += [each for each in rest if each[0] <= each[1]]
+                    self._late.add(number)
+                return True
+        return number in self._late
 
     def _pass(self, head: chain.Head) -> None:
         """Note that a head that was known earlier is passed, or what is there in its place."""

@@ -19,6 +19,7 @@ from controller.rpc import door, principals
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     agent_service_pb2,
+    audit_service_pb2,
     fleet_service_pb2,
     release_service_pb2,
     rollout_service_pb2,
@@ -29,6 +30,7 @@ SERVICES = [
     module.DESCRIPTOR.services_by_name[name]
     for module, name in (
         (agent_service_pb2, "AgentService"),
+        (audit_service_pb2, "AuditService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
