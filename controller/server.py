@@ -253,7 +253,7 @@ def _make_operator_token(loaded: settings.Settings, register: principals.Registe
     """Make the first API token, where there is none yet."""
     if not loaded.operator_token_file.exists():
         token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
-        principals.write_private(loaded.operator_token_file, f"{token}\n")
+        principals.write_private(loaded.operator_token_file, f"{token.reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

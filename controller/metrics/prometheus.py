@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 
 from controller.config import sources
-from controller.core import errors, model
+from controller.core import errors, model, secret
 from controller.core.analysis import samples
 from controller.metrics import answers, grids, queries
 
@@ -206,18 +206,22 @@ class Prometheus:
         if file is None:
             return {}
         try:
-            token = (await asyncio.to_thread(file.read_bytes)).strip().decode("ascii")
+            token = secret.Secret((await asyncio.to_thread(file.read_bytes)).strip().decode("ascii"))
         except (OSError, UnicodeDecodeError) as error:
             self._refuse_token(type(error).__name__)
-        if not token or not token.isprintable() or " " in token or len(token) > TOKEN_BYTES_MAX:
+        if not _is_token(token.reveal()):
             self._refuse_token("it holds no token")
-        return {"authorization": f"Bearer {token}"}
+        return {"authorization": f"Bearer {token.reveal()}"}
 
     def _refuse_token(self, why: str) -> Never:
         what = f"its token_file cannot be used: {why}"
         raise answers.fault(
             self._server, "token_unusable", what, blame=errors.Blame.CONTROLLER, is_retryable=False
         ) from None
+
+
+def _is_token(text: str) -> bool:
+    return 0 < len(text) <= TOKEN_BYTES_MAX and text.isprintable() and " " not in text
 
 
 class Servers:
