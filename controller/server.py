@@ -24,6 +24,7 @@ from controller.core import errors
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
+    audit_service,
     door,
     fleet_service,
     health,
@@ -36,6 +37,8 @@ from controller.store import database, executor
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     release_service_pb2,
@@ -62,6 +65,7 @@ _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (agent_service_pb2, "AgentService"),
+        (audit_service_pb2, "AuditService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -192,6 +196,7 @@ async def _listening(
     server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)], options=_SERVER_OPTIONS)
     agents = agent_service.AgentService(machine, caller=register.caller, open_blob=blobs.open_blob, clock=time)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, agents.sessions, register, time), server
     )
@@ -249,7 +254,7 @@ def _make_operator_token(loaded: settings.Settings, register: principals.Registe
     """Make the first API token, where there is none yet."""
     if not loaded.operator_token_file.exists():
         token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
-        principals.write_private(loaded.operator_token_file, f"{token}\n")
+        principals.write_private(loaded.operator_token_file, f"{token.reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

@@ -30,7 +30,9 @@ class Catalogue(office.Office):
         Raises:
             RefusedError: Other bytes are published under the same version.
         """
-        asked = office.Asked(release.publisher, "publish_release", release, release.component)
+        asked = office.Asked(
+            release.publisher, "publish_release", release, release.component, f"{release.component} {release.version}"
+        )
         return await self._asked(asked, lambda draft: _publish(draft, release))
 
     def release(self, component: model.ComponentName, version: str) -> model.Release:
@@ -103,7 +105,10 @@ class Catalogue(office.Office):
                 _open(draft, component, version)
             draft.put_audit(actor, verb, f"{component} {version}", reason)
 
-        await self._asked(office.Asked(actor, "block_release", (component, version, reason), component), work)
+        await self._asked(
+            office.Asked(actor, "block_release", (component, version, reason), component, f"{component} {version}"),
+            work,
+        )
 
     async def promote_release(
         self, component: model.ComponentName, version: str, channel: str, *, actor: str
@@ -124,7 +129,10 @@ class Catalogue(office.Office):
             draft.put_audit(actor, "release.promote", f"{component} {version}", f"channel {channel}")
             return moved
 
-        return await self._asked(office.Asked(actor, "promote_release", (component, version, channel), component), work)
+        return await self._asked(
+            office.Asked(actor, "promote_release", (component, version, channel), component, f"{component} {version}"),
+            work,
+        )
 
 
 def _publish(draft: drafts.Draft, release: model.Release) -> bool:
