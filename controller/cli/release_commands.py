@@ -74,9 +74,9 @@ def sign(
     bundle, told = _read(file)
     if floor is not None:
         versions.parse(floor, "--floor")
-    place = trust_link.folder(trust)
     named = drafting.Named(told.name, told.version, bundle.digest, bundle.size_bytes, floor)
-    made = place.release(named, trust_commands.signers(place, key, passphrase_file))
+    with trust_link.folder(trust) as place:
+        made = place.release(named, trust_commands.signers(place, key, passphrase_file))
     about = {"component": told.name, "version": told.version, "digest": bundle.digest, "floor": floor}
     trust_tables.outcome(made, output, about)
 
@@ -94,8 +94,8 @@ def withdraw(
     """Name a release no longer; it counts once the metadata are pushed (`instar trust push`)."""
     from controller.cli import trust_link, trust_tables
 
-    place = trust_link.folder(trust)
-    made = place.withdraw(component, version, trust_commands.signers(place, key, passphrase_file))
+    with trust_link.folder(trust) as place:
+        made = place.withdraw(component, version, trust_commands.signers(place, key, passphrase_file))
     trust_tables.outcome(made, output, {"component": component, "version": version})
 
 
@@ -118,7 +118,7 @@ def publish(
 
     async def work(link: connection.Connection) -> release_service_pb2.PublishReleaseResponse:
         if trust is not None:
-            await trust_link.push(link, trust_link.folder(trust))
+            await trust_link.push(link, trust)
         return await link.call(link.releases.PublishRelease, _sent(bundle, file), seconds=PUBLISH_SECONDS)
 
     answer = connection.with_controller(controller, token_file, work)

@@ -47,11 +47,12 @@ def init(  # noqa: PLR0913  # each is an option
     from controller.cli import trust_link, trust_tables
     from controller.trust import publisher
 
-    made = trust_link.folder(directory).init(
-        publisher.Numbers(root_keys, root_threshold),
-        publisher.Numbers(targets_keys, targets_threshold),
-        passphrase(passphrase_file),
-    )
+    with trust_link.folder(directory, is_new=True) as place:
+        made = place.init(
+            publisher.Numbers(root_keys, root_threshold),
+            publisher.Numbers(targets_keys, targets_threshold),
+            passphrase(passphrase_file),
+        )
     places = {
         "keys": str(directory / "keys"),
         "trust_dir": str(directory / "online"),
@@ -79,8 +80,8 @@ def show(
     from controller.trust import metadata
 
     if trust is not None:
-        place = trust_link.folder(trust)
-        trust_tables.show(trust_tables.view(list(place.signed().signed_offline()), place.drafts()), output)
+        with trust_link.folder(trust) as place:
+            trust_tables.show(trust_tables.view(list(place.signed().signed_offline()), place.drafts()), output)
         return
     files = connection.with_controller(controller, token_file, trust_link.pull)
     read = [metadata.read(name if name[0].isdigit() else _numbered(name, content), content) for name, content in files]
@@ -98,8 +99,9 @@ def sign(
     """Sign the change that waits in DIR/drafts: one holder after another, each in a place of its own."""
     from controller.cli import trust_link, trust_tables
 
-    place = trust_link.folder(trust)
-    trust_tables.outcome(place.sign(signers(place, key, passphrase_file)), output)
+    with trust_link.folder(trust) as place:
+        made = place.sign(signers(place, key, passphrase_file))
+    trust_tables.outcome(made, output)
 
 
 @app.command()
@@ -114,8 +116,9 @@ def renew(
     """Let metadata expire later: a root in a year, targets and components in 90 days from now."""
     from controller.cli import trust_link, trust_tables
 
-    place = trust_link.folder(trust)
-    trust_tables.outcome(place.renew(roles or [], signers(place, key, passphrase_file)), output)
+    with trust_link.folder(trust) as place:
+        made = place.renew(roles or [], signers(place, key, passphrase_file))
+    trust_tables.outcome(made, output)
 
 
 @app.command()
@@ -133,9 +136,9 @@ def rotate(  # noqa: PLR0913  # each is an option
     from controller.cli import trust_link, trust_tables
     from controller.trust import publisher
 
-    place = trust_link.folder(trust)
     numbers = publisher.Numbers(keys, threshold)
-    made = place.rotate(role, numbers, signers(place, key, passphrase_file), passphrase(passphrase_file))
+    with trust_link.folder(trust) as place:
+        made = place.rotate(role, numbers, signers(place, key, passphrase_file), passphrase(passphrase_file))
     trust_tables.outcome(made, output)
     if role == publisher.ONLINE and output is options.Format.TABLE:
         typer.echo(f"copy the new keys of {trust / 'online'} to the controller before `instar trust push`")
@@ -152,10 +155,8 @@ def push(
     """Put what is signed onto the controller, which signs for its freshness; the same again changes nothing."""
     from controller.cli import connection, document, trust_link
 
-    place = trust_link.folder(trust)
-
     async def work(link: connection.Connection) -> release_service_pb2.PutTrustResponse:
-        return await trust_link.push(link, place)
+        return await trust_link.push(link, trust)
 
     answer = connection.with_controller(controller, token_file, work)
     if output is options.Format.JSON:
@@ -176,7 +177,8 @@ def pull(
     from controller.cli import connection, document, trust_link
 
     files = trust_link.signed_by_people(connection.with_controller(controller, token_file, trust_link.pull))
-    stored = trust_link.folder(trust).take(files)
+    with trust_link.folder(trust) as place:
+        stored = place.take(files)
     if output is options.Format.JSON:
         document.write({"stored": list(stored)})
         return

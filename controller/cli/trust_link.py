@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +19,36 @@ if TYPE_CHECKING:
 SECONDS = 120.0  # for all files of the largest repository
 
 
-def folder(path: Path) -> publisher.Publisher:
-    """The publisher's folder, as of now."""
+@contextlib.contextmanager
+def folder(path: Path, *, is_new: bool = False) -> Iterator[publisher.Publisher]:
+    """The publisher's folder as of now, for one command at a time: another one waits.
+
+    Raises:
+        CommandError: It is not there.
+    """
     from controller import clock
     from controller.trust import publisher
 
-    return publisher.Publisher(path, clock.SystemClock().now())
+    if is_new:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.is_dir():
+        raise failures.usage("--trust", str(path), "a folder that `instar trust init` made")
+    with (path / publisher.LOCK_NAME).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield publisher.Publisher(path, clock.SystemClock().now())
 
 
-async def push(link: connection.Connection, place: publisher.Publisher) -> release_service_pb2.PutTrustResponse:
-    """Put what is signed onto the controller.
+async def push(link: connection.Connection, path: Path) -> release_service_pb2.PutTrustResponse:
+    """Put what is signed in a folder onto the controller.
 
     Raises:
         CommandError: A change waits for signatures, or the controller refused.
     """
-    if waiting := place.drafts():
-        names = ", ".join(file.name for file in waiting)
-        raise failures.usage("--trust", names, "signed by everybody first (`instar trust sign`)")
-    files = [(file.name, file.content) for file in place.signed().signed_offline()]
+    with folder(path) as place:
+        waiting = [file.name for file in place.drafts()]
+        files = [(file.name, file.content) for file in place.signed().signed_offline()]
+    if waiting:
+        raise failures.usage("--trust", ", ".join(waiting), "signed by everybody first (`instar trust sign`)")
     return await link.call(link.releases.PutTrust, _sent(files), seconds=SECONDS)
 
 

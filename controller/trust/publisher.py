@@ -7,7 +7,8 @@
     root.json    the first root, to pin on nodes
 
 Rules kept: one change at a time; it counts once all its files are signed, by the same rules by which controllers take
-them; a folder is read and changed by one command at a time. Left out: what changes there are (`drafting`).
+them; a step that a crash cut short is finished or forgotten. Left out: what changes there are (`drafting`), and that
+one command at a time works in a folder (`controller.cli`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from controller.core import errors
 from controller.trust import drafting, files, keeping, keys, metadata, repository, succession
 
 KEYS_MAX = 16  # of one role: more people never meet
+LOCK_NAME = ".lock"  # held by the command that works in the folder
 ONLINE = "online"  # what the two roles that a controller signs are called together
 
 
@@ -94,7 +96,7 @@ class Publisher:
         """
         _check_numbers("root", root)
         _check_numbers("targets", targets)
-        if self._path.exists() and any(self._path.iterdir()):
+        if any(path.name != LOCK_NAME for path in self._path.glob("*")):
             raise _refused("folder_used", "DIR", str(self._path), "a new folder, or an empty one")
         for name in ("keys", "metadata", ONLINE):
             (self._path / name).mkdir(parents=True, exist_ok=True, mode=0o700)
