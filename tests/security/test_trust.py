@@ -412,9 +412,7 @@ WRITABLE: dict[str, Callable[[judged.Node], object]] = {
     "missing": lambda node: node.pinned.unlink(),
     "other key": lambda node: (node.config.parent / "trust.toml").write_text('roots = "root.json"'),
     "no TOML": lambda node: (node.config.parent / "trust.toml").write_text("root"),
-    "unsigned": lambda node: node.pinned.write_bytes(
-        node.pinned.read_bytes().replace(b"consistent", b"inconsistent")
-    ),
+    "unsigned": lambda node: node.pinned.write_bytes(node.pinned.read_bytes().replace(b"consistent", b"inconsistent")),
     "too large": lambda node: node.pinned.write_bytes(b" " * 600_000),
 }
 
