@@ -24,6 +24,7 @@ from controller.cli import (
     rollback_commands,
     rollout_commands,
     trigger_commands,
+    trust_commands,
     upgrade_commands,
 )
 from controller.core import errors
@@ -70,6 +71,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     )
     app.add_typer(controller_commands.app, name="controller")
     app.add_typer(release_commands.app, name="release")
+    app.add_typer(trust_commands.app, name="trust")
     app.add_typer(upgrade_commands.app, name="upgrade")
     app.add_typer(rollout_commands.app, name="rollout")
     app.add_typer(approval_commands.app, name="approval")

@@ -88,6 +88,8 @@ def first(holders: Mapping[str, Holders], now: datetime) -> Drafts:
 def release(known: repository.Repository, named: Named, now: datetime) -> Drafts:
     """Name a release; the first of a component gives the component its role, with the keys of the targets.
 
+    One that is named already is not named again.
+
     Raises:
         RefusedError: The version is named with other bytes, code ``release_exists``; or it is below the floor of its
             component, code ``release_below_floor``.
@@ -96,6 +98,9 @@ def release(known: repository.Repository, named: Named, now: datetime) -> Drafts
     file = known.components.get(named.component)
     role = Targets() if file is None else copy.deepcopy(file.targets)
     _check_release(named, role)
+    there = role.targets.get(named.path)
+    if there is not None and named.floor in (None, metadata.floor_of_target(there)):
+        return ()
     role.targets[named.path] = named.target()
     if file is not None:
         return (_next(file, role, now),)

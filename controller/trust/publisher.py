@@ -7,23 +7,27 @@
     root.json    the first root, to pin on nodes
 
 Rules kept: one change at a time; it counts once all its files are signed, by the same rules by which controllers take
-them; a folder is read and changed by one command at a time. Left out: what changes there are (`drafting`).
+them; a step that a crash cut short is finished or forgotten. Left out: what changes there are (`drafting`), and that
+one command at a time works in a folder (`controller.cli`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner, Key, Signer
+from securesystemslib.signer import CryptoSigner, Signer
 from tuf.api.metadata import Metadata, Root, Targets
 
 from controller.core import errors
 from controller.trust import drafting, files, keeping, keys, metadata, repository, succession
 
 KEYS_MAX = 16  # of one role: more people never meet
+LOCK_NAME = ".lock"  # held by the command that works in the folder
+ONLINE = "online"  # what the two roles that a controller signs are called together
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,11 @@ class Publisher:
 
     def __init__(self, path: Path, now: datetime) -> None:
         self._path = path
+        self._metadata = path / "metadata"
+        self._next, self._last = path / ".metadata.next", path / ".metadata.last"
         self._now = now
+        self._made: dict[str, Signer] = {}  # keys of this command
+        self._finish()
 
     @property
     def keys_folder(self) -> Path:
@@ -88,17 +96,16 @@ class Publisher:
         """
         _check_numbers("root", root)
         _check_numbers("targets", targets)
-        if self._path.exists() and any(self._path.iterdir()):
+        if any(path.name != LOCK_NAME for path in self._path.glob("*")):
             raise _refused("folder_used", "DIR", str(self._path), "a new folder, or an empty one")
-        for name in ("keys", "metadata", "drafts", "online"):
+        for name in ("keys", "metadata", ONLINE):
             (self._path / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         holders = {Root.type: self._make(Root.type, root, passphrase)}
         holders |= {Targets.type: self._make(Targets.type, targets, passphrase), **self._make_online()}
         drafts = drafting.first(holders, self._now)
-        signers = self.signers(passphrase)
-        made = [_signed_by(file, drafts[0].root, None, signers) for file in drafts]
+        made = [_signed_by(file, drafts[0].root, None, self._made) for file in drafts]
         self._store(succession.succeed(repository.Repository((made[0],)), made, self._now))
-        for place in (self._path, self._path / "online"):
+        for place in (self._path, self._path / ONLINE):
             files.write(place / keeping.ROOT_NAME, made[0].content)
         return Outcome(tuple(file.name for file in made))
 
@@ -113,7 +120,7 @@ class Publisher:
             InvalidRequestError: The folder is none of a publisher, or something in it is not as it must be.
             RefusedError: A file is not signed as it must be.
         """
-        found = _read(self._path / "metadata")
+        found = _read(self._metadata)
         roots = sorted((file for file in found if file.role == Root.type), key=lambda file: file.version)
         first = keeping.read_root(self._path / keeping.ROOT_NAME)
         newest: dict[str, metadata.File] = {}
@@ -131,7 +138,9 @@ class Publisher:
 
     def drafts(self) -> tuple[metadata.File, ...]:
         """The change that waits for signatures; nothing where none does."""
-        return tuple(_read(self._path / "drafts"))
+        known = {file.name: file.metadata.signed for file in _read(self._metadata)}
+        waiting = _read(self._path / "drafts")  # a crash may have left those that are signed by now
+        return tuple(file for file in waiting if known.get(file.name) != file.metadata.signed)
 
     def propose(self, drafts: drafting.Drafts, signers: Mapping[str, Signer]) -> Outcome:
         """Begin a change, and sign it with the keys at hand.
@@ -139,10 +148,7 @@ class Publisher:
         Raises:
             RefusedError: Another change waits, code ``draft_open``.
         """
-        if waiting := self.drafts():
-            names = ", ".join(file.name for file in waiting)
-            rule = f"begun once {names} are signed by everybody (`instar trust sign`), or removed from drafts/"
-            raise _refused("draft_open", "change", str(self._path), rule)
+        self._refuse_open()
         return self._sign(self.signed(), drafts, signers)
 
     def sign(self, signers: Mapping[str, Signer]) -> Outcome:
@@ -162,29 +168,64 @@ class Publisher:
             )
         return self._sign(self.signed(), drafts, signers)
 
+    def release(self, named: drafting.Named, signers: Mapping[str, Signer]) -> Outcome:
+        """Name a release; where a draft names it already, sign that one.
+
+        Raises:
+            RefusedError: See `drafting.release`; or another change waits.
+        """
+        for file in self.drafts():
+            known = file.targets.targets.get(named.path) if file.role == named.component else None
+            if known is not None and known == named.target():
+                return self.sign(signers)
+        return self.propose(drafting.release(self.signed(), named, self._now), signers)
+
+    def withdraw(self, component: str, version: str, signers: Mapping[str, Signer]) -> Outcome:
+        """Name a release no longer.
+
+        Raises:
+            NotFoundError: It is not named.
+            RefusedError: Another change waits.
+        """
+        return self.propose(drafting.withdraw(self.signed(), component, version, self._now), signers)
+
+    def renew(self, roles: Sequence[str], signers: Mapping[str, Signer]) -> Outcome:
+        """Let roles, or all of them, expire later.
+
+        Raises:
+            NotFoundError: One of the roles is not there.
+            RefusedError: Another change waits.
+        """
+        return self.propose(drafting.renew(self.signed(), roles, self._now), signers)
+
     def rotate(self, role: str, numbers: Numbers, signers: Mapping[str, Signer], passphrase: bytes | None) -> Outcome:
-        """Give a role new keys, made in this folder.
+        """Give a role new keys, made in this folder; they sign at once, as do those from before that are at hand.
 
         Args:
             role: ``root``, ``targets``, ``online``, or a component.
             numbers: For online keys it is one of each, whatever this says.
-            signers: Keys from before that are at hand.
+            signers: Keys from before.
             passphrase: Of the new keys.
+
+        Raises:
+            NotFoundError: There is no such role.
+            RefusedError: Another change waits.
         """
         known = self.signed()
-        self._refuse_unknown(known, role)
+        self._refuse_open()
         _check_numbers(role, numbers)
-        if role == "online":
-            drafts = drafting.rotate_online(known, self._make_online(), self._now)
-            return self.propose(drafts, signers)
+        if role not in (Root.type, Targets.type, ONLINE) and role not in known.components:
+            raise _no_role(role)
+        if role == ONLINE:
+            return self.propose(drafting.rotate_online(known, self._make_online(), self._now), signers)
         holders = self._make(role, numbers, passphrase)
         if role == Root.type:
-            drafts = drafting.rotate_root(known, holders, self._now)
+            drafts: drafting.Drafts = drafting.rotate_root(known, holders, self._now)
         elif role == Targets.type:
             drafts = drafting.rotate_targets(known, holders, self._now)
         else:
             drafts = drafting.rotate_component(known, role, holders, self._now)
-        return self.propose(drafts, {**signers, **self._made_signers(holders, passphrase)})
+        return self.propose(drafts, signers)
 
     def take(self, put: Iterable[tuple[str, bytes]]) -> tuple[str, ...]:
         """Take signed metadata from a controller, by the rules by which it took them itself.
@@ -192,7 +233,7 @@ class Publisher:
         Returns:
             Names of those that were new.
         """
-        known = self.signed() if any((self._path / "metadata").glob("*.json")) else self._empty()
+        known = self.signed() if any(self._metadata.glob("*.json")) else self._empty()
         read = [metadata.read(name, content) for name, content in put]
         after = succession.succeed(known, read, self._now)
         names = {file.name for file in known.signed_offline()}
@@ -200,66 +241,63 @@ class Publisher:
         return tuple(file.name for file in after.signed_offline() if file.name not in names)
 
     def _empty(self) -> repository.Repository:
-        for name in ("keys", "metadata", "drafts"):
+        for name in ("keys", "metadata"):
             (self._path / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         return repository.Repository((keeping.read_root(self._path / keeping.ROOT_NAME),))
 
     def _sign(self, known: repository.Repository, drafts: drafting.Drafts, signers: Mapping[str, Signer]) -> Outcome:
-        over = _overlaid(known, drafts)
-        signed = [_signed_by(file, over.root, over.top, signers, known.root) for file in drafts]
-        if signers and all(new.content == old.content for new, old in zip(signed, drafts, strict=True)):
+        over, able = _overlaid(known, drafts), {**signers, **self._made}
+        signed = [_signed_by(file, over.root, over.top, able, known.root) for file in drafts]
+        if signers and drafts and all(new.content == old.content for new, old in zip(signed, drafts, strict=True)):
             raise _refused(
                 "key_unknown", "key", ", ".join(sorted(signers)), "of a role that has yet to sign the drafts"
             )
         standings = tuple(_standing(file, over, known.root) for file in signed)
         if any(one.signatures < one.threshold for one in standings):
-            for file in signed:
-                files.write(self._path / "drafts" / file.name, file.content)
+            self._keep_drafts(signed)
             return Outcome((), standings)
         self._store(succession.succeed(known, signed, self._now))
-        for path in (self._path / "drafts").glob("*.json"):
-            path.unlink()
+        shutil.rmtree(self._path / "drafts", ignore_errors=True)
         return Outcome(tuple(file.name for file in signed))
 
-    def _store(self, whole: repository.Repository) -> None:
-        """Keep what is signed: new files first, then those that they follow go."""
-        folder = self._path / "metadata"
-        for file in whole.signed_offline():
+    def _keep_drafts(self, signed: drafting.Drafts) -> None:
+        folder = self._path / "drafts"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        for file in signed:
             files.write(folder / file.name, file.content)
-        named = {file.name for file in whole.signed_offline()}
-        for path in folder.glob("*.json"):
-            if path.name not in named:
-                path.unlink()
+
+    def _store(self, whole: repository.Repository) -> None:
+        """Keep what is signed in the place of what was: a crash leaves the one or the other, whole."""
+        shutil.rmtree(self._next, ignore_errors=True)
+        self._next.mkdir(mode=0o700)
+        for file in whole.signed_offline():
+            files.write(self._next / file.name, file.content)
+        shutil.rmtree(self._last, ignore_errors=True)
+        self._metadata.rename(self._last)
+        self._finish()
+        shutil.rmtree(self._last)
+
+    def _finish(self) -> None:
+        """Put the next metadata where there are none: the second half of a step that a crash may have cut in two."""
+        if not self._metadata.exists() and self._next.exists():
+            self._next.rename(self._metadata)
+            files.sync_folder(self._path)
 
     def _make(self, role: str, numbers: Numbers, passphrase: bytes | None) -> drafting.Holders:
-        made: list[Key] = [keys.make(self.keys_folder, role, passphrase).public_key for _ in range(numbers.keys)]
-        return drafting.Holders(made, numbers.threshold)
+        made = [keys.make(self.keys_folder, role, passphrase) for _ in range(numbers.keys)]
+        self._made |= keys.by_id(made)
+        return drafting.Holders([one.public_key for one in made], numbers.threshold)
 
     def _make_online(self) -> Mapping[str, drafting.Holders]:
-        folder = self._path / "online"
+        folder = self._path / ONLINE
         folder.mkdir(exist_ok=True, mode=0o700)
         return {role: drafting.Holders([keys.make(folder, role).public_key], 1) for role in drafting.ONLINE}
 
-    def _made_signers(self, holders: drafting.Holders, passphrase: bytes | None) -> Mapping[str, Signer]:
-        ids = {key.keyid for key in holders.keys}
-        paths = [
-            path for path in self.keys_folder.glob("*.pem") if any(key[: keys.ID_CHARS] in path.name for key in ids)
-        ]
-        return {
-            key: one for key, one in keys.by_id(keys.read(path, passphrase) for path in paths).items() if key in ids
-        }
-
-    def _refuse_unknown(self, known: repository.Repository, role: str) -> None:
-        """Before any key is made: is there such a role, and does no other change wait?"""
-        if role not in (Root.type, Targets.type, "online") and role not in known.components:
-            raise errors.NotFoundError(
-                f"cannot give {role} new keys: it must be root, targets, online or a component with a release",
-                code="role_not_found",
-                field="role",
-                value=role,
-            )
-        if self.drafts():
-            self.propose((), {})
+    def _refuse_open(self) -> None:
+        if waiting := self.drafts():
+            names = " and ".join(file.name for file in waiting)
+            rule = f"begun once {names} has all signatures (`instar trust sign`), or was removed from drafts/"
+            raise _refused("draft_open", "change", str(self._path), rule)
 
 
 def _read(folder: Path) -> list[metadata.File]:
@@ -326,6 +364,15 @@ def _check_numbers(role: str, numbers: Numbers) -> None:
             value=str(numbers.threshold),
             rule=rule,
         )
+
+
+def _no_role(role: str) -> errors.NotFoundError:
+    return errors.NotFoundError(
+        f"cannot give {role} new keys: it must be root, targets, online or a component with a release",
+        code="role_not_found",
+        field="role",
+        value=role,
+    )
 
 
 def _refused(code: str, field: str, value: str, rule: str) -> errors.RefusedError:
