@@ -30,7 +30,7 @@ class Node:
             (self.state / name).mkdir(parents=True, exist_ok=True)
         self.pinned.write_bytes(root)
         (folder / "trust.toml").write_text('root = "root.json"\n')
-        places = f'state_dir = "{self.state}"\nrun_dir = "{folder}/run"\ntrust_file = "{folder}/trust.toml"\n'
+        places = f'state_dir = "{self.state}"\nrun_dir = "/run/n1"\ntrust_file = "{folder}/trust.toml"\n'
         self.config.write_text(f'node_id = "n1"\n{places}')
 
     def verify(
@@ -56,6 +56,6 @@ class Node:
         if "error" not in document:
             assert document["trust"]["root"] >= 1
             return ""
-        assert document["error"]["message"].startswith("cannot ")
+        assert document["error"]["message"].startswith("cannot "), document
         assert not (self.state / "releases" / bundles.hex_of(data)).exists()
         return str(document["error"]["code"])

@@ -1,4 +1,4 @@
-"""What metadata vouches for and what it does not: lines of the fault matrix by their numbers, and what else is asked."""
+"""What metadata vouches for and what not: lines of the fault matrix by their numbers, and what is asked on top."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def test_a_signed_release_is_let_in_and_what_vouches_for_it_is_told(
 ) -> None:
     repository.lay(node.incoming, signed.served("web"))
     document = node.verify(FIRST)
+    assert "error" not in document, document
     assert document["manifest"]["name"] == "web"
     expected = {role: signed.version(role) for role in ("root", "timestamp", "snapshot", "targets", "web")}
     assert document["trust"] == {**expected, "floor": ""}
