@@ -135,7 +135,7 @@ class Controller:
         return settings.operator_token_file(self._folder / "state")
 
     @property
-    def client_environment(self) -> Mapping[str, str]:
+    def client_environment(self) -> dict[str, str]:
         """What tells the operators' command line where it is."""
         return {
             "INSTAR_CONTROLLER": self.address,

@@ -1,7 +1,7 @@
 """What `instar up` does: a controller and one node of this machine, to try things out with, until it is interrupted.
 
-Rules kept: it is as secure as what is run in earnest: releases are signed with throw-away keys whose root the node pins;
-everything started is stopped, also when something fails. Left out: anything that is installed on the node.
+Rules kept: it is as secure as what is run in earnest: releases are signed with throw-away keys, whose root the node
+pins; everything started is stopped, also when something fails. Left out: anything that is installed on the node.
 """
 
 from __future__ import annotations
