@@ -168,6 +168,7 @@ def _trust(loaded: settings.Settings, time: clock.Clock) -> tuple[release_servic
         return unsigned.Unsigned(), ()
     from controller.trust import keeping  # noqa: PLC0415  # the libraries of signatures only where there are any
 
+    logging.getLogger("tuf").setLevel(logging.WARNING)  # else it tells of each key that did not sign, which is no news
     kept = keeping.Trust(loaded.metadata_dir, loaded.trust_dir, time)
     return kept, (activation.Stage("trust", kept.start, kept.stop),)
 

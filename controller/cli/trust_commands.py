@@ -127,17 +127,19 @@ def rotate(  # noqa: PLR0913  # each is an option
     role: Annotated[str, typer.Argument(metavar="root|targets|online|COMPONENT", help="Whose keys are replaced.")],
     *,
     trust: Place,
-    keys: Annotated[int, typer.Option("--keys", help="Keys to make; of online keys it is one of each.")] = 3,
-    threshold: Annotated[int, typer.Option(help="So many of them must sign.")] = 2,
+    keys: Annotated[int | None, typer.Option("--keys", help="Keys to make; as many as now where left out.")] = None,
+    threshold: Annotated[int | None, typer.Option(help="So many of them must sign; with --keys.")] = None,
     key: KeyFiles = None,
     passphrase_file: PassphraseFile = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Make new keys for a role, and sign anew whatever hangs on them."""
-    from controller.cli import trust_link, trust_tables
+    from controller.cli import failures, trust_link, trust_tables
     from controller.trust import publisher
 
-    numbers = publisher.Numbers(keys, threshold)
+    if (keys is None) is not (threshold is None):
+        raise failures.usage("--threshold", str(threshold or ""), "given with --keys, and only with it")
+    numbers = None if keys is None or threshold is None else publisher.Numbers(keys, threshold)
     with trust_link.folder(trust) as place:
         made = place.rotate(role, numbers, signers(place, key, passphrase_file), passphrase(passphrase_file))
     trust_tables.outcome(made, output)

@@ -198,12 +198,14 @@ class Publisher:
         """
         return self.propose(drafting.renew(self.signed(), roles, self._now), signers)
 
-    def rotate(self, role: str, numbers: Numbers, signers: Mapping[str, Signer], passphrase: bytes | None) -> Outcome:
+    def rotate(
+        self, role: str, wanted: Numbers | None, signers: Mapping[str, Signer], passphrase: bytes | None
+    ) -> Outcome:
         """Give a role new keys, made in this folder; they sign at once, as do those from before that are at hand.
 
         Args:
             role: ``root``, ``targets``, ``online``, or a component.
-            numbers: For online keys it is one of each, whatever this says.
+            wanted: As many as the role has now where it is None; of online keys it is one of each in any case.
             signers: Keys from before.
             passphrase: Of the new keys.
 
@@ -213,11 +215,11 @@ class Publisher:
         """
         known = self.signed()
         self._refuse_open()
-        _check_numbers(role, numbers)
-        if role not in (Root.type, Targets.type, ONLINE) and role not in known.components:
-            raise _no_role(role)
         if role == ONLINE:
             return self.propose(drafting.rotate_online(known, self._make_online(), self._now), signers)
+        present = _numbers(known, role)
+        numbers = wanted or present
+        _check_numbers(role, numbers)
         holders = self._make(role, numbers, passphrase)
         if role == Root.type:
             drafts: drafting.Drafts = drafting.rotate_root(known, holders, self._now)
@@ -352,6 +354,15 @@ def _standing(file: metadata.File, over: repository.Repository, root_before: Roo
     ]
     worst = max(found, key=lambda one: one.missing)
     return Standing(file.name, len(worst.signed), worst.threshold)
+
+
+def _numbers(known: repository.Repository, role: str) -> Numbers:
+    """How many keys a role has."""
+    delegator = known.root if role in (Root.type, Targets.type) else known.top
+    if delegator is None or not metadata.key_ids(delegator, role):
+        raise _no_role(role)
+    told = delegator.get_delegated_role(role)
+    return Numbers(len(told.keyids), told.threshold)
 
 
 def _check_numbers(role: str, numbers: Numbers) -> None:

@@ -63,8 +63,9 @@ class Shop:
         made = self.at().release(named(version, **about), self.signers)
         assert made.stored
 
-    def rotate(self, role: str, keys: int = 3, threshold: int = 2) -> None:
-        made = self.at().rotate(role, publisher.Numbers(keys, threshold), self.signers, None)
+    def rotate(self, role: str, keys: int = 0, threshold: int = 0) -> None:
+        numbers = publisher.Numbers(keys, threshold) if keys else None
+        made = self.at().rotate(role, numbers, self.signers, None)
         assert made.stored
 
     def signed(self) -> repository.Repository:

@@ -129,7 +129,15 @@ def test_new_keys_sign_and_old_ones_do_not(shop: publishing.Shop) -> None:
     assert not own & followed
     assert not old.keys() & signed.root.keys.keys()  # nothing of theirs is left
     assert code(lambda: shop.at().release(publishing.named("1.1.0"), old)) == "key_unknown"
-    assert code(lambda: shop.rotate("nothing")) == "role_not_found"
+    before = len(holders(shop, "nothing"))
+    assert code(lambda: shop.rotate("nothing", keys=1, threshold=1)) == "role_not_found"
+    assert len(holders(shop, "nothing")) == before
+    shop.rotate("db")  # as many as it had
+    shop.rotate("web")
+    top = shop.signed().top
+    assert top is not None
+    told = [top.get_delegated_role(name) for name in ("db", "web")]
+    assert [(len(role.keyids), role.threshold) for role in told] == [(1, 1), (3, 2)]
     assert code(lambda: shop.rotate("web", keys=1, threshold=2)) == "threshold_invalid"
 
 
