@@ -362,7 +362,11 @@ def test_a_role_that_stands_in_the_way_of_a_component_is_refused(
 
 @pytest.mark.parametrize("name", ["root", "timestamp", "snapshot", "targets"])
 def test_a_component_has_no_name_of_a_role(node: judged.Node, signed: repository.Repository, name: str) -> None:
-    signed.metadata["targets"].signed.targets = {}
+    delegations = signed.metadata["targets"].signed.delegations
+    keys = list(delegations.keys)
+    delegations.roles[name] = DelegatedRole(name, keys, 2, terminating=True, paths=[f"{name}/*"])
+    signed.commit("targets")
+    signed.refresh()
     assert node.told(signed.served("web"), judged.bundle(name), component=name) == "release_unsigned"
 
 
