@@ -88,9 +88,21 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
         app.command("demo")(command.demo)
     else:
         app.command("demo")(_demo)
+    if arguments[:1] == ["up"]:
+        from controller.cli.demo import up_command
+
+        app.command("up")(up_command.up)
+    else:
+        app.command("up")(_up)
     return app
+
+
+# Only listed: both come from a room of their own, which is imported when they are named.
 
 
 def _demo() -> None:
     """Upgrade a live service on nodes of this machine, and show what it cost."""
-    # Only listed: `instar demo` itself comes from its own room, which is imported when it is named.
+
+
+def _up() -> None:
+    """Run a controller and one node on this machine, to try things out."""

@@ -59,6 +59,31 @@ def serve(  # noqa: PLR0913  # each is a setting
 
 
 @app.command()
+def doctor(
+    *,
+    state_dir: options.StateDir = None,
+    trust_dir: Annotated[Path | None, typer.Option(help="As the controller has it.")] = None,
+    config: Annotated[Path | None, typer.Option(envvar="INSTAR_CONFIG", help="TOML file of settings.")] = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Look at the controller of this machine: is its folder in order, are releases signed, does anything expire."""
+    from controller.cli import doctor as doctors
+    from controller.cli import document, failures, tables
+    from controller.config import settings
+
+    flags = {"state_dir": str(state_dir) if state_dir else None, "trust_dir": str(trust_dir) if trust_dir else None}
+    found = doctors.checks(settings.load(flags, os.environ, config))
+    rows = [(one.name, one.state.value, one.message) for one in found]
+    if output is options.Format.JSON:
+        names = ("name", "state", "message")
+        document.write({"checks": [dict(zip(names, row, strict=True)) for row in rows]})
+    else:
+        tables.show(tables.table(("CHECK", "STATE", ""), rows))
+    if any(one.state is doctors.State.FAILED for one in found):
+        raise typer.Exit(failures.Exit.FAILED)
+
+
+@app.command()
 def token(
     name: Annotated[str, typer.Argument(help="Of the person or service, as the audit log will name it.")],
     *,

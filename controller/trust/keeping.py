@@ -42,7 +42,7 @@ class Trust:
         clock: What time it is.
 
     Raises:
-        InvalidRequestError: ``root.json`` of ``trust_dir`` cannot be read, or is no root.
+        InvalidRequestError: ``root.json`` of ``trust_dir`` cannot be read, code ``root_unreadable``, or is no root.
         RefusedError: What is kept follows from another root.
         UnavailableError: What is kept was damaged.
     """
@@ -182,11 +182,11 @@ def read_root(path: Path) -> metadata.File:
         content = path.read_bytes()
     except OSError as fault:
         raise errors.InvalidRequestError(
-            f"cannot use trust_dir: {path} cannot be read ({fault.strerror})",
-            code="setting_invalid",
-            field="trust_dir",
+            f"cannot use root {path}: it must be a file that can be read ({fault.strerror})",
+            code="root_unreadable",
+            field="root",
             value=str(path),
-            rule="a folder with root.json and the online keys, as `instar trust init` makes it",
+            rule="root.json, as `instar trust init` makes it",
         ) from fault
     root = metadata.read_root(content)
     metadata.check_signed(root, root.root)

@@ -134,6 +134,15 @@ class Controller:
     def _token_file(self) -> Path:
         return settings.operator_token_file(self._folder / "state")
 
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What tells the operators' command line where it is."""
+        return {
+            "INSTAR_CONTROLLER": self.address,
+            "INSTAR_TOKEN_FILE": str(self._token_file),
+            "INSTAR_TRUST": str(self._trust),
+        }
+
     def _environment(self) -> Mapping[str, str]:
         return (
             _inherited()
@@ -141,11 +150,9 @@ class Controller:
                 "INSTAR_STATE_DIR": str(self._folder / "state"),
                 "INSTAR_LISTEN": self.address,
                 "INSTAR_HEARTBEAT_PERIOD": self._heartbeat_period,
-                "INSTAR_CONTROLLER": self.address,
-                "INSTAR_TOKEN_FILE": str(self._token_file),
-                "INSTAR_TRUST": str(self._trust),
                 "INSTAR_TRUST_DIR": str(self._trust / "online"),
             }
+            | self.client_environment
             | ({} if self._otlp_port is None else _otlp_environment(self._otlp_port))
         )
 
