@@ -176,7 +176,8 @@ def test_the_installed_verifier_knows_signed_releases_and_nothing_secret_was_mad
     signed.release("web", "1.0.0", data)
     node = judged.Node(tmp_path, signed.root)
     repository.lay(node.incoming, signed.served("web"))
-    words = ["-m", "agent.verifier", node.state, bundles.put(node.state, data), node.config, "web", "1.0.0"]
+    hex_digits = bundles.put(node.state, data)
+    words = ("-m", "agent.verifier", node.state, hex_digits, node.config, "web", "1.0.0")
     installed = {**clean_environment(), "PYTHONPATH": str(root.path / "usr/lib/instar-agent")}
     document = json.loads(said(DEBIAN_PYTHON, "-S", "-P", *words, environment=installed))
     assert document["trust"]["web"] == signed.version("web")
