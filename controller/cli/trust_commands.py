@@ -69,7 +69,8 @@ def init(  # noqa: PLR0913  # each is an option
 def show(
     *,
     trust: Annotated[
-        Path | None, typer.Option("--trust", envvar="INSTAR_TRUST", metavar="DIR", help="What this folder holds.")
+        Path | None,
+        typer.Option("--trust", metavar="DIR", help="What this folder holds; else what the controller serves."),
     ] = None,
     controller: options.Controller = options.CONTROLLER_DEFAULT,
     token_file: options.TokenFile = None,

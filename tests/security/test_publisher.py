@@ -98,12 +98,15 @@ def test_a_release_is_named_once_and_for_ever(shop: publishing.Shop) -> None:
     assert code(lambda: shop.at().release(publishing.named("1.0.0", b"other"), shop.signers)) == "release_exists"
 
 
-def test_floors_go_up_and_bind_who_signs(shop: publishing.Shop) -> None:
+def test_floors_bind_who_signs(shop: publishing.Shop) -> None:
     shop.release("1.0.0")
     assert code(lambda: shop.release("1.1.0", floor="1.2.0")) == "floor_invalid"
     shop.release("1.2.0", floor="1.1.0")
     shop.release("1.10.0", floor="1.9.0")
     assert metadata.floor_of(shop.signed().components["web"].targets) == "1.9.0"
+    shop.release("1.10.0", floor="1.9.1")  # a floor may also be set later
+    assert metadata.floor_of(shop.signed().components["web"].targets) == "1.9.1"
+    shop.release("1.10.0", floor="1.9.0")
     assert code(lambda: shop.release("1.3.0")) == "release_below_floor"
     assert shop.at().withdraw("web", "1.10.0", shop.signers).stored  # the floor outlives who set it
     assert metadata.floor_of(shop.signed().components["web"].targets) == "1.9.0"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.core import errors
+from controller.cli import doctor
+from controller.config import settings
+from controller.core import errors, model
 from controller.trust import files, folder, keeping, metadata, online, repository, succession
 from tests.security import publishing
 
@@ -250,6 +252,48 @@ async def test_files_that_were_changed_stop_the_start(
             assert caught.value.code == "trust_damaged"
         path.write_bytes(content)
     assert trust(tmp_path, shop, clock).served == kept.served
+
+
+async def test_a_release_whose_metadata_have_expired_is_not_taken(kept: keeping.Trust, clock: Clock) -> None:
+    named = publishing.named("1.0.0")
+    about = (model.ComponentName("web"), "1.0.0", named.digest, named.size_bytes)
+    kept.refuse_unsigned(*about)
+    with pytest.raises(errors.RefusedError) as caught:
+        kept.refuse_unsigned(*about[:3], named.size_bytes + 1)
+    assert caught.value.code == "release_unsigned"
+    clock.at += timedelta(days=91)
+    with pytest.raises(errors.RefusedError) as caught:
+        kept.refuse_unsigned(*about)
+    assert caught.value.code == "metadata_expired"
+
+
+async def test_doctor_says_what_expires_and_which_keys_are_missing(
+    tmp_path: Path, shop: publishing.Shop, clock: Clock
+) -> None:
+    loaded = settings.Settings("", tmp_path / "all", timedelta(seconds=1), "", trust_dir=shop.folder / "online")
+    loaded.state_dir.mkdir(mode=0o700)
+    past = publishing.present() - timedelta(days=80)
+    shop.at(past).renew(["web"], shop.signers)
+
+    async def put() -> None:
+        await keeping.Trust(loaded.metadata_dir, shop.folder / "online", clock).put(shop.files())
+
+    def seen() -> dict[str, doctor.State]:
+        return {check.message.split(" ")[0]: check.state for check in doctor.checks(loaded)}
+
+    assert seen()["nothing"] is doctor.State.WARNING
+    await put()
+    assert seen()["1.root.json"] is doctor.State.OK
+    assert seen()["2.web.json"] is doctor.State.WARNING
+    clock.at -= timedelta(days=2)
+    await keeping.Trust(loaded.metadata_dir, shop.folder / "online", clock).look()
+    assert {check.state for check in doctor.checks(loaded) if "timestamp.json" in check.message} == {
+        doctor.State.FAILED
+    }
+    next((shop.folder / "online").glob("snapshot-*.pem")).unlink()
+    assert seen()["0"] is doctor.State.FAILED
+    loaded.state_dir.chmod(0o755)
+    assert seen()[str(loaded.state_dir)] is doctor.State.FAILED
 
 
 async def test_only_what_counts_is_kept(tmp_path: Path, kept: keeping.Trust, clock: Clock) -> None:
