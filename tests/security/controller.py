@@ -199,9 +199,9 @@ class Node:
             lines.append(f'trust_file = "{root}/trust.toml"')
         self._config.write_text("\n".join([*lines, "[sockets.web]", f'http = "{host}:{web_port}"', ""]))
 
-    def start(self) -> None:
+    def start(self, *, is_keeper_told: bool = True) -> None:
         command = f'exec "{sys.executable}" -m agent --config "{self._config}" 2>>"{self.log}"'
-        self.keeper.start("sh", "-c", command, config=self._config)
+        self.keeper.start("sh", "-c", command, config=self._config if is_keeper_told else None)
 
     async def versions(self) -> list[str]:
         """Versions that run."""
@@ -212,11 +212,13 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def leading(pinned: bytes | None) -> AsyncIterator[tuple[Controller, Node]]:
+async def leading(pinned: bytes | None, *, is_keeper_told: bool = True) -> AsyncIterator[tuple[Controller, Node]]:
     """Run a controller and a node under it, and leave nothing behind.
 
     Args:
         pinned: The root that the node trusts; None for a node that was told nobody.
+        is_keeper_told: Whether the keeper gets the configuration; without, its verifier asks for no signatures, as one
+            from before there were any.
     """
     controller = Controller()
     server = aio.server()
@@ -225,7 +227,7 @@ async def leading(pinned: bytes | None) -> AsyncIterator[tuple[Controller, Node]
     await server.start()
     root = Path(tempfile.mkdtemp(prefix="in-"))  # tmp_path is too long for socket paths
     node = Node(root, port, pinned)
-    node.start()
+    node.start(is_keeper_told=is_keeper_told)
     try:
         yield controller, node
     except BaseException as error:

@@ -167,3 +167,24 @@ async def test_a_node_that_was_told_nobody_to_trust_installs_and_says_so() -> No
         await controller.until(lambda: leader.conditions == {"trust_not_configured"})
         assert leader.roots_asked == []
         assert await node.versions() == ["1.0.0"]
+
+
+async def test_a_keeper_from_before_there_were_signatures_lets_nothing_pass() -> None:
+    signed, data = repository.Repository("web"), controller.web("1.0.0")
+    signed.release("web", "1.0.0", data)
+    async with controller.leading(signed.root, is_keeper_told=False) as (leader, node):
+        leader.metadata = signed.served("web")
+        ended = await leader.ended(leader.order("1.0.0", leader.publish(data)))
+        assert (ended.reason, ended.fault) == ("trust_not_checked", INFRASTRUCTURE)
+        assert await node.versions() == []
+
+
+async def test_a_node_that_cannot_use_its_trust_file_installs_nothing_and_says_so() -> None:
+    signed, data = repository.Repository("web"), controller.web("1.0.0")
+    signed.release("web", "1.0.0", data)
+    async with controller.leading(b"{}") as (leader, node):
+        leader.metadata = signed.served("web")
+        ended = await leader.ended(leader.order("1.0.0", leader.publish(data)))
+        assert (ended.reason, ended.fault) == ("trust_unusable", INFRASTRUCTURE)
+        await controller.until(lambda: leader.conditions == {"trust_unusable"})
+        assert await node.versions() == []

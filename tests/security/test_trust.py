@@ -346,6 +346,17 @@ def test_two_parents_for_one_role_are_refused(node: judged.Node, signed: reposit
     assert node.told(signed.served("web") | signed.served("db"), FIRST) == "metadata_unsigned"
 
 
+@pytest.mark.parametrize(("paths", "is_terminating"), [(["web/*", "db/*"], True), (["*/*"], True), (["web/*"], False)])
+def test_a_role_that_may_speak_for_more_than_its_component_is_refused(
+    node: judged.Node, signed: repository.Repository, paths: list[str], *, is_terminating: bool
+) -> None:
+    role = signed.metadata["targets"].signed.delegations.roles["web"]
+    role.paths, role.terminating = paths, is_terminating
+    signed.commit("targets")
+    signed.refresh()
+    assert node.told(signed.served("web"), FIRST) == "metadata_unsigned"
+
+
 def test_a_role_that_stands_in_the_way_of_a_component_is_refused(
     node: judged.Node, signed: repository.Repository
 ) -> None:
@@ -362,7 +373,11 @@ def test_a_role_that_stands_in_the_way_of_a_component_is_refused(
 
 @pytest.mark.parametrize("name", ["root", "timestamp", "snapshot", "targets"])
 def test_a_component_has_no_name_of_a_role(node: judged.Node, signed: repository.Repository, name: str) -> None:
-    signed.metadata["targets"].signed.targets = {}
+    delegations = signed.metadata["targets"].signed.delegations
+    keys = list(delegations.keys)
+    delegations.roles[name] = DelegatedRole(name, keys, 2, terminating=True, paths=[f"{name}/*"])
+    signed.commit("targets")
+    signed.refresh()
     assert node.told(signed.served("web"), judged.bundle(name), component=name) == "release_unsigned"
 
 
