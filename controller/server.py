@@ -13,12 +13,13 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from grpc import aio
 
-from controller import activation, clock, engine, releases, tasks
+from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors
 from controller.metrics import limits, prometheus
@@ -34,6 +35,7 @@ from controller.rpc import (
     trigger_service,
 )
 from controller.store import database, executor
+from controller.trust import unsigned
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -86,6 +88,7 @@ def run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
         RefusedError: Another controller uses the store or the address.
     """
     _log_as_json()
+    cycles.seek_seldom()
     asyncio.run(_run(loaded, ready))
 
 
@@ -125,11 +128,12 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             monitoring=loaded.monitor,
         )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
+        trust, signing = _trust(loaded, time)
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
-            _activated(_stages(machine, loaded)),
-            _listening(loaded, machine, blobs, register, time) as address,
+            _activated(_stages(machine, loaded, *signing)),
+            _listening(loaded, _Parts(machine, blobs, register, trust), time) as address,
             _on_the_web(loaded, machine, time),
         ):
             yield address
@@ -162,11 +166,24 @@ async def _started(machine: engine.Engine) -> AsyncIterator[None]:
         await machine.stop()
 
 
-def _stages(machine: engine.Engine, loaded: settings.Settings) -> activation.Activation:
+def _trust(loaded: settings.Settings, time: clock.Clock) -> tuple[release_service.Trust, Sequence[activation.Stage]]:
+    """What vouches for releases, and what of it works in the background; where none is configured, nothing does."""
+    if loaded.trust_dir is None:
+        _logger.warning(unsigned.WARNING)
+        return unsigned.Unsigned(), ()
+    from controller.trust import keeping  # noqa: PLC0415  # the libraries of signatures only where there are any
+
+    logging.getLogger("tuf").setLevel(logging.WARNING)  # else it tells of each key that did not sign, which is no news
+    kept = keeping.Trust(loaded.metadata_dir, loaded.trust_dir, time)
+    return kept, (activation.Stage("trust", kept.start, kept.stop),)
+
+
+def _stages(machine: engine.Engine, loaded: settings.Settings, *signing: activation.Stage) -> activation.Activation:
     """What works in the background, in the order in which it starts."""
     collector, monitor = machine.collector, machine.monitoring
     period = loaded.heartbeat_period
     return activation.Activation(
+        *signing,
         activation.Stage("collector", lambda: collector.start_collection(period), collector.stop_collection),
         activation.Stage("monitor", monitor.start, monitor.stop),
         activation.Stage("triggers", machine.start_triggers, machine.stop_triggers),
@@ -184,23 +201,30 @@ async def _activated(stages: activation.Activation) -> AsyncIterator[None]:
             await stages.deactivate()
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the services need."""
+
+    machine: engine.Engine
+    blobs: releases.Blobs
+    register: principals.Register
+    trust: release_service.Trust
+
+
 @contextlib.asynccontextmanager
-async def _listening(
-    loaded: settings.Settings,
-    machine: engine.Engine,
-    blobs: releases.Blobs,
-    register: principals.Register,
-    time: clock.Clock,
-) -> AsyncIterator[str]:
+async def _listening(loaded: settings.Settings, parts: _Parts, time: clock.Clock) -> AsyncIterator[str]:
+    machine, register = parts.machine, parts.register
     server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)], options=_SERVER_OPTIONS)
-    agents = agent_service.AgentService(machine, caller=register.caller, open_blob=blobs.open_blob, clock=time)
+    agents = agent_service.AgentService(
+        machine, caller=register.caller, open_blob=parts.blobs.open_blob, read_trust=parts.trust.read, clock=time
+    )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, agents.sessions, register, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, blobs, register, time), server
+        release_service.ReleaseService(machine, parts.blobs, register, time, parts.trust), server
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, register, time), server

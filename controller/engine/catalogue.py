@@ -7,6 +7,7 @@ conditions compiled among it; a block is nothing that a declaration lifts. Left 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 from controller import conditions
@@ -17,6 +18,7 @@ from controller.engine import world as worlds
 from controller.store import rows
 
 WAYS_MAX = 1_000  # edges, or barriers, of one component: more than anybody can read
+TRUST_CHARS_MAX = 4096  # of the names of metadata files, on record
 CHANNEL_RULE = "1 to 63 lower-case letters, digits and dashes, beginning with a letter"
 _CHANNEL = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -133,6 +135,14 @@ class Catalogue(office.Office):
             office.Asked(actor, "promote_release", (component, version, channel), component, f"{component} {version}"),
             work,
         )
+
+    async def note_trust(self, stored: Sequence[str], *, actor: str) -> None:
+        """Keep on record which signed metadata somebody has put."""
+
+        def work(draft: drafts.Draft) -> None:
+            draft.put_audit(actor, "trust.put", stored[-1], " ".join(stored)[:TRUST_CHARS_MAX])
+
+        await self._asked(office.Asked(actor, "put_trust", tuple(stored)), work)
 
 
 def _publish(draft: drafts.Draft, release: model.Release) -> bool:

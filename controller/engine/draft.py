@@ -74,9 +74,9 @@ class Draft:
 
     def put_node(self, node: model.Node) -> None:
         """Write a node's row."""
-        write = rows.NodeWrite(node, is_new=node.id not in self.world.nodes)
         earlier = self.nodes.get(node.id)
-        self.nodes[node.id] = write if earlier is None else rows.NodeWrite(node, earlier.is_new)
+        replaces = self.world.nodes.get(node.id) if earlier is None else earlier.replaces
+        self.nodes[node.id] = rows.NodeWrite(node, replaces)
         self.world = copying.replace(self.world, nodes=self.world.nodes.insert(node.id, node))
 
     def remove_node(self, node_id: model.NodeId) -> None:
@@ -268,7 +268,7 @@ class Draft:
         self.removed |= later.removed
         for node_id, node in later.nodes.items():
             known = self.nodes.get(node_id)
-            self.nodes[node_id] = node if known is None else rows.NodeWrite(node.node, known.is_new)
+            self.nodes[node_id] = node if known is None else rows.NodeWrite(node.node, known.replaces)
         for rollout_id, write in later.rollouts.items():
             earlier = self.rollouts.get(rollout_id)
             self.rollouts[rollout_id] = write if earlier is None else _joined(earlier, write)
@@ -369,8 +369,12 @@ class Draft:
 
 
 def _joined(earlier: rows.RolloutWrite, later: rows.RolloutWrite) -> rows.RolloutWrite:
-    changes = tuple(dict.fromkeys((*earlier.changes, *later.changes)))
-    standings = tuple(dict.fromkeys((*earlier.standings, *later.standings)))
-    is_replanned = earlier.is_replanned or later.is_replanned
-    is_decided = earlier.is_decided or later.is_decided
-    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes, standings, is_replanned, is_decided)
+    return rows.RolloutWrite(
+        later.rollout,
+        earlier.replaces,
+        later.lease,
+        earlier.changes + later.changes,
+        earlier.standings + later.standings,
+        is_replanned=earlier.is_replanned or later.is_replanned,
+        is_decided=earlier.is_decided or later.is_decided,
+    )

@@ -7,6 +7,7 @@ read again (`reading`).
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,22 +87,30 @@ def release_row(release: model.Release) -> Row:
 
 def node_row(node: model.Node) -> Row:
     """A node, but for what only a live session knows."""
-    return {
-        "node_id": node.id,
-        "fence": node.fence,
-        "agent_version": node.agent_version,
-        "labels": codec.encode(node.labels, dict[str, str]),
-        "capabilities": codec.encode(node.capabilities, frozenset[str]),
-        "last_seen_at": None if node.last_seen_at is None else instant(node.last_seen_at),
-        "components": codec.encode(node.components, dict[model.ComponentName, model.InstalledComponent]),
-        "bad_digests": codec.encode(node.bad_digests, dict[model.Digest, str]),
-        "conditions": codec.encode(node.conditions, tuple[model.Condition, ...]),
-        "own_labels": codec.encode(node.own_labels, dict[str, str]),
-        "set_labels": codec.encode(node.set_labels, dict[str, str]),
-        "cordoned_because": node.cordoned_because,
-        "quarantined_because": node.quarantined_because,
-        "offline_since": None if node.offline_since is None else instant(node.offline_since),
-    }
+    return {"node_id": node.id, "fence": node.fence} | {name: write(node) for name, write in _NODE_COLUMNS.items()}
+
+
+def node_columns(node: model.Node, before: model.Node) -> Row:
+    """What may differ of a node's row, and its fence."""
+    differ = (name for name in _NODE_COLUMNS if getattr(node, name) is not getattr(before, name))
+    return {"fence": node.fence} | {name: _NODE_COLUMNS[name](node) for name in differ}
+
+
+# Each is made of the field of the same name alone.
+_NODE_COLUMNS: Mapping[str, Callable[[model.Node], str | None]] = {
+    "agent_version": lambda node: node.agent_version,
+    "labels": lambda node: codec.encode(node.labels, dict[str, str]),
+    "capabilities": lambda node: codec.encode(node.capabilities, frozenset[str]),
+    "last_seen_at": lambda node: None if node.last_seen_at is None else instant(node.last_seen_at),
+    "components": lambda node: codec.encode(node.components, dict[model.ComponentName, model.InstalledComponent]),
+    "bad_digests": lambda node: codec.encode(node.bad_digests, dict[model.Digest, str]),
+    "conditions": lambda node: codec.encode(node.conditions, tuple[model.Condition, ...]),
+    "own_labels": lambda node: codec.encode(node.own_labels, dict[str, str]),
+    "set_labels": lambda node: codec.encode(node.set_labels, dict[str, str]),
+    "cordoned_because": lambda node: node.cordoned_because,
+    "quarantined_because": lambda node: node.quarantined_because,
+    "offline_since": lambda node: None if node.offline_since is None else instant(node.offline_since),
+}
 
 
 def chunk_row(chunk: model.SeriesChunk) -> Row:

@@ -24,6 +24,7 @@ from controller import clock
 from controller.core import errors, model
 from controller.engine import commands
 from controller.rpc import admission, agent_convert, agent_service, door, principals, sessions
+from controller.trust import unsigned
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, node_pb2
 from tests.controller.rpc import small_engine
 
@@ -94,7 +95,9 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     register = principals.Register(tmp_path / "tokens")
     token = register.make_token(principals.Principal(principals.Kind.AGENT, NODE)).reveal()
     server = aio.server(interceptors=[door.Door(register, engine.keep_refusal)])
-    service = agent_service.AgentService(engine, caller=register.caller, open_blob=open_blob, clock=system)
+    service = agent_service.AgentService(
+        engine, caller=register.caller, open_blob=open_blob, read_trust=unsigned.Unsigned().read, clock=system
+    )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

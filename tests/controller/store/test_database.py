@@ -47,7 +47,7 @@ async def test_the_migrations_make_the_tables_that_the_statements_know(tmp_path:
 
 async def test_a_store_survives_its_closing_and_keeps_what_was_written(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
-    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(1), is_new=True),)))
+    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(1)),)))
     store.close()
     store = database.Store(tmp_path / "store", executor.WriterThread())
     assert store.read(reading.snapshot).nodes == (_node(1),)
@@ -108,10 +108,10 @@ async def test_a_store_that_a_newer_program_wrote_is_refused_and_left_as_it_is(t
 
 async def test_a_fence_that_would_go_back_is_a_conflict_and_nothing_is_written(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.InlineExecutor())
-    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(5), is_new=True),)))
+    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(5)),)))
     entry = chain.Entry(_NOW, "ann", "act", "subject", "")
     with pytest.raises(errors.ConflictError):
-        await store.commit(rows.Commit(at=_NOW, audit=(entry,), nodes=(rows.NodeWrite(_node(4), is_new=False),)))
+        await store.commit(rows.Commit(at=_NOW, audit=(entry,), nodes=(rows.NodeWrite(_node(4), replaces=_node(5)),)))
     assert store.read(reading.snapshot).nodes == (_node(5),)
     assert store.read(lambda connection: reading.audit(connection, "subject")) == ()
     store.close()
