@@ -28,6 +28,7 @@ NAMES: Mapping[str, str] = {
     "promote_rollout": "rollout.promote",
     "publish_release": "release.publish",
     "put_graph": "release.graph",
+    "put_trust": "trust.put",
     "quarantine_node": "node.quarantine",
     "read_log": "component.log",
     "remove_freeze": "freeze.remove",

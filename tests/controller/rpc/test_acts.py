@@ -56,9 +56,12 @@ UNAUDITED: Mapping[str, str] = {
     "Connect": "what nodes say is state; what follows from it has rows of its own",
     "PlanUpgrade": "nothing moves; it has a row where it is refused",
     "ReadBlob": "an agent fetches what an operation told it to, and the operation follows from rows",
+    "ReadTrust": "as ReadBlob: an agent fetches what it verifies by",
     "SendEvents": "an event is no act; each firing that it raises has rows, which name it",
     "TestTrigger": "nothing changes: it looks at the past",
 }
+# Acts that need more than this controller has: only their refusal is seen here.
+ELSEWHERE: Mapping[str, str] = {"PutTrust": "it needs signed metadata"}
 INSTALLED: Mapping[str, Any] = {
     "soak_duration": duration_pb2.Duration(),
     "min_healthy_duration": duration_pb2.Duration(nanos=100_000_000),
@@ -186,7 +189,7 @@ async def test_every_act_leaves_a_row_with_actor_action_subject_reason_and_resul
         removed = fleet_service_pb2.RemoveNodeRequest(node_id="n-2", reason="gone")
         await actors.act("RemoveNode", removed, "n-2")
         acting = {each.name for one in SERVICES for each in one.methods if asked_for(each.name) in acts.NAMES}
-        assert actors.done == acting
+        assert actors.done == acting - ELSEWHERE.keys()
         verified = await home.instar("audit", "verify", "-o", "json")
         assert (verified.code, verified.document["findings"]) == (0, []), verified
 
@@ -266,8 +269,8 @@ async def of_triggers(actors: Actors) -> None:
     await actors.act("RemoveTrigger", service.RemoveTriggerRequest(name="tell", reason="no use"), "tell")
 
 
-async def no_parts() -> AsyncIterator[release_service_pb2.PublishReleaseRequest]:
-    yield release_service_pb2.PublishReleaseRequest(chunk=b"x")
+async def stream_of(part: message.Message) -> AsyncIterator[message.Message]:
+    yield part
 
 
 async def test_every_act_that_is_refused_leaves_a_row_by_the_same_name_with_the_code_of_the_refusal(
@@ -276,7 +279,8 @@ async def test_every_act_that_is_refused_leaves_a_row_by_the_same_name_with_the_
     for each in (each for one in SERVICES for each in one.methods if asked_for(each.name) in acts.NAMES):
         if each.name == "ReadLog":
             continue  # what only reads is not put on the record where it is refused
-        request: Any = no_parts() if each.client_streaming else each.input_type._concrete_class()
+        empty = each.input_type._concrete_class()
+        request: Any = stream_of(empty) if each.client_streaming else empty
         with pytest.raises(aio.AioRpcError) as caught:
             await refused.ask(each.name, request, "bob")
         row = await refused.latest("bob")
