@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import grpc
 from grpc import aio
@@ -28,6 +27,7 @@ from controller.engine import enrolling
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
+    audit_service,
     credentials,
     door,
     enrolment_service,
@@ -39,12 +39,13 @@ from controller.rpc import (
     trigger_service,
 )
 from controller.store import database, executor
-from controller.trust import clients, listening, private_files
+from controller.trust import clients, listening, private_files, unsigned
 from controller.trust import peers as trust_peers
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
-    enrolment_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     release_service_pb2,
@@ -68,17 +69,11 @@ _SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
-ENROLLING_MAX = 32  # calls at once of nodes that are not known yet; more are turned away
-_ENROL_OPTIONS = (
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 16 << 10),  # a token and a certificate request have some 600 bytes
-    ("grpc.server_handshake_timeout_ms", 5_000),
-    ("grpc.max_connection_age_ms", 60_000),  # whoever comes in has one thing to ask
-)
 _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (agent_service_pb2, "AgentService"),
+        (audit_service_pb2, "AuditService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -141,11 +136,13 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             monitoring=loaded.monitor,
         )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
-        rooms = _Rooms(machine, blobs, register, time, own, _desk(loaded, store, own, machine, time))
+        trust, signing = _trust(loaded, time)
+        desk = _desk(loaded, store, own, machine, time)
+        rooms = _Rooms(machine, blobs, register, time, trust, own, desk)
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
-            _activated(_stages(machine, loaded)),
+            _activated(_stages(machine, loaded, *signing)),
             _listening(loaded, rooms) as address,
             _letting_nodes_in(loaded, rooms),
             _on_the_web(loaded, machine, time, own),
@@ -180,11 +177,24 @@ async def _started(machine: engine.Engine) -> AsyncIterator[None]:
         await machine.stop()
 
 
-def _stages(machine: engine.Engine, loaded: settings.Settings) -> activation.Activation:
+def _trust(loaded: settings.Settings, time: clock.Clock) -> tuple[release_service.Trust, Sequence[activation.Stage]]:
+    """What vouches for releases, and what of it works in the background; where none is configured, nothing does."""
+    if loaded.trust_dir is None:
+        _logger.warning(unsigned.WARNING)
+        return unsigned.Unsigned(), ()
+    from controller.trust import keeping  # noqa: PLC0415  # the libraries of signatures only where there are any
+
+    logging.getLogger("tuf").setLevel(logging.WARNING)  # else it tells of each key that did not sign, which is no news
+    kept = keeping.Trust(loaded.metadata_dir, loaded.trust_dir, time)
+    return kept, (activation.Stage("trust", kept.start, kept.stop),)
+
+
+def _stages(machine: engine.Engine, loaded: settings.Settings, *signing: activation.Stage) -> activation.Activation:
     """What works in the background, in the order in which it starts."""
     collector, monitor = machine.collector, machine.monitoring
     period = loaded.heartbeat_period
     return activation.Activation(
+        *signing,
         activation.Stage("collector", lambda: collector.start_collection(period), collector.stop_collection),
         activation.Stage("monitor", monitor.start, monitor.stop),
         activation.Stage("triggers", machine.start_triggers, machine.stop_triggers),
@@ -202,7 +212,7 @@ async def _activated(stages: activation.Activation) -> AsyncIterator[None]:
             await stages.deactivate()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Rooms:
     """What answers calls."""
 
@@ -210,6 +220,7 @@ class _Rooms:
     blobs: releases.Blobs
     register: principals.Register
     clock: clock.Clock
+    trust: release_service.Trust
     own: listening.Listening | None
     desk: enrolling.Enrolling | None
 
@@ -235,15 +246,17 @@ async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[
         machine,
         caller=register.caller,
         open_blob=rooms.blobs.open_blob,
+        read_trust=rooms.trust.read,
         clock=time,
         vouch=lambda context: enrolment_service.vouch(rooms.desk, register.holder(context)),
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, agents.sessions, register, time, rooms.desk), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, rooms.blobs, register, time), server
+        release_service.ReleaseService(machine, rooms.blobs, register, time, rooms.trust), server
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, register, time), server
@@ -252,7 +265,7 @@ async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[
         trigger_service.TriggerService(machine, register, time), server
     )
     if rooms.desk is not None:
-        _add_enrolment(rooms.desk, register, server)
+        enrolment_service.add(rooms.desk, register, server)
     checks = health.Health(_SERVICES)
     await checks.register(server)
     address = _bind(server, loaded.listen, None if rooms.own is None else credentials.mutual(rooms.own))
@@ -272,12 +285,8 @@ async def _letting_nodes_in(loaded: settings.Settings, rooms: _Rooms) -> AsyncIt
     if loaded.tls is None or loaded.tls.enrol_listen is None or rooms.own is None or rooms.desk is None:
         yield
         return
-    server = aio.server(
-        interceptors=[door.Door(rooms.register, rooms.engine.keep_refusal)],
-        options=_ENROL_OPTIONS,
-        maximum_concurrent_rpcs=ENROLLING_MAX,
-    )
-    _add_enrolment(rooms.desk, rooms.register, server)
+    server = enrolment_service.server(door.Door(rooms.register, rooms.engine.keep_refusal))
+    enrolment_service.add(rooms.desk, rooms.register, server)
     address = _bind(server, loaded.tls.enrol_listen, credentials.of_server(rooms.own))
     await server.start()
     _logger.info("nodes come in at %s", address)
@@ -285,16 +294,6 @@ async def _letting_nodes_in(loaded: settings.Settings, rooms: _Rooms) -> AsyncIt
         yield
     finally:
         await server.stop(STOP_GRACE_SECONDS)
-
-
-def _add_enrolment(desk: enrolling.Enrolling, register: principals.Register, server: aio.Server) -> None:
-    def holder(context: aio.ServicerContext[Any, Any]) -> trust_peers.Peer:
-        shown = register.holder(context)
-        assert shown is not None  # noqa: S101  # there is TLS, for there is a desk
-        return shown
-
-    service = enrolment_service.EnrolmentService(desk, holder)
-    enrolment_service_pb2_grpc.add_EnrolmentServiceServicer_to_server(service, server)
 
 
 @contextlib.asynccontextmanager
@@ -344,7 +343,7 @@ def _let_operator_in(
     clients.remove(loaded.operator_certificate_dir)
     if not loaded.operator_token_file.exists():
         token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
-        private_files.write(loaded.operator_token_file, f"{token}\n")
+        private_files.write(loaded.operator_token_file, f"{token.reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

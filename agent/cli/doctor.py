@@ -18,7 +18,7 @@ from pathlib import Path
 from agent import depot, identity, journal
 from agent.cli import answers
 from agent.cli import asking as node_asking
-from agent.config import layout, manifest, settings
+from agent.config import layout, manifest, settings, trust
 from agent.config.errors import ConfigError
 from agent.identity import asking
 from agent.stager import uv
@@ -124,6 +124,20 @@ def _identity(config: settings.Config) -> Iterator[Check]:
     yield Check("controller_certificate", not found["controller"], found["controller"] or theirs)
 
 
+def _trust(config: settings.Config) -> Iterator[Check]:
+    try:
+        read = trust.read(config)
+    except ConfigError as error:
+        yield Check("trust_file", is_well=False, message=str(error))
+        return
+    if read is None:
+        message = "none: this node installs releases that nobody has signed"
+        yield Check("trust_file", is_well=False, message=message, is_note=True)
+    else:
+        message = f"{config.trust_file} pins version {read.root_version} of the root; releases need signatures"
+        yield Check("trust_file", is_well=True, message=message)
+
+
 def _controller(config: settings.Config) -> Iterator[Check]:
     if config.token_file is None and not identity.exists(config.state_dir):
         return
@@ -211,6 +225,7 @@ LOOKS: Sequence[Callable[[settings.Config], Iterator[Check]]] = (
     _keeper,
     _token,
     _identity,
+    _trust,
     _controller,
     _secrets,
     _components,

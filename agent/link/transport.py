@@ -10,19 +10,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import grpc
-from grpc import aio
+from grpc import StatusCode, aio
 
 from agent import identity
+from agent.core import secret
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)  # for the answer to a ping
 CHUNK_DEADLINE = timedelta(seconds=30)  # for the next chunk of a download; then the download ends and may be resumed
 CHANNEL_DEADLINE = timedelta(seconds=20)  # for a channel to be connected, handshake included
+REFUSALS = frozenset(
+    {StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION, StatusCode.INVALID_ARGUMENT}
+)
 RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a controller that turns a session away for now
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 
 CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", KEEPALIVE // timedelta(milliseconds=1)),
@@ -38,11 +45,21 @@ class LinkError(Exception):
 
     Args:
         retry_after: How long the controller wants to be left alone; nothing when it did not say.
+        is_refusal: It was reached and said no; asked again, it would say the same.
     """
 
-    def __init__(self, message: str, *, retry_after: timedelta = timedelta()) -> None:
+    def __init__(self, message: str, *, retry_after: timedelta = timedelta(), is_refusal: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.is_refusal = is_refusal
+
+
+class Piece(NamedTuple):
+    """A piece of a file of release metadata; nobody has checked anything of it."""
+
+    name: str
+    content: bytes
+    is_last_piece: bool
 
 
 class Stream(Protocol):
@@ -76,6 +93,10 @@ class Transport(Protocol):
         """Make the next stream's way ready, with what this node shows now; raises `LinkError`."""
         ...
 
+    def read_trust(self, root_version: int, component: str) -> AsyncIterator[Piece]:
+        """Read the release metadata of a component, and each root after a version; raises `LinkError`."""
+        ...
+
 
 def secured(address: str, known: identity.Identity) -> aio.Channel:
     """A channel on which this node shows its certificate."""
@@ -91,7 +112,7 @@ class GrpcTransport:
         shown: What this node shows on the next channel: its bearer token, or its identity.
     """
 
-    def __init__(self, address: str, shown: Callable[[], str | identity.Identity]) -> None:
+    def __init__(self, address: str, shown: Callable[[], secret.Secret[str] | identity.Identity]) -> None:
         self._address = address
         self._shown = shown
         self._waiting: aio.Channel | None = None
@@ -132,32 +153,43 @@ class GrpcTransport:
         async with channel:
             stub = agent_service_pb2_grpc.AgentServiceStub(channel)
             request = agent_service_pb2.ReadBlobRequest(digest=digest, offset=offset)
-            call = stub.ReadBlob(request, metadata=metadata)
-            try:
-                while response := await _next_chunk(call):
-                    yield response.chunk
-            except aio.AioRpcError as error:
-                raise _link_error(error) from error
-            except TimeoutError as error:
-                raise LinkError(f"cannot read {digest}: nothing came for {CHUNK_DEADLINE}") from error
-            finally:
-                call.cancel()
+            async for response in _responses(stub.ReadBlob(request, metadata=metadata), digest):
+                yield response.chunk
+
+    async def read_trust(self, root_version: int, component: str) -> AsyncIterator[Piece]:
+        """Read the release metadata of a component, over a channel of its own."""
+        channel, metadata = self._channel()
+        async with channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            request = agent_service_pb2.ReadTrustRequest(root_version=root_version, component=component)
+            what = f"the metadata of {component}"
+            async for response in _responses(stub.ReadTrust(request, metadata=metadata), what):
+                yield Piece(response.name, response.content, response.is_last_piece)
 
     def _channel(self) -> tuple[aio.Channel, aio.Metadata]:
         shown = self._shown()
         if isinstance(shown, identity.Identity):
             return secured(self._address, shown), aio.Metadata()
         channel = aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
-        return channel, aio.Metadata(("authorization", f"Bearer {shown}"))
+        return channel, aio.Metadata(("authorization", f"Bearer {shown.reveal()}"))
 
 
-async def _next_chunk(
-    call: aio.UnaryStreamCall[agent_service_pb2.ReadBlobRequest, agent_service_pb2.ReadBlobResponse],
-) -> agent_service_pb2.ReadBlobResponse | None:
-    # Giving a read up ends the whole call; here that is what is wanted.
-    async with asyncio.timeout(CHUNK_DEADLINE.total_seconds()):
-        response = await call.read()
-    return response if isinstance(response, agent_service_pb2.ReadBlobResponse) else None
+async def _responses(call: aio.UnaryStreamCall[_Request, _Response], what: str) -> AsyncIterator[_Response]:
+    """Read to the end of a call, each response within a deadline."""
+    try:
+        while True:
+            # Giving a read up ends the whole call; here that is what is wanted.
+            async with asyncio.timeout(CHUNK_DEADLINE.total_seconds()):
+                response = await call.read()
+            if response is aio.EOF:
+                return
+            yield cast("_Response", response)
+    except aio.AioRpcError as error:
+        raise _link_error(error) from error
+    except TimeoutError as error:
+        raise LinkError(f"cannot read {what}: nothing came for {CHUNK_DEADLINE}") from error
+    finally:
+        call.cancel()
 
 
 class GrpcStream:
@@ -194,4 +226,5 @@ def _link_error(error: aio.AioRpcError) -> LinkError:
     told = dict(error.trailing_metadata() or ())
     text = str(told.get(RETRY_AFTER_KEY, ""))
     retry_after = timedelta(milliseconds=int(text)) if text.isdecimal() else timedelta()
-    return LinkError(f"cannot go on with the call: {error.code().name}: {error.details()}", retry_after=retry_after)
+    message = f"cannot go on with the call: {error.code().name}: {error.details()}"
+    return LinkError(message, retry_after=retry_after, is_refusal=error.code() in REFUSALS)

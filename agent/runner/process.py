@@ -86,6 +86,11 @@ class Alone:
         yield b""
         raise transport.LinkError(f"cannot fetch {digest} from byte {offset} on: no token_file is configured")
 
+    def fetch_metadata(self, root_version: int, component: str) -> AsyncIterator[transport.Piece]:
+        """Fail as `fetch` does."""
+        message = f"cannot ask for the metadata of {component} after root {root_version}: no token_file is configured"
+        raise transport.LinkError(message)
+
 
 def make_link(config: settings.Config) -> node.Link:
     """Make the link that the configuration asks for: by token, by certificate, or none."""
@@ -114,6 +119,7 @@ class Renewed:
         self._fresh = fresh
         self.wake = link.wake
         self.fetch = link.fetch
+        self.fetch_metadata = link.fetch_metadata
 
     async def run(self, led: node.Node) -> Never:
         """Keep a session open and the certificate fresh until cancelled."""

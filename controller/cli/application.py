@@ -14,6 +14,7 @@ import typer
 
 from controller.cli import (
     approval_commands,
+    audit_commands,
     ca_commands,
     component_commands,
     controller_commands,
@@ -29,7 +30,7 @@ from controller.cli import (
     rollback_commands,
     rollout_commands,
     trigger_commands,
-    up_command,
+    trust_commands,
     upgrade_commands,
 )
 from controller.core import errors
@@ -78,6 +79,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(controller_commands.app, name="controller")
     app.add_typer(ca_commands.app, name="ca")
     app.add_typer(release_commands.app, name="release")
+    app.add_typer(trust_commands.app, name="trust")
     app.add_typer(upgrade_commands.app, name="upgrade")
     app.add_typer(rollout_commands.app, name="rollout")
     app.add_typer(approval_commands.app, name="approval")
@@ -88,14 +90,20 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(freeze_commands.app, name="freeze")
     app.add_typer(trigger_commands.app, name="trigger")
     app.add_typer(event_commands.app, name="event")
+    app.add_typer(audit_commands.app, name="audit")
     app.command("doctor")(doctor_command.doctor)
-    app.command("up")(up_command.up)
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 
         app.command("demo")(command.demo)
     else:
         app.command("demo")(_demo)
+    if arguments[:1] == ["up"]:
+        from controller.cli.demo import up_command
+
+        app.command("up")(up_command.up)
+    else:
+        app.command("up")(_up)
     return app
 
 
@@ -114,6 +122,12 @@ def _root(
     os.environ.update({name: str(path) for name, path in given.items() if path is not None})
 
 
+# Only listed: both come from a room of their own, which is imported when they are named.
+
+
 def _demo() -> None:
     """Upgrade a live service on nodes of this machine, and show what it cost."""
-    # Only listed: `instar demo` itself comes from its own room, which is imported when it is named.
+
+
+def _up() -> None:
+    """Run a controller and one node on this machine, to try things out."""

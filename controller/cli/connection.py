@@ -19,6 +19,7 @@ from controller.cli import credentials, failures
 from controller.core import errors
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
+    audit_service_pb2_grpc,
     fleet_service_pb2_grpc,
     release_service_pb2_grpc,
     rollout_service_pb2_grpc,
@@ -42,11 +43,12 @@ class Connection:
     def __init__(self, address: str, shown: credentials.Token | credentials.Certificates) -> None:
         self._metadata: tuple[tuple[str, str], ...] = ()
         if isinstance(shown, credentials.Token):
-            self._metadata = (("authorization", f"Bearer {shown.text}"),)
+            self._metadata = (("authorization", f"Bearer {shown.text.reveal()}"),)
             self._channel = aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         else:
             secured = grpc.ssl_channel_credentials(shown.roots, shown.key, shown.certificate)
             self._channel = aio.secure_channel(address, secured, options=_CHANNEL_OPTIONS)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
         self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from controller.cli import failures
 from controller.config import settings
+from controller.core import secret
 from controller.trust import clients
 
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "INSTAR_CA_FILE", "INSTAR_CERTIFICATE_FILE", "INSTAR_KEY_FILE"
@@ -25,7 +26,7 @@ _OPTIONS = {CA_FILE: "--ca-file", CERTIFICATE_FILE: "--certificate-file", KEY_FI
 class Token:
     """A bearer token."""
 
-    text: str
+    text: secret.Secret[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,9 @@ def _state_dir() -> Path:
     return Path(os.environ.get("INSTAR_STATE_DIR") or settings.default_state_dir(os.environ))
 
 
-def _token(path: Path) -> str:
+def _token(path: Path) -> secret.Secret[str]:
     try:
-        return path.read_text("ascii").strip()
+        return secret.Secret(path.read_text("ascii").strip())
     except (OSError, UnicodeDecodeError) as fault:
         why = fault.strerror if isinstance(fault, OSError) else "not ASCII"
         raise failures.usage("--token-file", str(path), f"a file with a token that can be read ({why})") from fault

@@ -269,4 +269,4 @@ def _bearer_token(node: str, out: Path, state_dir: Path | None) -> None:
         )
     register = principals.Register(loaded.principals_file)
     made = register.make_token(principals.Principal(principals.Kind.AGENT, node))
-    private_files.write(out, f"{made}\n")
+    private_files.write(out, f"{made.reveal()}\n")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core import copying, errors, feedback, model, statistics
+from controller.core.audit import chain
 from controller.core.monitoring import board as boards
 from controller.core.triggers import draft as decisions
 from controller.engine import world as worlds
@@ -46,7 +47,7 @@ class Draft:
     assignments: dict[model.OperationId, rows.Assignment] = field(default_factory=dict)
     steps: list[model.StepRecord] = field(default_factory=list)
     occurrences: list[rows.Occurrence] = field(default_factory=list)
-    audit: list[rows.AuditEntry] = field(default_factory=list)
+    audit: list[chain.Entry] = field(default_factory=list)
     refusals: list[rows.Refusal] = field(default_factory=list)
     requests: dict[str, model.RolloutId] = field(default_factory=dict)
     outbox: list[rows.Span] = field(default_factory=list)
@@ -236,9 +237,9 @@ class Draft:
         """Write a span into the outbox."""
         self.outbox.append(rows.Span(span.trace_id, span.span_id, spans.to_text(span)))
 
-    def put_audit(self, actor: str, action: str, subject: str, reason: str = "") -> None:
-        """Write who did what."""
-        self.audit.append(rows.AuditEntry(self.at, actor, action, subject, reason))
+    def put_audit(self, actor: str, action: str, subject: str, reason: str = "", *, result: str = chain.DONE) -> None:
+        """Write who did what, or was refused it."""
+        self.audit.append(chain.Entry(self.at, actor, action, subject, reason, result))
 
     def put_refusal(self, actor: str, action: str, error: errors.InstarError, body: str) -> None:
         """Write what was not done."""

@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from controller import clock as clocks
 from controller.config import tls
 from controller.core import errors, model
+from controller.core.audit import chain
 from controller.engine import stepping
-from controller.store import database, identities, rows
+from controller.store import database, identities
 from controller.trust import authorities, certificates, enrolment, join_tokens, listening, spiffe
 
 TOKENS_KEPT = timedelta(days=1)  # after their end: so long an answer that was lost can be asked for again
@@ -74,7 +75,7 @@ class Enrolling:
             identities.forget_tokens(connection, now - TOKENS_KEPT)
             identities.put_token(connection, stored)
             until = stored.expires_at.isoformat(timespec="seconds")
-            _note(connection, now, actor, "node.token", node, f"{token.id} until {until}")
+            self._note(connection, now, actor, "node.token", node, f"{token.id} until {until}")
 
         await self._store.write(work)
         return token.text, stored.expires_at
@@ -95,13 +96,14 @@ class Enrolling:
                 used, made = enrolment.enrol(stored, shown, known, key, terms)
             except errors.UnauthenticatedError as error:
                 if stored is not None and join_tokens.is_secret(shown, stored.secret_hash):  # others could fill the log
-                    _note(connection, terms.now, _agent(stored.node_id), "node.enrol", stored.node_id, str(error))
+                    told = (_agent(stored.node_id), "node.enrol", stored.node_id, str(error), error.code)
+                    self._note(connection, terms.now, *told)
                 return error
             if made != known:
                 identities.put_token(connection, used)
                 identities.put_identity(connection, made)
                 reason = f"token {used.id}, certificate {made.serial}"
-                _note(connection, terms.now, _agent(made.node_id), "node.enrol", made.node_id, reason)
+                self._note(connection, terms.now, _agent(made.node_id), "node.enrol", made.node_id, reason)
             return made
 
         found = await self._store.write(work)
@@ -151,7 +153,7 @@ class Enrolling:
                 return None
             permitted = replace(known, recoveries_left=known.recoveries_left + 1)
             identities.put_identity(connection, permitted)
-            _note(connection, now, actor, "node.permit_recovery", known.node_id, reason)
+            self._note(connection, now, actor, "node.permit_recovery", known.node_id, reason)
             return permitted
 
         found = await self._store.write(work)
@@ -192,11 +194,11 @@ class Enrolling:
             except enrolment.CloneError as error:
                 assert known is not None  # noqa: S101  # only what is known can have a double
                 identities.put_identity(connection, enrolment.lock(known, enrolment.CLONED))
-                _note(connection, now, stepping.CONTROLLER_ACTOR, "node.clone", node, enrolment.CLONED)
+                self._note(connection, now, stepping.CONTROLLER_ACTOR, "node.clone", node, enrolment.CLONED)
                 return error
             if made != known:
                 identities.put_identity(connection, made)
-                _note(connection, now, _agent(node), action, node, f"certificate {made.serial}")
+                self._note(connection, now, _agent(node), action, node, f"certificate {made.serial}")
             return made
 
         found = await self._store.write(work)
@@ -205,6 +207,10 @@ class Enrolling:
                 await self._quarantine(node, reason=enrolment.CLONED, actor=stepping.CONTROLLER_ACTOR)
             raise found
         return found
+
+    def _note(self, connection: sa.Connection, at: datetime, *told: str) -> None:
+        """Put an entry into the audit log: actor, action, subject, reason, and the code of a refusal."""
+        self._store.note(connection, chain.Entry(at, *told))
 
     def _terms(self) -> enrolment.Terms:
         known = self._own.known
@@ -216,10 +222,6 @@ class Enrolling:
 
 def _agent(node_id: model.NodeId) -> str:
     return f"agent:{node_id}"
-
-
-def _note(connection: sa.Connection, at: datetime, actor: str, action: str, subject: str, reason: str) -> None:
-    identities.put_audit(connection, rows.AuditEntry(at, actor, action, subject, reason))
 
 
 def _check_lifetime(lifetime: timedelta) -> None:

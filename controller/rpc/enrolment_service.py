@@ -12,9 +12,17 @@ from grpc import aio
 
 from controller.core import errors, model
 from controller.engine import enrolling
+from controller.rpc import principals
 from controller.trust import enrolment, peers, spiffe
 from instar.v1 import enrolment_service_pb2, enrolment_service_pb2_grpc
 
+ENROLLING_MAX = 32  # calls at once of nodes that are not known yet; more are turned away
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 << 10),  # a token and a certificate request have some 600 bytes
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_age_ms", 60_000),  # whoever comes in has one thing to ask
+)
 _Context = aio.ServicerContext[Any, Any]
 
 
@@ -65,6 +73,22 @@ class EnrolmentService(enrolment_service_pb2_grpc.EnrolmentServiceServicer):
         return enrolment_service_pb2.Credentials(
             node_id=made.node_id, certificate=made.certificate, authorities=self._desk.trusted
         )
+
+
+def server(door: aio.ServerInterceptor) -> aio.Server:
+    """A server for nodes that have no certificate yet, with bounds of its own: what comes there is not known."""
+    return aio.server(interceptors=[door], options=_OPTIONS, maximum_concurrent_rpcs=ENROLLING_MAX)
+
+
+def add(desk: enrolling.Enrolling, register: principals.Register, server: aio.Server) -> None:
+    """Add the service to a server."""
+
+    def holder(context: _Context) -> peers.Peer:
+        shown = register.holder(context)
+        assert shown is not None  # noqa: S101  # there is TLS, for there is a desk
+        return shown
+
+    enrolment_service_pb2_grpc.add_EnrolmentServiceServicer_to_server(EnrolmentService(desk, holder), server)
 
 
 async def vouch(desk: enrolling.Enrolling | None, holder: peers.Peer | None) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from grpc import aio
 
-from controller.core import errors
+from controller.core import errors, secret
 from controller.trust import peers as trust_peers
 from controller.trust import private_files, spiffe
 
@@ -57,6 +57,11 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/grpc.health.v1.Health/Watch": None,
     "/instar.v1.AgentService/Connect": _AGENT,
     "/instar.v1.AgentService/ReadBlob": _AGENT,
+    "/instar.v1.AgentService/ReadTrust": _AGENT,
+    "/instar.v1.AuditService/ExportAudit": _API,
+    "/instar.v1.AuditService/GetAuditHead": _API,
+    "/instar.v1.AuditService/ListAudit": _API,
+    "/instar.v1.AuditService/VerifyAudit": _API,
     "/instar.v1.EnrolmentService/BeginRecovery": None,
     "/instar.v1.EnrolmentService/Enrol": None,
     "/instar.v1.EnrolmentService/Recover": None,
@@ -80,10 +85,12 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/instar.v1.ReleaseService/BlockRelease": _API,
     "/instar.v1.ReleaseService/GetGraph": _API,
     "/instar.v1.ReleaseService/GetRelease": _API,
+    "/instar.v1.ReleaseService/GetTrust": _API,
     "/instar.v1.ReleaseService/ListReleases": _API,
     "/instar.v1.ReleaseService/PromoteRelease": _API,
     "/instar.v1.ReleaseService/PublishRelease": _API,
     "/instar.v1.ReleaseService/PutGraph": _API,
+    "/instar.v1.ReleaseService/PutTrust": _API,
     "/instar.v1.RolloutService/ApproveRollout": _API,
     "/instar.v1.RolloutService/CancelRollout": _API,
     "/instar.v1.RolloutService/DenyRollout": _API,
@@ -133,7 +140,7 @@ class Register:
         self._seen: tuple[int, int, int] | None = None
         self._principals: Mapping[str, Principal] = {}
 
-    def make_token(self, principal: Principal) -> str:
+    def make_token(self, principal: Principal) -> secret.Secret[str]:
         """Make a token for a principal, durable before it is returned.
 
         Raises:
@@ -147,13 +154,13 @@ class Register:
                 value=principal.name,
                 rule=NAME_RULE,
             )
-        token = secrets.token_urlsafe(TOKEN_BYTES)
+        token = secret.Secret(secrets.token_urlsafe(TOKEN_BYTES))
         with private_files.locked(self._path):
             others = {key: one for key, one in self._read().items() if one != principal}
             self._write(others | {_hash(token): principal})
         return token
 
-    def find(self, token: str) -> Principal:
+    def find(self, token: secret.Secret[str]) -> Principal:
         """The principal that a token belongs to.
 
         Raises:
@@ -187,7 +194,7 @@ class Register:
                 field="token",
                 rule="metadata `authorization: Bearer TOKEN`",
             )
-        return self.find(header.removeprefix(_SCHEME))
+        return self.find(secret.Secret(header.removeprefix(_SCHEME)))
 
     def holder(self, context: aio.ServicerContext[Any, Any]) -> trust_peers.Peer | None:
         """Who has shown the certificate of a call's connection; None where there is no TLS.
@@ -214,5 +221,5 @@ class Register:
         private_files.write(self._path, "".join(lines))
 
 
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def _hash(token: secret.Secret[str]) -> str:
+    return hashlib.sha256(token.reveal().encode()).hexdigest()

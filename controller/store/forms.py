@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controller.core import events, model
+from controller.core.audit import chain
 from controller.store import codec, rows
 
 # What the head row leaves to rows and columns of their own.
@@ -190,14 +191,32 @@ def event_row(occurrence: rows.Occurrence) -> Row:
     }
 
 
-def audit_row(entry: rows.AuditEntry) -> Row:
-    """Who did what."""
+def audit_row(row: chain.Row) -> Row:
+    """Who did what, at its place in the chain."""
+    entry = row.entry
     return {
+        "epoch": row.epoch,
+        "position": row.position,
         "at": instant(entry.at),
         "actor": entry.actor,
         "action": entry.action,
         "subject": entry.subject,
         "reason": entry.reason,
+        "result": entry.result,
+        "previous_hash": row.previous_hash,
+        "hash": row.hash,
+    }
+
+
+def audit_epoch_row(epoch: chain.Epoch) -> Row:
+    """The beginning of a life, and what it seals."""
+    return {
+        "number": epoch.number,
+        "started_at": instant(epoch.started_at),
+        "previous_epoch": epoch.previous.epoch,
+        "previous_position": epoch.previous.position,
+        "previous_hash": epoch.previous.hash,
+        "hash": epoch.hash,
     }
 
 

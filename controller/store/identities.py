@@ -1,6 +1,6 @@
 """Join tokens and certificates of nodes: read and written inside a transaction that the caller began.
 
-Rules kept: what is decided on a row is written in the transaction that has read it, with its audit entry. Left out: the
+Rules kept: what is decided on a row is written in the transaction that has read it. Left out: the
 decisions (`controller.trust.enrolment`).
 """
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from controller.core import model
-from controller.store import forms, rows, tables, writing
+from controller.store import forms, tables
 
 _T, _I = tables.join_tokens, tables.identities
 
@@ -55,8 +55,3 @@ def put_identity(connection: sa.Connection, identity: model.NodeIdentity) -> Non
     """Write what is known of a node's certificates."""
     values = asdict(identity)
     connection.execute(sqlite.insert(_I).values(values).on_conflict_do_update(index_elements=["node_id"], set_=values))
-
-
-def put_audit(connection: sa.Connection, entry: rows.AuditEntry) -> None:
-    """Write an audit entry, as every other is written."""
-    writing.apply(connection, rows.Commit(at=entry.at, audit=(entry,)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controller.core import effects, events, model, statistics
+from controller.core.audit import chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +146,6 @@ class Occurrence:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """Who did what to what, when and why."""
-
-    at: datetime
-    actor: str
-    action: str
-    subject: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Refusal:
     """Something that was asked for and not done.
 
@@ -232,7 +222,7 @@ class Commit:
     assignments: tuple[Assignment, ...] = ()
     steps: tuple[model.StepRecord, ...] = ()
     occurrences: tuple[Occurrence, ...] = ()
-    audit: tuple[AuditEntry, ...] = ()
+    audit: tuple[chain.Entry, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     requests: tuple[tuple[str, model.RolloutId], ...] = ()
     spans: tuple[Span, ...] = ()

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from controller.core import errors, model, statistics
-from controller.store import codec, forms, rows, tables
+from controller.store import chaining, codec, forms, rows, tables
 
 ALIVE = "alive_at"
 TOTALS = "totals"
@@ -44,8 +44,13 @@ _REPLACE_NODE = sa.update(tables.nodes).where(
 _FENCE = sa.select(tables.nodes.c.fence).where(tables.nodes.c.node_id == sa.bindparam("of_node"))
 
 
-def apply(connection: sa.Connection, commit: rows.Commit) -> None:
+def apply(connection: sa.Connection, commit: rows.Commit, log: chaining.Chaining) -> None:
     """Write everything, inside the transaction that the caller began.
+
+    Args:
+        connection: On which it began.
+        commit: What to write.
+        log: The audit log; it goes on in the same transaction.
 
     Raises:
         ConflictError: Somebody else owns the rollout now, or has changed it since.
@@ -60,7 +65,7 @@ def apply(connection: sa.Connection, commit: rows.Commit) -> None:
     _write_assignments(connection, commit.assignments)
     _insert_once(connection, tables.steps, [forms.step_row(each) for each in commit.steps])
     _insert(connection, tables.events, [forms.event_row(each) for each in commit.occurrences])
-    _insert(connection, tables.audit, [forms.audit_row(each) for each in commit.audit])
+    log.write(connection, commit.audit, commit.at)
     _insert(connection, tables.refusals, [forms.refusal_row(each) for each in commit.refusals])
     requests = [{"request_id": request_id, "rollout_id": rollout_id} for request_id, rollout_id in commit.requests]
     _insert(connection, tables.requests, requests)

@@ -15,7 +15,7 @@ from grpc import aio
 from controller.cli import credentials, failures
 from controller.cli.demo import fleet
 from controller.config import settings
-from controller.core import errors
+from controller.core import errors, secret
 from controller.trust import authorities, certificates, clients, listening
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 from tests.controller.cli import house as programs
@@ -133,7 +133,7 @@ def test_a_token_is_shown_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.
     file = tmp_path / "token"
     file.write_text("secret\n", encoding="utf-8")
     for address in ("127.0.0.1:1", "[::1]:1", "localhost:1"):
-        assert credentials.find(address, file) == credentials.Token("secret")
+        assert credentials.find(address, file) == credentials.Token(secret.Secret("secret"))
     for address in ("192.0.2.1:1", "[2001:db8::1]:1", "controller.example:1"):
         with pytest.raises(failures.CommandError, match="in the clear"):
             credentials.find(address, file)

@@ -15,6 +15,7 @@ from controller import clock, releases
 from controller.core import errors, model
 from controller.rpc import door, fleet_service, principals, release_service, rollout_service, sessions, trigger_service
 from controller.rpc import errors as rpc_errors
+from controller.trust import unsigned
 from instar.v1 import (
     fleet_service_pb2_grpc,
     release_service_pb2_grpc,
@@ -106,13 +107,14 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     scripted = ScriptedEngine()
     machine = cast("Any", scripted)
     register = principals.Register(folder / "principals")
-    token = register.make_token(principals.Principal(principals.Kind.API, ACTOR))
+    token = register.make_token(principals.Principal(principals.Kind.API, ACTOR)).reveal()
     server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)])
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, sessions.Sessions(), register, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, releases.Blobs(folder / "blobs"), register, time), server
+        release_service.ReleaseService(machine, releases.Blobs(folder / "blobs"), register, time, unsigned.Unsigned()),
+        server,
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, register, time), server
