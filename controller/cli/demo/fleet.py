@@ -21,7 +21,7 @@ from controller.cli import connection, failures
 from controller.cli.demo import api, bundles, keeper_socket, process
 from controller.config import settings
 
-READY_SECONDS = 30.0  # for a controller or an agent to come up on a busy machine
+READY_SECONDS = 60.0  # for a controller or an agent to come up on a busy machine
 HOST = "127.0.0.1"
 
 
