@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 
 from grpc import aio
 
-from controller import activation, clock, engine, releases, tasks
+from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
+    audit_service,
     door,
     fleet_service,
     health,
@@ -38,6 +39,8 @@ from controller.trust import unsigned
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     release_service_pb2,
@@ -64,6 +67,7 @@ _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (agent_service_pb2, "AgentService"),
+        (audit_service_pb2, "AuditService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -84,6 +88,7 @@ def run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
         RefusedError: Another controller uses the store or the address.
     """
     _log_as_json()
+    cycles.seek_seldom()
     asyncio.run(_run(loaded, ready))
 
 
@@ -214,6 +219,7 @@ async def _listening(loaded: settings.Settings, parts: _Parts, time: clock.Clock
         machine, caller=register.caller, open_blob=parts.blobs.open_blob, read_trust=parts.trust.read, clock=time
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, agents.sessions, register, time), server
     )
@@ -271,7 +277,7 @@ def _make_operator_token(loaded: settings.Settings, register: principals.Registe
     """Make the first API token, where there is none yet."""
     if not loaded.operator_token_file.exists():
         token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
-        principals.write_private(loaded.operator_token_file, f"{token}\n")
+        principals.write_private(loaded.operator_token_file, f"{token.reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

@@ -19,6 +19,7 @@ from typing import cast
 import agent
 from agent.config import bounds, layout
 from agent.config.errors import ConfigError
+from agent.core import secret
 
 ENVIRONMENT_PREFIX = "INSTAR_"
 DEFAULT_CONTROLLER = "127.0.0.1:7443"
@@ -163,7 +164,7 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
     return Path(home) / "instar" / "agent"
 
 
-def read_token(path: Path) -> str:
+def read_token(path: Path) -> secret.Secret[str]:
     """Read the bearer token of this node.
 
     Raises:
@@ -179,7 +180,7 @@ def read_token(path: Path) -> str:
         raise _unusable("token_file", str(path), f"nobody but its owner may read it (mode 0600, not {mode:04o})")
     if not token:
         raise _unusable("token_file", str(path), "it holds a token")
-    return token
+    return secret.Secret(token)
 
 
 def agent_version() -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 
 from grpc import StatusCode, aio
 
+from agent.core import secret
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
@@ -98,9 +99,9 @@ class GrpcTransport:
         token: The bearer token of this node.
     """
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: secret.Secret[str]) -> None:
         self._address = address
-        self._metadata = aio.Metadata(("authorization", f"Bearer {token}"))
+        self._metadata = aio.Metadata(("authorization", f"Bearer {token.reveal()}"))
 
     async def connect(self) -> GrpcStream:
         """Open a stream on a channel of its own."""

@@ -13,6 +13,7 @@ import typer
 
 from controller.cli import (
     approval_commands,
+    audit_commands,
     component_commands,
     controller_commands,
     event_commands,
@@ -82,6 +83,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(freeze_commands.app, name="freeze")
     app.add_typer(trigger_commands.app, name="trigger")
     app.add_typer(event_commands.app, name="event")
+    app.add_typer(audit_commands.app, name="audit")
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 

@@ -99,7 +99,7 @@ def token(
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
     register = principals.Register(loaded.principals_file)
     made = register.make_token(principals.Principal(principals.Kind.API, name))
-    principals.write_private(out, f"{made}\n")
+    principals.write_private(out, f"{made.reveal()}\n")
     if output is options.Format.JSON:
         document.write({"name": name, "token_file": str(out)})
         return

@@ -205,7 +205,7 @@ def token(
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
     register = principals.Register(loaded.principals_file)
     made = register.make_token(principals.Principal(principals.Kind.AGENT, node))
-    principals.write_private(out, f"{made}\n")
+    principals.write_private(out, f"{made.reveal()}\n")
     if output is options.Format.JSON:
         document.write({"node_id": node, "token_file": str(out)})
         return

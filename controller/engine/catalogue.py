@@ -32,7 +32,9 @@ class Catalogue(office.Office):
         Raises:
             RefusedError: Other bytes are published under the same version.
         """
-        asked = office.Asked(release.publisher, "publish_release", release, release.component)
+        asked = office.Asked(
+            release.publisher, "publish_release", release, release.component, f"{release.component} {release.version}"
+        )
         return await self._asked(asked, lambda draft: _publish(draft, release))
 
     def release(self, component: model.ComponentName, version: str) -> model.Release:
@@ -105,7 +107,10 @@ class Catalogue(office.Office):
                 _open(draft, component, version)
             draft.put_audit(actor, verb, f"{component} {version}", reason)
 
-        await self._asked(office.Asked(actor, "block_release", (component, version, reason), component), work)
+        await self._asked(
+            office.Asked(actor, "block_release", (component, version, reason), component, f"{component} {version}"),
+            work,
+        )
 
     async def promote_release(
         self, component: model.ComponentName, version: str, channel: str, *, actor: str
@@ -126,7 +131,10 @@ class Catalogue(office.Office):
             draft.put_audit(actor, "release.promote", f"{component} {version}", f"channel {channel}")
             return moved
 
-        return await self._asked(office.Asked(actor, "promote_release", (component, version, channel), component), work)
+        return await self._asked(
+            office.Asked(actor, "promote_release", (component, version, channel), component, f"{component} {version}"),
+            work,
+        )
 
     async def note_trust(self, stored: Sequence[str], *, actor: str) -> None:
         """Keep on record which signed metadata somebody has put."""

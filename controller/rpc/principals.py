@@ -21,7 +21,7 @@ from typing import Any
 
 from grpc import aio
 
-from controller.core import errors
+from controller.core import errors, secret
 
 TOKEN_BYTES = 32  # 256 bits: past guessing
 NAME_RULE = "1 to 253 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
@@ -56,6 +56,10 @@ POLICIES: Mapping[str, frozenset[Kind] | None] = {
     "/instar.v1.AgentService/Connect": _AGENT,
     "/instar.v1.AgentService/ReadBlob": _AGENT,
     "/instar.v1.AgentService/ReadTrust": _AGENT,
+    "/instar.v1.AuditService/ExportAudit": _API,
+    "/instar.v1.AuditService/GetAuditHead": _API,
+    "/instar.v1.AuditService/ListAudit": _API,
+    "/instar.v1.AuditService/VerifyAudit": _API,
     "/instar.v1.FleetService/AddFreeze": _API,
     "/instar.v1.FleetService/CordonNode": _API,
     "/instar.v1.FleetService/ExplainNode": _API,
@@ -124,7 +128,7 @@ class Register:
         self._seen: tuple[int, int, int] | None = None
         self._principals: Mapping[str, Principal] = {}
 
-    def make_token(self, principal: Principal) -> str:
+    def make_token(self, principal: Principal) -> secret.Secret[str]:
         """Make a token for a principal, durable before it is returned.
 
         Raises:
@@ -138,13 +142,13 @@ class Register:
                 value=principal.name,
                 rule=NAME_RULE,
             )
-        token = secrets.token_urlsafe(TOKEN_BYTES)
+        token = secret.Secret(secrets.token_urlsafe(TOKEN_BYTES))
         with _locked(self._path):
             others = {key: one for key, one in self._read().items() if one != principal}
             self._write(others | {_hash(token): principal})
         return token
 
-    def find(self, token: str) -> Principal:
+    def find(self, token: secret.Secret[str]) -> Principal:
         """The principal that a token belongs to.
 
         Raises:
@@ -175,7 +179,7 @@ class Register:
                 field="token",
                 rule="metadata `authorization: Bearer TOKEN`",
             )
-        return self.find(header.removeprefix(_SCHEME))
+        return self.find(secret.Secret(header.removeprefix(_SCHEME)))
 
     def _refresh(self) -> None:
         seen = _fingerprint(self._path)
@@ -227,5 +231,5 @@ def _fingerprint(path: Path) -> tuple[int, int, int] | None:
     return seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def _hash(token: secret.Secret[str]) -> str:
+    return hashlib.sha256(token.reveal().encode()).hexdigest()

@@ -107,7 +107,7 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     scripted = ScriptedEngine()
     machine = cast("Any", scripted)
     register = principals.Register(folder / "principals")
-    token = register.make_token(principals.Principal(principals.Kind.API, ACTOR))
+    token = register.make_token(principals.Principal(principals.Kind.API, ACTOR)).reveal()
     server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)])
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, sessions.Sessions(), register, time), server

@@ -17,6 +17,7 @@ import pytest
 from grpc import aio
 
 from agent.core import model as agent_model
+from agent.core import secret
 from agent.link import loop as agent_loop
 from agent.link import transport
 from controller import clock
@@ -76,7 +77,7 @@ class Controller:
     token: str
 
     def transport(self) -> transport.GrpcTransport:
-        return transport.GrpcTransport(self.address, self.token)
+        return transport.GrpcTransport(self.address, secret.Secret(self.token))
 
     @contextlib.asynccontextmanager
     async def raw_call(self) -> AsyncIterator[aio.StreamStreamCall[Any, Any]]:
@@ -92,7 +93,7 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     system = clock.SystemClock()
     engine = small_engine.SmallEngine(system.now)
     register = principals.Register(tmp_path / "tokens")
-    token = register.make_token(principals.Principal(principals.Kind.AGENT, NODE))
+    token = register.make_token(principals.Principal(principals.Kind.AGENT, NODE)).reveal()
     server = aio.server(interceptors=[door.Door(register, engine.keep_refusal)])
     service = agent_service.AgentService(
         engine, caller=register.caller, open_blob=open_blob, read_trust=unsigned.Unsigned().read, clock=system
@@ -211,7 +212,7 @@ async def test_a_stream_that_begins_wrongly_is_ended_with_its_reason(
 
 
 async def test_a_wrong_token_opens_nothing(controller: Controller) -> None:
-    stream = await transport.GrpcTransport(controller.address, "nonsense").connect()
+    stream = await transport.GrpcTransport(controller.address, secret.Secret("nonsense")).connect()
     with pytest.raises(transport.LinkError, match="UNAUTHENTICATED"):
         await stream.receive()
     await stream.close()
@@ -227,7 +228,7 @@ async def test_a_crowd_is_told_when_to_come_back(controller: Controller) -> None
 
 
 async def test_a_controller_that_is_not_there_is_a_link_error() -> None:
-    stream = await transport.GrpcTransport("127.0.0.1:1", "token").connect()
+    stream = await transport.GrpcTransport("127.0.0.1:1", secret.Secret("token")).connect()
     with pytest.raises(transport.LinkError, match="UNAVAILABLE"):
         await stream.receive()
     await stream.close()

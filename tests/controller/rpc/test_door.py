@@ -19,6 +19,7 @@ from controller.rpc import door, principals
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     agent_service_pb2,
+    audit_service_pb2,
     fleet_service_pb2,
     release_service_pb2,
     rollout_service_pb2,
@@ -29,6 +30,7 @@ SERVICES = [
     module.DESCRIPTOR.services_by_name[name]
     for module, name in (
         (agent_service_pb2, "AgentService"),
+        (audit_service_pb2, "AuditService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -122,8 +124,8 @@ async def failure(ask: Ask, method: str, token: str | None) -> errors.InstarErro
 async def test_each_kind_of_caller_passes_where_its_policy_says_and_nowhere_else(tmp_path: Path) -> None:
     register = principals.Register(tmp_path / "principals")
     behaviours = Behaviours()
-    api = register.make_token(principals.Principal(principals.Kind.API, "ci"))
-    agent = register.make_token(principals.Principal(principals.Kind.AGENT, "n-1"))
+    api = register.make_token(principals.Principal(principals.Kind.API, "ci")).reveal()
+    agent = register.make_token(principals.Principal(principals.Kind.AGENT, "n-1")).reveal()
     async with standing(register, behaviours) as ask:
         assert await ask(API_METHOD, api) == b""
         assert await ask(AGENT_METHOD, agent) == [b"", b""]
@@ -152,7 +154,7 @@ async def test_an_error_of_the_core_leaves_with_what_it_names(tmp_path: Path, me
     behaviours = Behaviours()
     behaviours.error = errors.RefusedError("cannot do it", code="not_now", field="window")
     kind = principals.Kind.API if method == API_METHOD else principals.Kind.AGENT
-    token = register.make_token(principals.Principal(kind, "n-1"))
+    token = register.make_token(principals.Principal(kind, "n-1")).reveal()
     async with standing(register, behaviours) as ask:
         found = await failure(ask, method, token)
     assert (type(found), found.code, found.field) == (errors.RefusedError, "not_now", "window")
@@ -166,7 +168,7 @@ async def test_an_error_that_nobody_foresaw_tells_the_log_all_and_the_caller_not
     behaviours = Behaviours()
     behaviours.error = KeyError("the secret path /var/lib/x")
     kind = principals.Kind.API if method == API_METHOD else principals.Kind.AGENT
-    token = register.make_token(principals.Principal(kind, "n-1"))
+    token = register.make_token(principals.Principal(kind, "n-1")).reveal()
     async with standing(register, behaviours) as ask:
         found = await failure(ask, method, token)
     assert (type(found), found.code) == (errors.InstarError, "internal")
@@ -178,8 +180,8 @@ async def test_what_a_known_caller_is_refused_goes_on_the_record_by_the_name_of_
     register = principals.Register(tmp_path / "principals")
     behaviours = Behaviours()
     behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
-    people = register.make_token(principals.Principal(principals.Kind.API, "ann"))
-    agent = register.make_token(principals.Principal(principals.Kind.AGENT, "n-1"))
+    people = register.make_token(principals.Principal(principals.Kind.API, "ann")).reveal()
+    agent = register.make_token(principals.Principal(principals.Kind.AGENT, "n-1")).reveal()
     async with standing(register, behaviours) as ask:
         for token in (people, agent, "wrong", None):
             await failure(ask, ORDER_METHOD, token)
@@ -195,7 +197,7 @@ async def test_a_refusal_that_cannot_be_kept_is_a_refusal_all_the_same(
     behaviours = Behaviours()
     behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
     behaviours.keeping = errors.UnavailableError("cannot write: the disk is full", code="store_full")
-    token = register.make_token(principals.Principal(principals.Kind.API, "ann"))
+    token = register.make_token(principals.Principal(principals.Kind.API, "ann")).reveal()
     async with standing(register, behaviours) as ask:
         found = await failure(ask, ORDER_METHOD, token)
     assert found.code == "unknown_strategy"
