@@ -1,13 +1,14 @@
 """Releases over gRPC: published by streaming the bundle, found, and the ways between them declared.
 
 Rules kept here: nothing is kept before digest, form and manifest were checked; a version names one digest for ever; the
-disk is touched in a worker thread, never in the loop. Left out: signatures, and who may publish what.
+disk is touched in a worker thread, never in the loop. Left out: signatures, and who may publish (`policies`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from grpc import aio
@@ -15,7 +16,7 @@ from grpc import aio
 from controller import clock, engine, releases
 from controller.config import manifest
 from controller.core import errors, model
-from controller.rpc import convert, principals, release_convert
+from controller.rpc import callers, convert, release_convert
 from instar.v1 import release_pb2, release_service_pb2, release_service_pb2_grpc
 
 PUBLISHES_MAX = 4  # at the same time: more would only share the disk
@@ -27,11 +28,11 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
     """Keeps the releases."""
 
     def __init__(
-        self, machine: engine.Engine, blobs: releases.Blobs, register: principals.Register, time: clock.Clock
+        self, machine: engine.Engine, blobs: releases.Blobs, known: callers.Callers, time: clock.Clock
     ) -> None:
         self._engine = machine
         self._blobs = blobs
-        self._register = register
+        self._callers = known
         self._clock = time
         self._publishes = asyncio.Semaphore(PUBLISHES_MAX)
 
@@ -45,7 +46,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
                 async for part in request_iterator:
                     await asyncio.to_thread(incoming.write, part.chunk)
                 text = await asyncio.to_thread(incoming.checked_manifest)
-                release = self._release(manifest.parse(text), bundle, self._register.caller(context).name)
+                release = self._release(manifest.parse(text), bundle, self._callers.caller(context).name)
                 self._refuse_other_bytes(release)
                 await asyncio.to_thread(incoming.keep)
                 created = await self._engine.publish(release)
@@ -55,9 +56,12 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
     async def GetRelease(
         self, request: release_service_pb2.GetReleaseRequest, context: _Context
     ) -> release_service_pb2.GetReleaseResponse:
-        """Find one release, and say where it stands."""
-        del context
+        """Find one release, and say where it stands; of the nodes that left it, as far as the caller's scope goes."""
         found = self._engine.whereabouts(model.ComponentName(request.component), request.version)
+        sight = self._callers.caller(context).sight
+        if not sight.is_whole:
+            seen = tuple(each for each in found.leavers if sight.takes(self._engine.labels(each.node_id) or {}))
+            found = replace(found, leavers=seen, left_by=len(seen))
         return release_convert.whereabouts(found)
 
     async def ListReleases(
@@ -81,7 +85,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         """Declare the edges and barriers of a component, in the place of those before."""
         edges, barriers = release_convert.from_graph(request.graph)
         component = model.ComponentName(request.graph.component)
-        await self._engine.put_graph(component, edges, barriers, actor=self._register.caller(context).name)
+        await self._engine.put_graph(component, edges, barriers, actor=self._callers.caller(context).name)
         return release_service_pb2.PutGraphResponse(graph=self._graph(component))
 
     async def BlockRelease(
@@ -90,7 +94,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         """Close every way to a version; without a reason, open them again."""
         reason = convert.reason(request.reason, "block the release") if request.reason else ""
         component = model.ComponentName(request.component)
-        actor = self._register.caller(context).name
+        actor = self._callers.caller(context).name
         await self._engine.block_release(component, request.version, reason=reason, actor=actor)
         return release_service_pb2.BlockReleaseResponse(graph=self._graph(component))
 
@@ -102,7 +106,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
             model.ComponentName(request.component),
             request.version,
             request.channel,
-            actor=self._register.caller(context).name,
+            actor=self._callers.caller(context).name,
         )
         return release_service_pb2.PromoteReleaseResponse(channel=release_convert.channel(channel))
 
