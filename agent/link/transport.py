@@ -19,6 +19,8 @@ from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)  # for the answer to a ping
 CHUNK_DEADLINE = timedelta(seconds=30)  # for the next chunk of a download; then the download ends and may be resumed
+RECEIVED_BYTES_MAX = 2 << 20  # 2 MiB of one message: twice the largest chunk of a bundle
+SENT_BYTES_MAX = 2 << 20  # 2 MiB: as much as a controller takes
 RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a controller that turns a session away for now
 
 _CHANNEL_OPTIONS = (
@@ -27,6 +29,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),  # a quiet stream is pinged for as long as it lives
     ("grpc.use_local_subchannel_pool", 1),  # channels share no connection and no back-off of their own
     ("grpc.enable_retries", 0),  # trying again is the link's decision
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
+    ("grpc.max_send_message_length", SENT_BYTES_MAX),
 )
 
 
@@ -97,6 +101,8 @@ class GrpcTransport:
                     yield response.chunk
             except aio.AioRpcError as error:
                 raise _link_error(error) from error
+            except asyncio.InvalidStateError as error:  # what gRPC raises for a call that has ended
+                raise LinkError(f"cannot read {digest}: the call has ended") from error
             except TimeoutError as error:
                 raise LinkError(f"cannot read {digest}: nothing came for {CHUNK_DEADLINE}") from error
             finally:
@@ -137,6 +143,8 @@ class GrpcStream:
             response = await self._call.read()
         except aio.AioRpcError as error:
             raise _link_error(error) from error
+        except asyncio.InvalidStateError as error:  # as in `send`
+            raise LinkError("cannot receive: the stream has ended") from error
         return response if isinstance(response, agent_service_pb2.ConnectResponse) else None
 
     async def close(self) -> None:

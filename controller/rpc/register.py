@@ -178,13 +178,17 @@ class Register:
     def checked(self, principal: principals.Principal) -> principals.Principal:
         """A principal that showed who it is in whatever way, unless it is denied.
 
+        One that comes with no grants has those of the register.
+
         Raises:
             RefusedError: It is denied.
             UnavailableError: The file cannot be read.
         """
         self.refresh()
         found = self._book.entries.get((principal.kind, principal.name))
-        if found is not None and found.denied_because:
+        if found is None:
+            return principal
+        if found.denied_because:
             raise errors.RefusedError(
                 f"cannot let {principal} in: {found.denied_because}",
                 code=DENIED,
@@ -192,7 +196,7 @@ class Register:
                 value=principal.name,
                 rule="a principal that is not denied",
             )
-        return principal
+        return principal if principal.grants else replace(principal, grants=found.principal.grants)
 
     def refresh(self) -> None:
         """Read the file again where it is another one by now.
