@@ -19,6 +19,7 @@ from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)  # for the answer to a ping
 CHUNK_DEADLINE = timedelta(seconds=30)  # for the next chunk of a download; then the download ends and may be resumed
+RETRY_AFTER_MAX = timedelta(minutes=10)  # that a controller can keep an agent away at one stroke
 RECEIVED_BYTES_MAX = 2 << 20  # 2 MiB of one message: twice the largest chunk of a bundle
 SENT_BYTES_MAX = 2 << 20  # 2 MiB: as much as a controller takes
 RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a controller that turns a session away for now
@@ -155,6 +156,13 @@ class GrpcStream:
 
 def _link_error(error: aio.AioRpcError) -> LinkError:
     told = dict(error.trailing_metadata() or ())
-    text = str(told.get(RETRY_AFTER_KEY, ""))
-    retry_after = timedelta(milliseconds=int(text)) if text.isdecimal() else timedelta()
+    retry_after = _retry_after(str(told.get(RETRY_AFTER_KEY, "")))
     return LinkError(f"cannot go on with the call: {error.code().name}: {error.details()}", retry_after=retry_after)
+
+
+def _retry_after(text: str) -> timedelta:
+    """What a controller asks for, as far as it is a number; whatever it says, not for long."""
+    if not text.isdecimal():
+        return timedelta()
+    is_long = len(text) > len(str(RETRY_AFTER_MAX // timedelta(milliseconds=1)))
+    return RETRY_AFTER_MAX if is_long else min(timedelta(milliseconds=int(text)), RETRY_AFTER_MAX)

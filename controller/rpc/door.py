@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Never, Protocol, TypeAlias
 
 import grpc
+from google.protobuf import message
 from grpc import aio
 
 from controller import clock, engine
@@ -42,6 +43,7 @@ _MAKERS: Mapping[tuple[bool, bool], Callable[..., _Handler]] = {  # by: does the
 }
 _READS = re.compile(r"/(Explain|Get|List|Read|Watch)[A-Za-z]*$")
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_UNREADABLE = object()  # stands for a message that is none
 
 
 class Record(Protocol):
@@ -91,6 +93,8 @@ class _Call:
             self.guards.quotas.take(self._name(caller))
         if caller is not None:
             self._allow(policy, caller)
+        if self.request is _UNREADABLE:
+            raise _unreadable(self.method)
         return caller
 
     def again(self) -> principals.Principal:
@@ -128,7 +132,8 @@ class _Call:
         scope = roles.scope(caller.grants, policy.roles)
         if scope.is_empty:
             raise _denied(self.method, policy.rule, caller)
-        self.guards.bounds.check(policy.reach, scope, self.request)
+        if self.request is not _UNREADABLE:
+            self.guards.bounds.check(policy.reach, scope, self.request)
 
     def _name(self, caller: principals.Principal | None) -> str:
         return str(caller) if caller else f"somebody at {attempts.address_of(self.context.peer())}"
@@ -163,7 +168,10 @@ class Door(aio.ServerInterceptor):
 
         wrap = self._streaming if inspect.isasyncgenfunction(behaviour) else self._answering
         make = _MAKERS[handler.request_streaming, handler.response_streaming]
-        return make(wrap(behaviour, called), handler.request_deserializer, handler.response_serializer)
+        if handler.request_streaming:
+            behaviour = _reading(behaviour, method)
+        read = _forgiving(handler.request_deserializer)
+        return make(wrap(behaviour, called), read, handler.response_serializer)
 
     def _answering(self, behaviour: _Behaviour, called: Callable[[object, _Context], _Call]) -> _Behaviour:
         async def answer(request: object, context: _Context) -> object:
@@ -213,6 +221,53 @@ class Door(aio.ServerInterceptor):
             await self._record(_asked(call.request, caller.name, call.method), error)
         except errors.InstarError:
             _logger.exception("cannot keep that %s was refused", call.method)
+
+
+def _forgiving(read: Callable[[bytes], object] | None) -> Callable[[bytes], object] | None:
+    """Let what cannot be read come in as such: gRPC itself would log it as a fault of ours, whoever sent it."""
+    if read is None:
+        return None
+
+    def found(body: bytes) -> object:
+        try:
+            return read(body)
+        except message.DecodeError:
+            return _UNREADABLE
+
+    return found
+
+
+def _reading(behaviour: _Behaviour, method: str) -> _Behaviour:
+    """Have a behaviour that takes a stream see only what can be read."""
+
+    async def readable(requests: AsyncIterator[object]) -> AsyncIterator[object]:
+        async for request in requests:
+            if request is _UNREADABLE:
+                raise _unreadable(method)
+            yield request
+
+    if inspect.isasyncgenfunction(behaviour):
+
+        async def stream(requests: AsyncIterator[object], context: _Context) -> AsyncIterator[object]:
+            async with contextlib.aclosing(behaviour(readable(requests), context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return stream
+
+    async def answer(requests: AsyncIterator[object], context: _Context) -> object:
+        return await behaviour(readable(requests), context)
+
+    return answer
+
+
+def _unreadable(method: str) -> errors.InvalidRequestError:
+    return errors.InvalidRequestError(
+        f"cannot read what was sent to {method}: it is no message of its type",
+        code="message_unreadable",
+        field="message",
+        rule="a message as protocol buffers write it",
+    )
 
 
 def _asked(request: object, actor: str, method: str) -> engine.Asked:

@@ -116,7 +116,8 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         del context
         found = self._engine.rollout(request.rollout)
         async for rollout in self._engine.watch(found.id):
-            if rollout.revision > request.after_revision or rollout.state.is_terminal:
+            is_new = rollout.revision > request.after_revision or not request.after_revision  # the first one is 0
+            if is_new or rollout.state.is_terminal:
                 yield rollout_service_pb2.WatchRolloutResponse(rollout=self._message(rollout))
 
     async def RevertRollout(

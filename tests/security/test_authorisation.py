@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from instar.v1 import (
     rollout_service_pb2,
     trigger_service_pb2,
 )
+from tests import documents
 from tests.agent import bundles
 from tests.controller.rpc import test_door
 from tests.security import posts
@@ -43,6 +44,19 @@ def test_41_every_method_of_every_service_has_a_policy_and_the_door_answers_no_o
         assert (policy.kind is None) is method.startswith("/grpc.health.v1.Health/"), method
         assert bool(policy.roles) is (policy.kind is principals.Kind.API), method
         assert policy.kind is not principals.Kind.API or Role.ADMIN in policy.roles, method
+
+
+def test_the_page_says_of_every_method_who_may_and_what_a_scope_means(*, is_rewriting: bool) -> None:
+    def rows() -> Iterator[str]:
+        yield "| method | is about | " + " | ".join(role.value for role in Role) + " |"
+        yield "|" + " --- |" * (2 + len(Role))
+        for method, policy in sorted(policies.POLICIES.items()):
+            service, _, name = method.rpartition("/")
+            if policy.kind is principals.Kind.API:
+                marks = " | ".join("x" if role in policy.roles else "" for role in Role)
+                yield f"| `{service.rpartition('.')[2]}/{name}` | {policy.reach.name.lower()} | {marks} |"
+
+    documents.check(documents.DOCS / "authorisation.md", {"policies": rows}, is_rewriting=is_rewriting)
 
 
 async def status(post: posts.Post, method: posts.Method, shown: posts.Metadata) -> grpc.StatusCode:
