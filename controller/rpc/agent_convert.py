@@ -16,7 +16,7 @@ from google.protobuf import descriptor, duration_pb2, timestamp_pb2
 
 from controller.core import errors, model
 from controller.engine import commands
-from controller.rpc import log_reading
+from controller.rpc import agent_bounds, log_reading
 from instar.v1 import agent_service_pb2, node_pb2, operation_pb2
 
 _E = TypeVar("_E", bound=Enum)
@@ -45,6 +45,7 @@ _HEALTHS = {
 
 def hello(message: agent_service_pb2.Hello) -> model.NodeHello:
     """How an agent introduces itself."""
+    agent_bounds.check_hello(message)
     return model.NodeHello(
         node_id=model.NodeId(message.node_id),
         boot_id=message.boot_id,
@@ -83,6 +84,7 @@ def heartbeat(message: agent_service_pb2.Heartbeat) -> model.NodeReport:
 
 def report(message: agent_service_pb2.Report, *, is_full: bool, sent_at: datetime | None = None) -> model.NodeReport:
     """What one message tells of a node; a full one that names no conditions says that there are none."""
+    agent_bounds.check_report(message)
     is_told = is_full or message.HasField("conditions")
     if len(message.conditions.items) > CONDITIONS_MAX:
         count = str(len(message.conditions.items))

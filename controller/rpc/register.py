@@ -16,7 +16,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -263,11 +263,6 @@ def _line(entry: Entry) -> str:
 
 def _grant(grant: roles.Grant) -> dict[str, str]:
     return {"role": grant.role.value} | ({"scope": grant.scope} if grant.scope else {})
-
-
-def named(entries: Iterable[Entry], name: str) -> tuple[Entry, ...]:
-    """Those of a name: there may be an agent beside a person or service."""
-    return tuple(each for each in entries if each.principal.name == name)
 
 
 def write_private(path: Path, text: str) -> None:

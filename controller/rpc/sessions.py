@@ -52,11 +52,9 @@ class Engine(Protocol):
 
     def check_trusted(self, node_id: model.NodeId) -> None:
         """Let a node speak; raises a RefusedError where it is quarantined."""
-        ...
 
     def check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
         """Let a session go on; raises a RefusedError where it may not."""
-        ...
 
     def commands(self, node_id: model.NodeId) -> tuple[commands.Command, ...]:
         """What is asked of a node now."""
@@ -79,8 +77,8 @@ class Transport(Protocol):
         ...
 
 
-class _Ended(Exception):  # noqa: N818 an end of the conversation, not an error
-    """The session has come to its end, and nobody is to blame."""
+class _Ended(Exception):  # noqa: N818 an end of the conversation, not an error: nobody is to blame
+    """The session has come to its end."""
 
 
 class Sessions:
@@ -120,11 +118,7 @@ class Sessions:
             self._emptied.set()
 
     def logs(self, node_id: model.NodeId) -> log_reading.Questions:
-        """Find where a node is asked for logs.
-
-        Raises:
-            RefusedError: The node is not connected.
-        """
+        """Find where a node is asked for logs; raises a RefusedError where it is not connected."""
         session = self._open.get(node_id)
         if session is None:
             raise log_reading.not_connected(node_id)
@@ -172,6 +166,7 @@ class AgentSession:
         # What the agent has told.
         self._sequence = 0
         self._echo_send_time: timestamp_pb2.Timestamp | None = None
+        self._allowance = admission.Allowance(self.node_id, clock.monotonic)
         self._answered: frozenset[tuple[model.OperationId, int]] = frozenset()
         # What is owed to it.
         self._unacknowledged = 0
@@ -262,6 +257,7 @@ class AgentSession:
                 silence.reschedule(None)  # from here on it is we who work
                 if message is None:
                     raise _Ended
+                self._allowance.take()
                 await self._take(message)
 
     async def _take(self, message: _Request) -> None:

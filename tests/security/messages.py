@@ -17,6 +17,7 @@ Strategy = st.SearchStrategy[Any]
 _Kind = descriptor.FieldDescriptor
 DEPTH_MAX = 12  # of messages within each other; no type of ours is nested more deeply by itself
 LONG = 2_000  # entries of a list that is very long
+LONG_BYTES_MAX = 512  # of one of them: a megabyte in all
 _SIGNED = {_Kind.CPPTYPE_INT32: 32, _Kind.CPPTYPE_INT64: 64}
 _UNSIGNED = {_Kind.CPPTYPE_UINT32: 32, _Kind.CPPTYPE_UINT64: 64}
 _RIGHT = ("n-1", "web", "1.0.0", "boot", "web-1.1.0", "r/1", "team=web", "process", "sha256:" + "0" * 64, "zone", "a")
@@ -89,7 +90,13 @@ def _field(field: Any, depth: int) -> Strategy:  # noqa: ANN401  # the stubs kno
     one = _one(field, depth)
     if not field.is_repeated:
         return one
-    return st.one_of(st.lists(one, max_size=3), st.lists(one, max_size=3), one.map(lambda each: [each] * LONG))
+    return st.one_of(st.lists(one, max_size=3), st.lists(one, max_size=3), one.map(_long))
+
+
+def _long(one: Any) -> list[Any]:  # noqa: ANN401  # whatever the list holds
+    """Very many of one entry, where that is no more than messages may be long."""
+    size = one.ByteSize() if isinstance(one, message.Message) else len(one) if isinstance(one, str | bytes) else 8
+    return [one] * (LONG if size <= LONG_BYTES_MAX else 2)
 
 
 def _one(field: Any, depth: int) -> Strategy:  # noqa: ANN401  # as above; one answer for each kind
