@@ -39,7 +39,7 @@ class Agents(office.Office):
             session = await self._desk.submit(work)
         except asyncio.CancelledError:
             # It may have been stored all the same: then nobody else would see that it does not live.
-            self._miss(hello.node_id)
+            self._miss(hello.node_id, session_id)
             raise
         if self._desk.world.sessions[hello.node_id].session_id == session_id:
             fresh = presence.Presence(session_id, session.opened_at)
@@ -53,7 +53,7 @@ class Agents(office.Office):
         if present is None or present.session_id != session_id:
             return
         del self._present[node_id]
-        self._miss(node_id)
+        self._miss(node_id, session_id)
 
         def work(draft: drafts.Draft) -> None:
             node = draft.world.nodes.get(node_id)
@@ -124,9 +124,9 @@ class Agents(office.Office):
         """Call ``wake`` when ``commands`` may have changed; return what ends that."""
         return self._node_bell.subscribe(node_id, wake)
 
-    def _miss(self, node_id: model.NodeId) -> None:
+    def _miss(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
         now = self._clock.now()
-        self._lookout.cut_off(node_id, now, now + GRACE_PERIODS * self._heartbeat_period)
+        self._lookout.cut_off(node_id, now, now + GRACE_PERIODS * self._heartbeat_period, session_id)
 
     def _take(self, draft: drafts.Draft, node_id: model.NodeId, report: model.NodeReport) -> None:
         reporting.take(

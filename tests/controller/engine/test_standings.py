@@ -12,7 +12,7 @@ import pytest
 from controller import engine
 from controller.core import errors, model
 from controller.engine import lookout
-from controller.store import reading
+from controller.store import reading, rows
 from tests.controller.engine import fleet
 
 S = model.RolloutState
@@ -72,6 +72,29 @@ def test_a_node_that_stays_away_is_offline_until_it_comes_back(tmp_path: Path) -
         assert list(standings(machine)) == [away.node_id]
         await away.connect(machine)
         assert standings(machine) == {}
+
+    fleet.told(tmp_path, tale)
+
+
+def test_a_node_whose_return_is_being_stored_when_its_time_runs_out_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
+        machine, commit = controller.engine, controller.store.commit
+
+        async def commit_slowly(written: rows.Commit) -> None:
+            await asyncio.sleep(2)
+            await commit(written)
+
+        await agents[0].disconnect(machine)
+        await asyncio.sleep(19)
+        monkeypatch.setattr(controller.store, "commit", commit_slowly)
+        await agents[0].connect(machine)
+        monkeypatch.undo()
+        await asyncio.sleep(10)
+        assert machine.node(agents[0].node_id).offline_since is None
+        await start(machine, fleet.request())
+        assert len(agents[0].assigned(machine)) == 1
 
     fleet.told(tmp_path, tale)
 
