@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import pkgutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,20 +21,16 @@ from controller.config import settings
 from controller.core import errors, roles
 from controller.rpc import errors as rpc_errors
 from controller.rpc import principals, register
-from instar.v1 import (
-    agent_service_pb2,
-    agent_service_pb2_grpc,
-    fleet_service_pb2,
-    release_service_pb2,
-    rollout_service_pb2,
-    trigger_service_pb2,
-)
+from instar import v1
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 DEADLINE_SECONDS = 60.0
+# Every service of the contract, also one that somebody adds.
 SERVICES = tuple(
     service
-    for module in (agent_service_pb2, fleet_service_pb2, release_service_pb2, rollout_service_pb2, trigger_service_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
+    for module in pkgutil.iter_modules(v1.__path__, "instar.v1.")
+    if module.name.endswith("_service_pb2")
+    for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values()
 )
 Metadata = tuple[tuple[str, str], ...]
 

@@ -23,12 +23,14 @@ from controller import clock
 from controller.config import quotas as configured
 from controller.config import settings
 from controller.core import errors
-from controller.rpc import agent_service, attempts, door, listener, quotas
+from controller.rpc import admission, agent_bounds, agent_service, attempts, door, listener, quotas
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
     fleet_service_pb2,
+    node_pb2,
+    operation_pb2,
     rollout_service_pb2,
     rollout_service_pb2_grpc,
 )
@@ -328,6 +330,93 @@ class _Blob(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         return super().read(size)
+
+
+# What one agent may say.
+
+LONG_WORD = "x" * (agent_bounds.WORD_CHARS_MAX + 1)
+_Report, _Status = agent_service_pb2.Report, node_pb2.ComponentStatus
+OUT_OF_BOUNDS = {
+    "components": _Report(components=[_Status(name="a", version="1.0.0")] * (agent_bounds.COMPONENTS_MAX + 1)),
+    "components.name": _Report(components=[_Status(name=LONG_WORD, version="1.0.0")]),
+    "components.version": _Report(components=[_Status(name="a", version="")]),
+    "components.instances": _Report(
+        components=[_Status(name="a", instances=[node_pb2.Instance()] * (agent_bounds.INSTANCES_MAX + 1))]
+    ),
+    "components.instances.instance_id": _Report(
+        components=[_Status(name="a", instances=[node_pb2.Instance(instance_id=LONG_WORD)])]
+    ),
+    "operations": _Report(operations=[operation_pb2.OperationStatus()] * (agent_bounds.OPERATIONS_MAX + 1)),
+    "operations.component": _Report(operations=[operation_pb2.OperationStatus(component=LONG_WORD)]),
+    "operations.fence": _Report(operations=[operation_pb2.OperationStatus(fence=agent_bounds.FENCE_MAX + 1)]),
+    "steps": _Report(steps=[operation_pb2.StepRecord()] * (agent_bounds.STEPS_MAX + 1)),
+    "steps.operation_id": _Report(
+        steps=[operation_pb2.StepRecord(operation_id="x" * (agent_bounds.OPERATION_CHARS_MAX + 1))]
+    ),
+    "metrics": _Report(metrics=[node_pb2.Metric()] * (agent_bounds.METRICS_MAX + 1)),
+    "metrics.name": _Report(metrics=[node_pb2.Metric(name="x" * (agent_bounds.METRIC_CHARS_MAX + 1))]),
+    "gone_metrics.component": _Report(gone_metrics=[node_pb2.MetricName(component=LONG_WORD)]),
+}
+
+
+async def test_a_report_out_of_bounds_ends_the_session_and_changes_nothing(tmp_path: Path) -> None:
+    async with posts.serving(tmp_path) as post:
+        shown = post.agent("n-1")
+        for name, report in OUT_OF_BOUNDS.items():
+            async with posts.session(post.channel, "n-1", shown) as call:
+                await call.write(test_live_streams.heartbeat(2, report))
+                error = await posts.ended(call)
+            assert (error.code, error.field) == ("message_invalid", name)
+        listed = await post.ask("ListNodes", LIST, post.operator)
+        assert [len(each.components) for each in listed.nodes] == [0]
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        agent_service_pb2.Hello(labels={f"k{number}": "v" for number in range(agent_bounds.LABELS_MAX + 1)}),
+        agent_service_pb2.Hello(labels={"k": "v" * (agent_bounds.LABEL_CHARS_MAX + 1)}),
+        agent_service_pb2.Hello(labels={"k" * (agent_bounds.LABEL_CHARS_MAX + 1): "v"}),
+        agent_service_pb2.Hello(capabilities=["x"] * agent_bounds.CAPABILITIES_MAX),
+        agent_service_pb2.Hello(capabilities=[LONG_WORD]),
+        agent_service_pb2.Hello(highest_fence=2**64 - 1),
+    ],
+    ids=["many labels", "long label", "long key", "many capabilities", "long capability", "a fence without end"],
+)
+async def test_a_hello_out_of_bounds_makes_no_node(tmp_path: Path, hello: agent_service_pb2.Hello) -> None:
+    async with posts.serving(tmp_path) as post:
+        call: Any = agent_service_pb2_grpc.AgentServiceStub(post.channel).Connect(metadata=post.agent("n-1"))
+        said = posts.hello("n-1")
+        said.hello.MergeFrom(hello)
+        await call.write(said)
+        assert (await posts.ended(call)).code == "message_invalid"
+        listed = await post.ask("ListNodes", LIST, post.operator)
+        assert not listed.nodes
+
+
+async def test_components_do_not_pile_up_over_many_reports(tmp_path: Path) -> None:
+    async with posts.serving(tmp_path) as post, posts.session(post.channel, "n-1", post.agent("n-1")) as call:
+        for sequence in range(2, 5):
+            some = [_Status(name=f"c{sequence}-{number}", version="1.0.0") for number in range(100)]
+            said = agent_service_pb2.Heartbeat(report=_Report(components=some))
+            await call.write(agent_service_pb2.ConnectRequest(sequence=sequence, heartbeat=said))
+        assert (await posts.ended(call)).code == "components_many"
+        listed = await post.ask("ListNodes", LIST, post.operator)
+        assert [len(each.components) for each in listed.nodes] == [200]
+
+
+async def test_an_agent_that_says_too_much_loses_its_session_and_comes_back_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MESSAGES_BURST", 5.0)
+    monkeypatch.setattr(admission, "MESSAGES_PER_SECOND", 0.01)
+    async with posts.serving(tmp_path) as post, posts.session(post.channel, "n-1", post.agent("n-1")) as call:
+        for sequence in range(2, 9):
+            with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError):  # once it has ended
+                await call.write(test_live_streams.heartbeat(sequence))
+        error = await posts.ended(call)
+    assert isinstance(error, errors.ExhaustedError)
+    assert (error.code, error.retry_after > timedelta()) == ("too_many_messages", True)
 
 
 # How much one caller may ask.
