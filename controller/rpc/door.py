@@ -89,8 +89,7 @@ class _Call:
         if policy is None:
             raise _denied(self.method, "nobody, since it has no policy")
         caller = None if policy.kind is None else await self.guards.callers.admit(self.context)
-        if not self.is_stream:
-            self.guards.quotas.take(self._name(caller))
+        self.guards.quotas.take(self._name(caller))
         if caller is not None:
             self._allow(policy, caller)
         if self.request is _UNREADABLE:

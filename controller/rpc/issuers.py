@@ -61,7 +61,8 @@ class Issuers:
 
     def knows(self, token: str) -> bool:
         """Tell whether it was found good a short time ago."""
-        return register.hash_of(token) in self._kept
+        kept = self._kept.get(register.hash_of(token))
+        return kept is not None and self._clock.monotonic() < kept[0]
 
     async def ready(self, token: str) -> None:
         """Have the keys at hand that a token is checked with, as far as that can be.
