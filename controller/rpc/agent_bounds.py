@@ -79,7 +79,7 @@ def _check_component(message: node_pb2.ComponentStatus) -> None:
     for instance in message.instances:
         _short("components.instances.instance_id", instance.instance_id, WORD_CHARS_MAX)
         _short("components.instances.digest", instance.digest, WORD_CHARS_MAX)
-    if not message.removed:
+    if message.version:
         try:
             versions.order(message.version)  # it remembers those it has read
         except errors.InvalidRequestError as error:

@@ -23,6 +23,8 @@ _E = TypeVar("_E", bound=Enum)
 _T = TypeVar("_T")
 
 PROTOCOL_VERSIONS = (1,)  # what this controller speaks: the present one and the two before it, lowest first
+# Of a component whose release is damaged on its node: lower than any other, so that every way leads on from it.
+UNKNOWN_VERSION = "0.0.0-unknown"
 CONDITIONS_MAX = 64  # of one node: a few kinds for each of its components
 CONDITION_CHARS_MAX = 512  # of a message for people; each is stored with its node
 MESSAGE_CHARS_MAX = 512  # of an operation, for people; as much as an agent keeps of one
@@ -127,7 +129,7 @@ def _component(message: node_pb2.ComponentStatus) -> model.InstalledComponent:
         raise _unreadable("components.health", str(message.health), f"one of {node_pb2.Health.keys()}")
     return model.InstalledComponent(
         name=model.ComponentName(message.name),
-        version=message.version,
+        version=message.version or UNKNOWN_VERSION,
         digest=model.Digest(message.digest),
         permanent_digest=model.Digest(message.permanent_digest),
         health=_HEALTHS[message.health],

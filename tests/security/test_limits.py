@@ -23,7 +23,7 @@ from controller import clock
 from controller.config import quotas as configured
 from controller.config import settings
 from controller.core import errors
-from controller.rpc import admission, agent_bounds, agent_service, attempts, door, listener, quotas
+from controller.rpc import admission, agent_bounds, agent_convert, agent_service, attempts, door, listener, quotas
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     agent_service_pb2,
@@ -35,7 +35,7 @@ from instar.v1 import (
     rollout_service_pb2_grpc,
 )
 from tests.controller.rpc import doors, small_engine
-from tests.security import posts, test_live_streams
+from tests.security import posts, test_authorisation, test_live_streams
 
 LIST = fleet_service_pb2.ListNodesRequest()
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -339,7 +339,7 @@ _Report, _Status = agent_service_pb2.Report, node_pb2.ComponentStatus
 OUT_OF_BOUNDS = {
     "components": _Report(components=[_Status(name="a", version="1.0.0")] * (agent_bounds.COMPONENTS_MAX + 1)),
     "components.name": _Report(components=[_Status(name=LONG_WORD, version="1.0.0")]),
-    "components.version": _Report(components=[_Status(name="a", version="")]),
+    "components.version": _Report(components=[_Status(name="a", version="one")]),
     "components.instances": _Report(
         components=[_Status(name="a", instances=[node_pb2.Instance()] * (agent_bounds.INSTANCES_MAX + 1))]
     ),
@@ -392,6 +392,19 @@ async def test_a_hello_out_of_bounds_makes_no_node(tmp_path: Path, hello: agent_
         assert (await posts.ended(call)).code == "message_invalid"
         listed = await post.ask("ListNodes", LIST, post.operator)
         assert not listed.nodes
+
+
+async def test_a_node_whose_release_is_damaged_stops_nobodys_plans(tmp_path: Path) -> None:
+    """Its version is not known, and taken for the lowest: what heals it is an upgrade."""
+    async with posts.serving(tmp_path) as post, posts.session(post.channel, "n-1", post.agent("n-1")) as call:
+        await test_authorisation.publish(post)
+        damaged = _Report(components=[_Status(name="web", digest="sha256:" + "0" * 64)])
+        await call.write(test_live_streams.heartbeat(2, damaged))
+        assert (await call.read()).acknowledgement.sequence == 2
+        planned = rollout_service_pb2.PlanUpgradeRequest(upgrade=test_authorisation.upgrade("", "web"))
+        plan = (await post.ask("PlanUpgrade", planned, post.operator)).plan
+        found = [(each.node_id, each.from_version, each.to_version) for wave in plan.waves for each in wave.changes]
+        assert found == [("n-1", agent_convert.UNKNOWN_VERSION, "1.0.0")]
 
 
 async def test_components_do_not_pile_up_over_many_reports(tmp_path: Path) -> None:
