@@ -13,17 +13,19 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from grpc import aio
 
-from controller import activation, clock, engine, releases, tasks
+from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors, roles
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
+    audit_service,
     callers,
     door,
     fleet_service,
@@ -37,9 +39,12 @@ from controller.rpc import (
     trigger_service,
 )
 from controller.store import database, executor
+from controller.trust import unsigned
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     release_service_pb2,
@@ -57,6 +62,7 @@ _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (agent_service_pb2, "AgentService"),
+        (audit_service_pb2, "AuditService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -77,6 +83,7 @@ def run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
         RefusedError: Another controller uses the store or the address.
     """
     _log_as_json()
+    cycles.seek_seldom()
     asyncio.run(_run(loaded, ready))
 
 
@@ -116,11 +123,12 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             monitoring=loaded.monitor,
         )
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
+        trust, signing = _trust(loaded, time)
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
-            _activated(_stages(machine, loaded)),
-            _listening(loaded, machine, blobs, enrolled, time) as address,
+            _activated(_stages(machine, loaded, *signing)),
+            _listening(loaded, _Parts(machine, blobs, enrolled, trust), time) as address,
             _on_the_web(loaded, machine, time),
         ):
             yield address
@@ -153,11 +161,24 @@ async def _started(machine: engine.Engine) -> AsyncIterator[None]:
         await machine.stop()
 
 
-def _stages(machine: engine.Engine, loaded: settings.Settings) -> activation.Activation:
+def _trust(loaded: settings.Settings, time: clock.Clock) -> tuple[release_service.Trust, Sequence[activation.Stage]]:
+    """What vouches for releases, and what of it works in the background; where none is configured, nothing does."""
+    if loaded.trust_dir is None:
+        _logger.warning(unsigned.WARNING)
+        return unsigned.Unsigned(), ()
+    from controller.trust import keeping  # noqa: PLC0415  # the libraries of signatures only where there are any
+
+    logging.getLogger("tuf").setLevel(logging.WARNING)  # else it tells of each key that did not sign, which is no news
+    kept = keeping.Trust(loaded.metadata_dir, loaded.trust_dir, time)
+    return kept, (activation.Stage("trust", kept.start, kept.stop),)
+
+
+def _stages(machine: engine.Engine, loaded: settings.Settings, *signing: activation.Stage) -> activation.Activation:
     """What works in the background, in the order in which it starts."""
     collector, monitor = machine.collector, machine.monitoring
     period = loaded.heartbeat_period
     return activation.Activation(
+        *signing,
         activation.Stage("collector", lambda: collector.start_collection(period), collector.stop_collection),
         activation.Stage("monitor", monitor.start, monitor.stop),
         activation.Stage("triggers", machine.start_triggers, machine.stop_triggers),
@@ -175,25 +196,33 @@ async def _activated(stages: activation.Activation) -> AsyncIterator[None]:
             await stages.deactivate()
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the services need."""
+
+    machine: engine.Engine
+    blobs: releases.Blobs
+    register: register.Register
+    trust: release_service.Trust
+
+
 @contextlib.asynccontextmanager
-async def _listening(
-    loaded: settings.Settings,
-    machine: engine.Engine,
-    blobs: releases.Blobs,
-    enrolled: register.Register,
-    time: clock.Clock,
-) -> AsyncIterator[str]:
+async def _listening(loaded: settings.Settings, parts: _Parts, time: clock.Clock) -> AsyncIterator[str]:
+    machine = parts.machine
     issued = issuers.Issuers(loaded.issuers, time)
-    known = callers.Callers(enrolled, issued, time)
+    known = callers.Callers(parts.register, issued, time)
     guards = door.guards(known, machine, loaded.quotas, time)
     server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal)], options=listener.options(loaded.quotas))
-    agents = agent_service.AgentService(machine, caller=known.caller, open_blob=blobs.open_blob, clock=time)
+    agents = agent_service.AgentService(
+        machine, caller=known.caller, open_blob=parts.blobs.open_blob, read_trust=parts.trust.read, clock=time
+    )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
-        fleet_service.FleetService(machine, agents.sessions, known, enrolled, time), server
+        fleet_service.FleetService(machine, agents.sessions, known, parts.register, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, blobs, known, time), server
+        release_service.ReleaseService(machine, parts.blobs, known, time, parts.trust), server
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, known, time), server
@@ -250,7 +279,7 @@ def _make_operator_token(loaded: settings.Settings, enrolled: register.Register)
     """Make the first API token, where there is none yet; it may do everything."""
     if not loaded.operator_token_file.exists():
         first = principals.Principal(principals.Kind.API, OPERATOR, roles.WHOLE_FLEET_ADMIN)
-        register.write_private(loaded.operator_token_file, f"{enrolled.make_token(first)}\n")
+        register.write_private(loaded.operator_token_file, f"{enrolled.make_token(first).reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agent import depot, journal
 from agent.cli import answers, asking
-from agent.config import layout, manifest, settings
+from agent.config import layout, manifest, settings, trust
 from agent.config.errors import ConfigError
 from agent.stager import uv
 
@@ -101,6 +101,20 @@ def _token(config: settings.Config) -> Iterator[Check]:
         yield Check("token_file", is_well=False, message=str(error))
     else:
         yield Check("token_file", is_well=True, message=f"{config.token_file} is its owner's alone")
+
+
+def _trust(config: settings.Config) -> Iterator[Check]:
+    try:
+        read = trust.read(config)
+    except ConfigError as error:
+        yield Check("trust_file", is_well=False, message=str(error))
+        return
+    if read is None:
+        message = "none: this node installs releases that nobody has signed"
+        yield Check("trust_file", is_well=False, message=message, is_note=True)
+    else:
+        message = f"{config.trust_file} pins version {read.root_version} of the root; releases need signatures"
+        yield Check("trust_file", is_well=True, message=message)
 
 
 def _controller(config: settings.Config) -> Iterator[Check]:
@@ -189,6 +203,7 @@ LOOKS: Sequence[Callable[[settings.Config], Iterator[Check]]] = (
     _journal,
     _keeper,
     _token,
+    _trust,
     _controller,
     _secrets,
     _components,

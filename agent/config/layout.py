@@ -20,6 +20,7 @@ DIGEST_PREFIX = "sha256:"
 BUNDLE_BYTES_MAX = 1024**3  # more than a component needs; hashed three times it stays within the verifier's CPU time
 PARTIAL_SUFFIX = ".part"
 DIGEST_SUFFIX = ".digest"
+METADATA_NAME = "trust"  # no digest: bundles have other names
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class Layout:
     def incoming_dir(self) -> Path:
         """Bundles that are being fetched, and whole ones that are not yet unpacked."""
         return self.state_dir / "incoming"
+
+    @property
+    def incoming_metadata_dir(self) -> Path:
+        """What the controller said last of the releases of one component; nobody has checked it yet."""
+        return self.incoming_dir / METADATA_NAME
+
+    @property
+    def trust_dir(self) -> Path:
+        """What this node believes of releases, and what it will not go below."""
+        return self.state_dir / "trust"
 
     @property
     def environments_dir(self) -> Path:

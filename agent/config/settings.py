@@ -19,11 +19,22 @@ from typing import cast
 import agent
 from agent.config import bounds, layout
 from agent.config.errors import ConfigError
+from agent.core import secret
 
 ENVIRONMENT_PREFIX = "INSTAR_"
 DEFAULT_CONTROLLER = "127.0.0.1:7443"
 RUN_DIR_BYTES_MAX = 72  # a Unix socket path has at most 107 bytes; this leaves 35 for "/", instance id and ".probe"
-TEXT_KEYS = ("node_id", "state_dir", "run_dir", "controller", "token_file", "uv", "python_index", "agent_user")
+TEXT_KEYS = (
+    "node_id",
+    "state_dir",
+    "run_dir",
+    "controller",
+    "token_file",
+    "uv",
+    "python_index",
+    "agent_user",
+    "trust_file",
+)
 TABLE_KEYS = ("labels", "sockets", "secrets", "users", "rollback_points")
 OTHER_KEYS = ("drivers", "disk_quota")
 DRIVERS_MAX = 16  # each is code that a node trusts; more is a mistake
@@ -56,6 +67,7 @@ class Config:
         drivers: Names of the drivers of others that this node trusts.
         uv: The program that makes Python environments; None where it is to be found.
         python_index: Index that wheels come from where a bundle has no wheelhouse; empty for none.
+        trust_file: File that names the keys that releases must be signed with; None where none need be.
         disk_quota_bytes: What all releases and environments may take; None where only the disk bounds them.
     """
 
@@ -72,6 +84,7 @@ class Config:
     drivers: tuple[str, ...] = ()
     uv: Path | None = None
     python_index: str = ""
+    trust_file: Path | None = None
     disk_quota_bytes: int | None = None
     rollback_points: bounds.RollbackPoints = field(default_factory=bounds.RollbackPoints)
 
@@ -122,6 +135,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Config:
     texts = {key: _text(document, environment, key) for key in TEXT_KEYS}
     state_dir = _directory("state_dir", texts["state_dir"] or str(default_state_dir(environment)))
     token_file, uv, quota = texts["token_file"], texts["uv"], document.get("disk_quota")
+    trust_file = texts["trust_file"]
     return Config(
         node_id=_matching("node_id", texts["node_id"], NODE_ID, "lower-case letters, digits, dots and dashes"),
         state_dir=state_dir,
@@ -136,6 +150,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Config:
         drivers=_drivers(document.get("drivers", [])),
         uv=_directory("uv", uv) if uv else None,
         python_index=_index(texts["python_index"]),
+        trust_file=_directory("trust_file", trust_file) if trust_file else None,
         disk_quota_bytes=bounds.size_bytes("disk_quota", quota) if quota is not None else None,
         rollback_points=bounds.rollback_points(_table(document, "rollback_points")),
     )
@@ -149,7 +164,7 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
     return Path(home) / "instar" / "agent"
 
 
-def read_token(path: Path) -> str:
+def read_token(path: Path) -> secret.Secret[str]:
     """Read the bearer token of this node.
 
     Raises:
@@ -165,7 +180,7 @@ def read_token(path: Path) -> str:
         raise _unusable("token_file", str(path), f"nobody but its owner may read it (mode 0600, not {mode:04o})")
     if not token:
         raise _unusable("token_file", str(path), "it holds a token")
-    return token
+    return secret.Secret(token)
 
 
 def agent_version() -> str:

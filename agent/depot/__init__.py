@@ -19,9 +19,10 @@ from agent import durability
 from agent.config import layout
 from agent.depot import pointers
 from agent.depot.incoming import DepotError, Incoming
+from agent.depot.metadata import IncomingMetadata
 from agent.depot.pointers import CURRENT, PERMANENT, Pointers
 
-__all__ = ["CURRENT", "PERMANENT", "STOPPED", "Depot", "DepotError", "Incoming", "Pointers"]
+__all__ = ["CURRENT", "PERMANENT", "STOPPED", "Depot", "DepotError", "Incoming", "IncomingMetadata", "Pointers"]
 
 STOPPED = "stopped"
 PRIVATE_MODE = 0o700  # the run of the node is nobody else's business
@@ -48,6 +49,7 @@ class Depot:
             places.releases_dir: PASSABLE_MODE,
             places.environments_dir: PASSABLE_MODE,
             places.incoming_dir: PRIVATE_MODE,
+            places.trust_dir: PRIVATE_MODE,
         }
         for directory, mode in modes.items():
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
@@ -83,6 +85,10 @@ class Depot:
     def receive(self, digest: str) -> Incoming:
         """Go on with the fetch of a bundle, where an earlier one ended; hashes again what is there."""
         return Incoming.open(digest, self._places)
+
+    def receive_metadata(self) -> IncomingMetadata:
+        """Begin to take what the controller says of releases; what it said before stays until that is whole."""
+        return IncomingMetadata(self._places.incoming_metadata_dir)
 
     def pointers(self, component: str) -> Pointers | None:
         """What a component points at; None where it is not installed."""
@@ -175,8 +181,9 @@ class Depot:
         for digest in unreferred:
             self._remove(digest)
         self._remove_strays()
+        wanted = {layout.METADATA_NAME, *(layout.hex_of(digest) for digest in kept)}
         for path in _whole_in(self._places.incoming_dir):
-            if path.name.removesuffix(layout.PARTIAL_SUFFIX) not in {layout.hex_of(digest) for digest in kept}:
+            if path.name.removesuffix(layout.PARTIAL_SUFFIX) not in wanted:
                 pointers.remove(path)
         if self._quota_bytes is None:
             return tuple(unreferred)

@@ -23,7 +23,8 @@ class ReleaseVerbs:
         return {"verify": self._verify, "stage": self._stage, "run": self._run}
 
     def _verify(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
-        verify.verify(self._rooms.children, self._rooms.where, fields.digest(body, "digest"), _answering(reply))
+        asked = verify.read({"component": "", "version": "", **body})
+        verify.verify(self._rooms.children, self._rooms.where, asked, _answering(reply))
 
     def _stage(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
         verify.stage(self._rooms.children, self._rooms.where, fields.digest(body, "digest"), _answering(reply))

@@ -1,14 +1,17 @@
 """Runs the verifier of bundles and the stager of releases as disposable children with bounds.
 
-Rules kept here: the commands are fixed, only the digest is chosen by the caller; both run as the agent's user, for they
-read what nobody has checked yet. Left out: what a good bundle is (`agent.verifier`), what is staged (`agent.stager`).
+Rules kept here: the commands are fixed, only the release is chosen by the caller; whom a node trusts the keeper's own
+configuration says; both run as the agent's user, for they read what nobody has checked yet. Left out: what a good
+bundle is (`agent.verifier`), what is staged (`agent.stager`).
 """
 
 import functools
 import os
+import re
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from agent.keeper import disposable, entry, errors, fields, places, spawn
 
@@ -18,6 +21,7 @@ VERIFY_LIMITS = (
     (resource.RLIMIT_AS, 512 << 20),  # address space; the guarantee on resident memory is the verifier's own
     (resource.RLIMIT_CPU, 120),
     (resource.RLIMIT_NOFILE, 256),
+    (resource.RLIMIT_FSIZE, 1 << 30),  # no file of a release is larger than a bundle may be
     (resource.RLIMIT_CORE, 0),
 )
 STAGE_BOUNDS = disposable.Bounds(900.0, OUTPUT_MAX_BYTES, is_tail=True)  # large wheels come through slow lines
@@ -27,16 +31,46 @@ STAGE_LIMITS = (
     (resource.RLIMIT_CORE, 0),
 )
 
+NAME = re.compile(r"|[a-z0-9][a-z0-9.-]{0,59}")  # of a component
+VERSION = re.compile(r"[0-9A-Za-z.+-]{0,255}")
+
 OnDone = Callable[["fields.Body | errors.RequestError"], None]
 
 
-def verify(children: disposable.Disposables, where: places.Places, digest: str, on_done: OnDone) -> None:
-    """Verify the fetched bundle of this digest; answers {exit_code, output}.
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that is to be verified.
+
+    Args:
+        component: What it must be a release of; empty, as version is, from agents that do not say.
+    """
+
+    digest: str
+    component: str
+    version: str
+
+
+def read(body: fields.Body) -> Release:
+    """Read which release a request means.
+
+    Raises:
+        errors.RequestError: invalid_request.
+    """
+    component, version = fields.text(body, "component"), fields.text(body, "version")
+    for name, value, form in (("component", component, NAME), ("version", version, VERSION)):
+        if not form.fullmatch(value):
+            raise fields.refuse(name, value, f"it must match {form.pattern}")
+    return Release(fields.digest(body, "digest"), component, version)
+
+
+def verify(children: disposable.Disposables, where: places.Places, asked: Release, on_done: OnDone) -> None:
+    """Verify the fetched bundle of a release; answers {exit_code, output}.
 
     Raises:
         errors.RequestError: verify_failed, when the child cannot be started.
     """
-    argv = ["-m", "agent.verifier", str(where.state), digest.removeprefix("sha256:")]
+    told = [] if where.config is None else [str(where.config), asked.component, asked.version]
+    argv = ["-m", "agent.verifier", str(where.state), asked.digest.removeprefix("sha256:"), *told]
     program = _program(where, argv, VERIFY_LIMITS)
     _run(children, program, VERIFY_BOUNDS, functools.partial(_answer, "verify_failed", on_done), "verify_failed")
 

@@ -113,6 +113,10 @@ class Link:
         """Read a bundle from a byte on; raises `transport.LinkError`, after which it may be resumed."""
         return self._way.read_blob(digest, offset)
 
+    def fetch_metadata(self, root_version: int, component: str) -> AsyncIterator[transport.Piece]:
+        """Read the release metadata of a component; raises `transport.LinkError`."""
+        return self._way.read_trust(root_version, component)
+
     async def run(self, node: Node) -> Never:
         """Keep a session open until cancelled; errors of the node itself go through."""
         while True:

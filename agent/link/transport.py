@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar, cast
 
-from grpc import aio
+from grpc import StatusCode, aio
 
+from agent.core import secret
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
@@ -22,7 +23,13 @@ CHUNK_DEADLINE = timedelta(seconds=30)  # for the next chunk of a download; then
 RETRY_AFTER_MAX = timedelta(minutes=10)  # that a controller can keep an agent away at one stroke
 RECEIVED_BYTES_MAX = 2 << 20  # 2 MiB of one message: twice the largest chunk of a bundle
 SENT_BYTES_MAX = 2 << 20  # 2 MiB: as much as a controller takes
+REFUSALS = frozenset(
+    {StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION, StatusCode.INVALID_ARGUMENT}
+)
 RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a controller that turns a session away for now
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", KEEPALIVE // timedelta(milliseconds=1)),
@@ -40,11 +47,21 @@ class LinkError(Exception):
 
     Args:
         retry_after: How long the controller wants to be left alone; nothing when it did not say.
+        is_refusal: It was reached and said no; asked again, it would say the same.
     """
 
-    def __init__(self, message: str, *, retry_after: timedelta = timedelta()) -> None:
+    def __init__(self, message: str, *, retry_after: timedelta = timedelta(), is_refusal: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.is_refusal = is_refusal
+
+
+class Piece(NamedTuple):
+    """A piece of a file of release metadata; nobody has checked anything of it."""
+
+    name: str
+    content: bytes
+    is_last_piece: bool
 
 
 class Stream(Protocol):
@@ -74,6 +91,10 @@ class Transport(Protocol):
         """Read a bundle from a byte on; raises `LinkError`."""
         ...
 
+    def read_trust(self, root_version: int, component: str) -> AsyncIterator[Piece]:
+        """Read the release metadata of a component, and each root after a version; raises `LinkError`."""
+        ...
+
 
 class GrpcTransport:
     """The way to the controller over gRPC.
@@ -83,9 +104,9 @@ class GrpcTransport:
         token: The bearer token of this node.
     """
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: secret.Secret[str]) -> None:
         self._address = address
-        self._metadata = aio.Metadata(("authorization", f"Bearer {token}"))
+        self._metadata = aio.Metadata(("authorization", f"Bearer {token.reveal()}"))
 
     async def connect(self) -> GrpcStream:
         """Open a stream on a channel of its own."""
@@ -96,30 +117,40 @@ class GrpcTransport:
         async with self._channel() as channel:
             stub = agent_service_pb2_grpc.AgentServiceStub(channel)
             request = agent_service_pb2.ReadBlobRequest(digest=digest, offset=offset)
-            call = stub.ReadBlob(request, metadata=self._metadata)
-            try:
-                while response := await _next_chunk(call):
-                    yield response.chunk
-            except aio.AioRpcError as error:
-                raise _link_error(error) from error
-            except asyncio.InvalidStateError as error:  # what gRPC raises for a call that has ended
-                raise LinkError(f"cannot read {digest}: the call has ended") from error
-            except TimeoutError as error:
-                raise LinkError(f"cannot read {digest}: nothing came for {CHUNK_DEADLINE}") from error
-            finally:
-                call.cancel()
+            async for response in _responses(stub.ReadBlob(request, metadata=self._metadata), digest):
+                yield response.chunk
+
+    async def read_trust(self, root_version: int, component: str) -> AsyncIterator[Piece]:
+        """Read the release metadata of a component, over a channel of its own."""
+        async with self._channel() as channel:
+            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+            request = agent_service_pb2.ReadTrustRequest(root_version=root_version, component=component)
+            what = f"the metadata of {component}"
+            async for response in _responses(stub.ReadTrust(request, metadata=self._metadata), what):
+                yield Piece(response.name, response.content, response.is_last_piece)
 
     def _channel(self) -> aio.Channel:
         return aio.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
 
 
-async def _next_chunk(
-    call: aio.UnaryStreamCall[agent_service_pb2.ReadBlobRequest, agent_service_pb2.ReadBlobResponse],
-) -> agent_service_pb2.ReadBlobResponse | None:
-    # Giving a read up ends the whole call; here that is what is wanted.
-    async with asyncio.timeout(CHUNK_DEADLINE.total_seconds()):
-        response = await call.read()
-    return response if isinstance(response, agent_service_pb2.ReadBlobResponse) else None
+async def _responses(call: aio.UnaryStreamCall[_Request, _Response], what: str) -> AsyncIterator[_Response]:
+    """Read to the end of a call, each response within a deadline."""
+    try:
+        while True:
+            # Giving a read up ends the whole call; here that is what is wanted.
+            async with asyncio.timeout(CHUNK_DEADLINE.total_seconds()):
+                response = await call.read()
+            if response is aio.EOF:
+                return
+            yield cast("_Response", response)
+    except aio.AioRpcError as error:
+        raise _link_error(error) from error
+    except asyncio.InvalidStateError as error:  # what gRPC raises for a call that has ended
+        raise LinkError(f"cannot read {what}: the call has ended") from error
+    except TimeoutError as error:
+        raise LinkError(f"cannot read {what}: nothing came for {CHUNK_DEADLINE}") from error
+    finally:
+        call.cancel()
 
 
 class GrpcStream:
@@ -157,7 +188,8 @@ class GrpcStream:
 def _link_error(error: aio.AioRpcError) -> LinkError:
     told = dict(error.trailing_metadata() or ())
     retry_after = _retry_after(str(told.get(RETRY_AFTER_KEY, "")))
-    return LinkError(f"cannot go on with the call: {error.code().name}: {error.details()}", retry_after=retry_after)
+    message = f"cannot go on with the call: {error.code().name}: {error.details()}"
+    return LinkError(message, retry_after=retry_after, is_refusal=error.code() in REFUSALS)
 
 
 def _retry_after(text: str) -> timedelta:

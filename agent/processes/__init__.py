@@ -240,9 +240,10 @@ class Keeper(agents.AgentVerbs):
             listeners=tuple(ok.get("listeners", ())),
         )
 
-    async def verify(self, digest: str) -> Verdict:
-        """Run the verifier on the fetched bundle, as a disposable child of the keeper."""
-        return Verdict(**await self._ask("verify", VERIFY_TIMEOUT, digest=digest))
+    async def verify(self, digest: str, component: str = "", version: str = "") -> Verdict:
+        """Run the verifier on the fetched bundle of a release, as a disposable child of the keeper."""
+        body = {"digest": digest, "component": component, "version": version}
+        return Verdict(**await self._ask("verify", VERIFY_TIMEOUT, **body))
 
     async def stage(self, digest: str) -> Verdict:
         """Run the stager on the unpacked release, as a disposable child of the keeper."""

@@ -21,6 +21,8 @@ DRIFT = "drift"
 CRASH_LOOP = "crash_loop"
 DISK_LOW = "disk_low"
 AGENT_BAD_VERSION = "agent_bad_version"
+TRUST_NOT_CONFIGURED = "trust_not_configured"
+TRUST_UNUSABLE = "trust_unusable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How a release gets onto this node: its bundle is fetched and verified.
+"""How a release gets onto this node: its bundle is fetched and verified, by what this node trusts where it was told.
 
 Rules kept here: a release that is here and whole is not fetched; a fetch goes on where it broke off; nothing is
 unpacked that the verifier did not accept. Left out: the transport (the link), the checks themselves (the verifier).
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from agent import depot, drivers, processes
-from agent.core import model, operation
+from agent.core import admission, model, operation
 from agent.keeper import digest as trees
 from agent.keeper import errors as keeper_errors
 from agent.link import transport
-from agent.runner import cleaning, releases
+from agent.runner import cleaning, releases, trusting
 from agent.runner.faults import StepError
 
 FETCH_RETRY_SECONDS = 1.0  # between two tries of a download; the operation's deadline ends them
@@ -27,11 +27,16 @@ FAULT_OF_CODE = {
     "bundle_not_found": model.Fault.INFRASTRUCTURE,
     "disk_failed": model.Fault.INFRASTRUCTURE,
     "agent_too_old": model.Fault.COMMAND,
+    "component_mismatch": model.Fault.COMMAND,
 }
+NOT_VOUCHED_FOR = (
+    "release"  # field of a refusal by signed metadata: what was asked for may not exist, whatever it holds
+)
+NOBODY_BELIEVED = ("metadata_", "trust_")  # beginnings of codes that say nothing of the release
 
 
-class Source(Protocol):
-    """Where bundles come from."""
+class Source(trusting.Source, Protocol):
+    """Where bundles come from, and what is said of them."""
 
     def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Read a bundle from a byte on; raises `transport.LinkError` when it breaks off."""
@@ -46,6 +51,7 @@ class Deliveries:
     keeper: processes.Keeper
     releases: releases.Releases
     cleaning: cleaning.Cleaning
+    trusting: trusting.Trusting
     source: Source
 
     async def fetch(self, state: operation.Operation) -> drivers.Evidence:
@@ -80,28 +86,52 @@ class Deliveries:
             return False
 
     async def verify(self, state: operation.Operation) -> drivers.Evidence:
-        """Let the verifier unpack the bundle, and see that it is what was asked for."""
+        """Let the verifier unpack the bundle, and see that it is what was asked for, and what signed metadata names."""
         assignment = state.assignment
         digest = assignment.new_digest
-        if self.disk.has_bundle(digest):  # a release that was found damaged is replaced by what was fetched anew
-            self._check_verdict(digest, await self.keeper.verify(digest))
+        has_bundle = self.disk.has_bundle(digest)
+        trusted = await self._vouched(assignment) if has_bundle or self._is_ordered(assignment) else {}
+        if has_bundle:  # a release that was found damaged is replaced by what was fetched anew
             self.disk.discard_bundle(digest)
             self.releases.forget(digest)
         read = self.releases.manifest(digest)
         told = (assignment.component, assignment.to_version)
         if (read.name, read.version) != told:
             message = f"cannot install {digest}: it is {read.name} {read.version}, not {told[0]} {told[1]}"
-            raise StepError(message, fault=model.Fault.COMMAND, reason="release_differs")
-        return {"digest": digest, "version": read.version, "driver": read.driver}
+            raise StepError(message, fault=model.Fault.COMMAND, reason="component_mismatch")
+        return {"digest": digest, "version": read.version, "driver": read.driver, **trusted}
 
-    def _check_verdict(self, digest: str, verdict: processes.Verdict) -> None:
-        if verdict.exit_code == 0:
-            return
-        self.disk.discard_bundle(digest)
+    def _is_ordered(self, assignment: model.Assignment) -> bool:
+        """Whether what is here already is judged anew: people of this node go back without asking anybody."""
+        return self.trusting.is_configured and not admission.is_local(assignment.operation_id)
+
+    async def _vouched(self, assignment: model.Assignment) -> drivers.Evidence:
+        """Ask the verifier; returns which metadata vouches for the release."""
+        digest = assignment.new_digest
+        if self.trusting.is_configured:
+            await self.trusting.fetch(assignment.component)
+        verdict = await self.keeper.verify(digest, assignment.component, assignment.to_version)
         try:
-            error = cast("Mapping[str, str]", json.loads(verdict.output)["error"])
-        except (ValueError, KeyError, TypeError) as cause:
+            document = json.loads(verdict.output)
+            trusted = cast("Mapping[str, object]", document.get("trust", {}))
+            error = cast("Mapping[str, str]", document["error"]) if verdict.exit_code else None
+        except (ValueError, KeyError, TypeError, AttributeError) as cause:
+            self.disk.discard_bundle(digest)
             message = f"cannot verify {digest}: the verifier ended with {verdict.exit_code}"
             raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="verifier_failed") from cause
-        fault = FAULT_OF_CODE.get(error["code"], model.Fault.VERSION)
-        raise StepError(error["message"], fault=fault, reason=error["code"])
+        if error is not None:
+            raise self._refusal(digest, error)
+        if self.trusting.is_configured and not trusted:
+            message = f"cannot install {digest}: the keeper is too old to look at signatures"
+            raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="trust_not_checked")
+        return {"trust": ", ".join(f"{name} {told}" for name, told in trusted.items())} if trusted else {}
+
+    def _refusal(self, digest: str, error: Mapping[str, str]) -> StepError:
+        code = error["code"]
+        if code.startswith(NOBODY_BELIEVED):
+            fault = model.Fault.INFRASTRUCTURE
+        else:
+            self.disk.discard_bundle(digest)
+            is_known = error["field"] == NOT_VOUCHED_FOR
+            fault = model.Fault.COMMAND if is_known else FAULT_OF_CODE.get(code, model.Fault.VERSION)
+        return StepError(error["message"], fault=fault, reason=code)

@@ -37,6 +37,7 @@ from agent.runner import (
     releases,
     steps,
     trees,
+    trusting,
     upkeep,
 )
 from agent.state import states
@@ -131,7 +132,8 @@ class Node:
         told = changes.Changes(known, passing, self._operations, self._inventory, now)
         self._own = own_releases.OwnReleases(keeper)
         self._cleaning = cleaning.Cleaning(disk, self._operations, self._inventory, self._own, self._states.points)
-        delivered = deliveries.Deliveries(disk, keeper, known, self._cleaning, link)
+        self._trusting = trusting.Trusting(config, disk, link, now)
+        delivered = deliveries.Deliveries(disk, keeper, known, self._cleaning, self._trusting, link)
         readied = readying.Readying(config, keeper, known, self._inventory, delivered, told)
         work = steps.Steps(disk, keeper, self._operations, told, delivered, readied)
         self._drift = drift.Drift(self._inventory, self._operations, known, now, rooms.tree_digest)
@@ -277,6 +279,7 @@ class Node:
     def _findings(self) -> Iterator[conditions.Finding]:
         if self._operations.failure:
             yield conditions.Finding(conditions.JOURNAL_FAILED, "", self._operations.failure)
+        yield from self._trusting.findings()
         yield from self._drift.findings
         for component, seen in self._inventory.broken.items():
             message = f"instance {seen.id} ended too often in a row: {seen.restarts} starts"

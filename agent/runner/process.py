@@ -78,6 +78,11 @@ class Alone:
         yield b""
         raise transport.LinkError(f"cannot fetch {digest} from byte {offset} on: no token_file is configured")
 
+    def fetch_metadata(self, root_version: int, component: str) -> AsyncIterator[transport.Piece]:
+        """Fail as `fetch` does."""
+        message = f"cannot ask for the metadata of {component} after root {root_version}: no token_file is configured"
+        raise transport.LinkError(message)
+
 
 def make_link(config: settings.Config) -> node.Link:
     """Make the link that the configuration asks for."""

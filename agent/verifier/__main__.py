@@ -1,6 +1,8 @@
-"""`python -m agent.verifier STATE_DIR HEX`: check one bundle, unpack it, and print what was found as one JSON document.
+"""`python -m agent.verifier STATE_DIR HEX [CONFIG COMPONENT VERSION]`: check one bundle and unpack it.
 
-It prints {"manifest": …}, exit code 0, or {"error": {"code", "message", "field", "value", "rule"}}, exit code 1.
+It prints {"manifest": …}, exit code 0, or {"error": {"code", "message", "field", "value", "rule"}}, exit code 1. Where
+the configuration names keys to trust, signed metadata must vouch for the release, and {"trust": …} says which did; a
+release that is unpacked already is judged by it again.
 """
 
 from __future__ import annotations
@@ -10,35 +12,62 @@ import os
 import stat
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.config import layout, manifest, semver, settings
+from agent.config import trust as trust_file
 from agent.config.errors import ConfigError
-from agent.verifier import archive, unpack
+from agent.verifier import archive, privileges, unpack
 from agent.verifier.archive import Member
 from agent.verifier.errors import VerificationError
 
-USAGE = "usage: python -m agent.verifier STATE_DIR HEX"
+USAGE = "usage: python -m agent.verifier STATE_DIR HEX [CONFIG COMPONENT VERSION]"
 VALUE_CHARS_MAX = 200  # of what a bundle says, in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the release must be.
+
+    Args:
+        component: Name that its manifest must have; empty, as version is, where the agent has not told.
+        config: The node's configuration, which says whom it trusts; None for nobody.
+        now: The host's clock.
+    """
+
+    component: str = ""
+    version: str = ""
+    config: Path | None = None
+    now: datetime | None = None
+
+
+ANYTHING = Asked()
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the child; returns its exit code."""
+    now = datetime.now(UTC)  # noqa: TID251  # the child's one look at the clock
     match arguments:
         case [state_dir, hex_digits] if layout.HEX.fullmatch(hex_digits):
-            document, code = answer(Path(state_dir), hex_digits)
-            sys.stdout.write(json.dumps(document) + "\n")
-            return code
+            asked = ANYTHING
+        case [state_dir, hex_digits, config, component, version] if layout.HEX.fullmatch(hex_digits):
+            asked = Asked(component, version, Path(config), now)
         case _:
             sys.stderr.write(USAGE + "\n")
             return os.EX_USAGE
+    privileges.drop()
+    document, code = answer(Path(state_dir), hex_digits, asked)
+    sys.stdout.write(json.dumps(document) + "\n")
+    return code
 
 
-def verify(state_dir: Path, hex_digits: str) -> Mapping[str, object]:
+def verify(state_dir: Path, hex_digits: str, asked: Asked = ANYTHING) -> Mapping[str, object]:
     """Check and unpack one bundle of a node.
 
     Returns:
-        Its manifest as proto JSON.
+        Its manifest as proto JSON, and what vouches for it.
 
     Raises:
         VerificationError: The bundle is refused; nothing was unpacked.
@@ -47,23 +76,49 @@ def verify(state_dir: Path, hex_digits: str) -> Mapping[str, object]:
     """
     places = layout.Layout(state_dir, state_dir)
     wanted = layout.digest_of(hex_digits)
+    trust = _trust(asked)
+    if trust is not None and not places.bundle(wanted).exists() and unpack.holds(places.release_dir(wanted), wanted):
+        return _vouched(trust, places, asked, hex_digits, None)
     descriptor = _open(places.bundle(wanted))
     try:
         archive.check_digest(descriptor, hex_digits)
+        told = _vouched(trust, places, asked, hex_digits, os.fstat(descriptor).st_size)
         members = archive.members(descriptor)
-        document = _manifest(descriptor, members)
+        document = _manifest(descriptor, members, asked)
         release_dir = places.release_dir(wanted)
         if not unpack.holds(release_dir, wanted):
             unpack.unpack(descriptor, members, release_dir)
     finally:
         os.close(descriptor)
-    return document
+    return {**told, "manifest": document}
 
 
-def answer(state_dir: Path, hex_digits: str) -> tuple[Mapping[str, object], int]:
+def _trust(asked: Asked) -> trust_file.Trust | None:
+    if asked.config is None:
+        return None
+    try:
+        return trust_file.read(settings.load(asked.config, os.environ))
+    except ConfigError as error:
+        field, value, rule = error.field, error.value, error.rule
+        raise VerificationError(str(error), code="trust_unusable", field=field, value=value, rule=rule) from error
+
+
+def _vouched(
+    trust: trust_file.Trust | None, places: layout.Layout, asked: Asked, hex_digits: str, size_bytes: int | None
+) -> Mapping[str, object]:
+    """Say which metadata vouches for the release; nothing where the node trusts nobody in particular."""
+    if trust is None or asked.now is None:
+        return {}
+    from agent.verifier import vouching  # noqa: PLC0415  # 15 MiB that only nodes with keys to trust pay for
+
+    release = vouching.Release(asked.component, asked.version, hex_digits, size_bytes)
+    return {"trust": vouching.vouch(trust, places, release, asked.now)}
+
+
+def answer(state_dir: Path, hex_digits: str, asked: Asked = ANYTHING) -> tuple[Mapping[str, object], int]:
     """Check and unpack one bundle; returns the document to print and the exit code."""
     try:
-        return {"manifest": verify(state_dir, hex_digits)}, 0
+        return verify(state_dir, hex_digits, asked), 0
     except VerificationError as error:
         return _error(error.code, error), 1
     except ConfigError as error:
@@ -88,10 +143,14 @@ def _open(path: Path) -> int:
     return descriptor
 
 
-def _manifest(descriptor: int, members: Sequence[Member]) -> Mapping[str, object]:
+def _manifest(descriptor: int, members: Sequence[Member], asked: Asked) -> Mapping[str, object]:
     text = _manifest_text(descriptor, members)
-    needed = manifest.parse_toml(text).minimum_agent_version
-    _check_agent(needed, settings.agent_version())
+    read = manifest.parse_toml(text)
+    if asked.component and (read.name, read.version) != (asked.component, asked.version):
+        rule = f"it is {asked.component} {asked.version}, as was asked for"
+        message = f"cannot install {read.name} {read.version}: {rule}"
+        raise VerificationError(message, code="component_mismatch", field="name", value=read.name, rule=rule)
+    _check_agent(read.minimum_agent_version, settings.agent_version())
     return manifest.json_of_toml(text)
 
 

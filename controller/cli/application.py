@@ -13,6 +13,7 @@ import typer
 
 from controller.cli import (
     approval_commands,
+    audit_commands,
     component_commands,
     controller_commands,
     event_commands,
@@ -25,6 +26,7 @@ from controller.cli import (
     rollback_commands,
     rollout_commands,
     trigger_commands,
+    trust_commands,
     upgrade_commands,
 )
 from controller.core import errors
@@ -71,6 +73,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     )
     app.add_typer(controller_commands.app, name="controller")
     app.add_typer(release_commands.app, name="release")
+    app.add_typer(trust_commands.app, name="trust")
     app.add_typer(upgrade_commands.app, name="upgrade")
     app.add_typer(rollout_commands.app, name="rollout")
     app.add_typer(approval_commands.app, name="approval")
@@ -82,15 +85,28 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(freeze_commands.app, name="freeze")
     app.add_typer(trigger_commands.app, name="trigger")
     app.add_typer(event_commands.app, name="event")
+    app.add_typer(audit_commands.app, name="audit")
     if arguments[:1] == ["demo"]:
         from controller.cli.demo import command
 
         app.command("demo")(command.demo)
     else:
         app.command("demo")(_demo)
+    if arguments[:1] == ["up"]:
+        from controller.cli.demo import up_command
+
+        app.command("up")(up_command.up)
+    else:
+        app.command("up")(_up)
     return app
+
+
+# Only listed: both come from a room of their own, which is imported when they are named.
 
 
 def _demo() -> None:
     """Upgrade a live service on nodes of this machine, and show what it cost."""
-    # Only listed: `instar demo` itself comes from its own room, which is imported when it is named.
+
+
+def _up() -> None:
+    """Run a controller and one node on this machine, to try things out."""

@@ -17,9 +17,10 @@ from grpc import aio
 
 from controller.cli import failures
 from controller.config import settings
-from controller.core import errors
+from controller.core import errors, secret
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
+    audit_service_pb2_grpc,
     fleet_service_pb2_grpc,
     release_service_pb2_grpc,
     rollout_service_pb2_grpc,
@@ -40,9 +41,10 @@ _Result = TypeVar("_Result")
 class Connection:
     """A connection to one controller."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._metadata = (("authorization", f"Bearer {token}"),)
+    def __init__(self, address: str, token: secret.Secret[str]) -> None:
+        self._metadata = (("authorization", f"Bearer {token.reveal()}"),)
         self._channel = aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
         self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)
@@ -86,7 +88,7 @@ class Connection:
             raise failures.of_controller(error) from failure
 
 
-def read_token(token_file: Path | None) -> str:
+def read_token(token_file: Path | None) -> secret.Secret[str]:
     """The token in a file, or in that of the local controller's operator.
 
     Raises:
@@ -96,7 +98,7 @@ def read_token(token_file: Path | None) -> str:
         Path(os.environ.get("INSTAR_STATE_DIR") or settings.default_state_dir(os.environ))
     )
     try:
-        return path.read_text("ascii").strip()
+        return secret.Secret(path.read_text("ascii").strip())
     except (OSError, UnicodeDecodeError) as fault:
         why = fault.strerror if isinstance(fault, OSError) else "not ASCII"
         raise failures.usage("--token-file", str(path), f"a file with a token that can be read ({why})") from fault

@@ -204,7 +204,7 @@ def token(
 
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
     made = register.Register(loaded.principals_file).make_token(principals.Principal(principals.Kind.AGENT, node))
-    register.write_private(out, f"{made}\n")
+    register.write_private(out, f"{made.reveal()}\n")
     if output is options.Format.JSON:
         document.write({"node_id": node, "token_file": str(out)})
         return

@@ -55,7 +55,7 @@ def add(
     if out is None:
         known.put(principal)
     else:
-        register.write_private(out, f"{known.make_token(principal)}\n")
+        register.write_private(out, f"{known.make_token(principal).reveal()}\n")
     _say(known.entry(*_key(name, is_agent=False)), output, out)
 
 

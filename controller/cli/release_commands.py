@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli import graph_commands, options
+from controller.cli import graph_commands, options, trust_commands
 
 if TYPE_CHECKING:
     from controller import releases
     from controller.cli import connection
+    from controller.config import manifest
     from instar.v1 import release_service_pb2
 
 app = typer.Typer(no_args_is_help=True, help="Build, publish and list releases, and lead who goes to which.")
@@ -54,23 +55,70 @@ def build(
 
 
 @app.command()
+def sign(
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle made by `instar release build`.")],
+    *,
+    trust: trust_commands.Place,
+    floor: Annotated[
+        str | None, typer.Option(help="From this release on, nodes go to none below this version.")
+    ] = None,
+    key: trust_commands.KeyFiles = None,
+    passphrase_file: trust_commands.PassphraseFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Name a bundle in the metadata of its component, and sign that; what lacks signatures waits as a draft."""
+    from controller.cli import trust_link, trust_tables
+    from controller.core import versions
+    from controller.trust import drafting
+
+    bundle, told = _read(file)
+    if floor is not None:
+        versions.parse(floor, "--floor")
+    named = drafting.Named(told.name, told.version, bundle.digest, bundle.size_bytes, floor)
+    with trust_link.folder(trust) as place:
+        made = place.release(named, trust_commands.signers(place, key, passphrase_file))
+    about = {"component": told.name, "version": told.version, "digest": bundle.digest, "floor": floor}
+    trust_tables.outcome(made, output, about)
+
+
+@app.command()
+def withdraw(
+    component: Annotated[str, typer.Argument(help="Name of the component.")],
+    version: Annotated[str, typer.Argument(help="Version that shall not be installed any more.")],
+    *,
+    trust: trust_commands.Place,
+    key: trust_commands.KeyFiles = None,
+    passphrase_file: trust_commands.PassphraseFile = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Name a release no longer; it counts once the metadata are pushed (`instar trust push`)."""
+    from controller.cli import trust_link, trust_tables
+
+    with trust_link.folder(trust) as place:
+        made = place.withdraw(component, version, trust_commands.signers(place, key, passphrase_file))
+    trust_tables.outcome(made, output, {"component": component, "version": version})
+
+
+@app.command()
 def publish(
     file: Annotated[Path, typer.Argument(help="A bundle made by `instar release build`.")],
     *,
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", envvar="INSTAR_TRUST", metavar="DIR", help="Put the metadata of this folder first."),
+    ] = None,
     controller: options.Controller = options.CONTROLLER_DEFAULT,
     token_file: options.TokenFile = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Publish a bundle; publishing the same bytes again changes nothing."""
-    from controller import releases
-    from controller.cli import connection, document, failures
+    """Publish a bundle, and the metadata that name it; publishing the same bytes again changes nothing."""
+    from controller.cli import connection, document, trust_link
 
-    try:
-        bundle = releases.measure(file)
-    except OSError as fault:
-        raise failures.usage("FILE", str(file), f"a bundle that can be read ({fault.strerror})") from fault
+    bundle = _measured(file)
 
     async def work(link: connection.Connection) -> release_service_pb2.PublishReleaseResponse:
+        if trust is not None:
+            await trust_link.push(link, trust)
         return await link.call(link.releases.PublishRelease, _sent(bundle, file), seconds=PUBLISH_SECONDS)
 
     answer = connection.with_controller(controller, token_file, work)
@@ -80,6 +128,26 @@ def publish(
     release = answer.release
     outcome = "published" if answer.created else "already published"
     typer.echo(f"{outcome}: {release.component} {release.version}, {release.digest}")
+
+
+def _measured(file: Path) -> releases.Bundle:
+    from controller import releases
+    from controller.cli import failures
+
+    try:
+        return releases.measure(file)
+    except OSError as fault:
+        raise failures.usage("FILE", str(file), f"a bundle that can be read ({fault.strerror})") from fault
+
+
+def _read(file: Path) -> tuple[releases.Bundle, manifest.Manifest]:
+    """Digest and size of a bundle, and what its manifest says."""
+    from controller import releases
+    from controller.config import manifest
+
+    bundle = _measured(file)
+    with file.open("rb") as opened:
+        return bundle, manifest.parse(releases.manifest_text(opened))
 
 
 async def _sent(bundle: releases.Bundle, file: Path) -> AsyncIterator[release_service_pb2.PublishReleaseRequest]:

@@ -32,6 +32,7 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "state_dir": "INSTAR_STATE_DIR",
     "heartbeat_period": "INSTAR_HEARTBEAT_PERIOD",
     "self_approval": "INSTAR_SELF_APPROVAL",
+    "trust_dir": "INSTAR_TRUST_DIR",
     "metrics_window": "INSTAR_METRICS_WINDOW",
     "metrics_past": "INSTAR_METRICS_PAST",
     "metrics_step": "INSTAR_METRICS_STEP",
@@ -68,6 +69,7 @@ class Settings:
         metrics_past: For so long one reading each ``metrics_step`` is kept in memory.
         metrics_step: Time between two readings of the thin past.
         metrics_retention: For so long the thin past is kept in the store.
+        trust_dir: Folder with the first root and the online keys of signed releases; None where releases are unsigned.
     """
 
     listen: str
@@ -84,6 +86,7 @@ class Settings:
     metrics_past: timedelta = timedelta(hours=4)
     metrics_step: timedelta = timedelta(minutes=1)
     metrics_retention: timedelta = timedelta(hours=6)
+    trust_dir: Path | None = None
 
     @property
     def operator_token_file(self) -> Path:
@@ -94,6 +97,11 @@ class Settings:
     def principals_file(self) -> Path:
         """The register of principals."""
         return self.state_dir / "tokens" / "principals"
+
+    @property
+    def metadata_dir(self) -> Path:
+        """Where the signed metadata of releases are kept, if releases are signed."""
+        return self.state_dir / "trust"
 
 
 def operator_token_file(state_dir: Path) -> Path:
@@ -133,6 +141,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
         metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),
         metrics_retention=_duration("metrics_retention", given, METRICS_STEP_MIN, METRICS_RETENTION_MAX),
+        trust_dir=Path(given["trust_dir"]).absolute() if given["trust_dir"] else None,
     )
 
 
@@ -154,6 +163,7 @@ def _defaults(environment: Mapping[str, str]) -> dict[str, str]:
         "heartbeat_period": HEARTBEAT_PERIOD_DEFAULT,
         "otlp_endpoint": "",
         "self_approval": "refuse",
+        "trust_dir": "",
         "metrics_window": "1800s",
         "metrics_past": "14400s",
         "metrics_step": "60s",

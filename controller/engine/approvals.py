@@ -58,7 +58,7 @@ class Approvals(rollouts.Rollouts):
         """
         found = await self._awaiting("approve", name_or_id, actor)
         work = functools.partial(self._approve, _Given(found.id, actor, reason))
-        asked = office.Asked(actor, "approve_rollout", found.id, found.request.component)
+        asked = office.Asked(actor, "approve_rollout", found.id, found.request.component, found.id)
         ask = functools.partial(self._asked, asked)
         return self.rollout(await self._on_plan(found.request, work, ask))
 
@@ -82,7 +82,7 @@ class Approvals(rollouts.Rollouts):
             stepping.feed(draft, rollout, lease, events.Denied(draft.at, actor, reason), actor=actor)
             draft.put_audit(actor, "approval.deny", found.id, reason)
 
-        await self._asked(office.Asked(actor, "deny_rollout", found.id, found.request.component), work)
+        await self._asked(office.Asked(actor, "deny_rollout", found.id, found.request.component, found.id), work)
         return self.rollout(found.id)
 
     async def _awaiting(self, verb: str, name_or_id: str, actor: str) -> model.Rollout:
@@ -95,7 +95,7 @@ class Approvals(rollouts.Rollouts):
             return self.rollout(name_or_id)
         except errors.NotFoundError:
             unknown = office.not_found("approval", "rollout", name_or_id)
-            await self.keep_refusal(office.Asked(actor, f"{verb}_rollout", name_or_id), unknown)
+            await self.keep_refusal(office.Asked(actor, f"{verb}_rollout", name_or_id, subject=name_or_id), unknown)
             raise unknown from None
 
     def _approve(self, given: _Given, made: rollouts.Made | None, draft: drafts.Draft) -> model.RolloutId:

@@ -7,6 +7,7 @@ conditions compiled among it; a block is nothing that a declaration lifts. Left 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 from controller import conditions
@@ -17,6 +18,7 @@ from controller.engine import world as worlds
 from controller.store import rows
 
 WAYS_MAX = 1_000  # edges, or barriers, of one component: more than anybody can read
+TRUST_CHARS_MAX = 4096  # of the names of metadata files, on record
 CHANNEL_RULE = "1 to 63 lower-case letters, digits and dashes, beginning with a letter"
 _CHANNEL = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -30,7 +32,9 @@ class Catalogue(office.Office):
         Raises:
             RefusedError: Other bytes are published under the same version.
         """
-        asked = office.Asked(release.publisher, "publish_release", release, release.component)
+        asked = office.Asked(
+            release.publisher, "publish_release", release, release.component, f"{release.component} {release.version}"
+        )
         return await self._asked(asked, lambda draft: _publish(draft, release))
 
     def release(self, component: model.ComponentName, version: str) -> model.Release:
@@ -103,7 +107,10 @@ class Catalogue(office.Office):
                 _open(draft, component, version)
             draft.put_audit(actor, verb, f"{component} {version}", reason)
 
-        await self._asked(office.Asked(actor, "block_release", (component, version, reason), component), work)
+        await self._asked(
+            office.Asked(actor, "block_release", (component, version, reason), component, f"{component} {version}"),
+            work,
+        )
 
     async def promote_release(
         self, component: model.ComponentName, version: str, channel: str, *, actor: str
@@ -124,7 +131,18 @@ class Catalogue(office.Office):
             draft.put_audit(actor, "release.promote", f"{component} {version}", f"channel {channel}")
             return moved
 
-        return await self._asked(office.Asked(actor, "promote_release", (component, version, channel), component), work)
+        return await self._asked(
+            office.Asked(actor, "promote_release", (component, version, channel), component, f"{component} {version}"),
+            work,
+        )
+
+    async def note_trust(self, stored: Sequence[str], *, actor: str) -> None:
+        """Keep on record which signed metadata somebody has put."""
+
+        def work(draft: drafts.Draft) -> None:
+            draft.put_audit(actor, "trust.put", stored[-1], " ".join(stored)[:TRUST_CHARS_MAX])
+
+        await self._asked(office.Asked(actor, "put_trust", tuple(stored)), work)
 
 
 def _publish(draft: drafts.Draft, release: model.Release) -> bool:

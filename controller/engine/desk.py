@@ -3,7 +3,10 @@
 Theory of operation. Whoever wants a change hands in a piece of work: a function from a draft to an answer. The desk
 runs all that has gathered, each on the world that the ones before it leave, writes what they drafted as one
 transaction, makes the new world known, and only then answers. While a transaction is being written the next pieces
-gather; so a fast store makes small transactions and a slow one makes large ones.
+gather; so a fast store makes small transactions and a slow one makes large ones. When far more waits than one
+transaction should take, as after an order to a whole fleet, transactions grow: then nothing is gained by answering the
+first soon, and each flush to disk that is shared lets the last be answered sooner. Between the slices of a large one
+the loop serves others.
 
 What follows from a piece of work by rule, whoever asked for it, is drafted right behind it.
 
@@ -29,6 +32,9 @@ Answer = TypeVar("Answer")
 
 # Pieces of work in one transaction: enough to share a flush to disk, few enough to answer within tens of milliseconds.
 WORK_MAX = 64
+# And where so much waits that this is less than a quarter of it: a larger one would share little more.
+STORM_WORK_MAX = 256
+_STORM_SHARE = 4
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +115,8 @@ class Desk:
         """Serve until ``close``."""
         while not self._is_closed or self._waiting:
             await self._has_work.wait()
-            works, self._waiting = self._waiting[:WORK_MAX], self._waiting[WORK_MAX:]
+            size = max(WORK_MAX, min(STORM_WORK_MAX, len(self._waiting) // _STORM_SHARE))
+            works, self._waiting = self._waiting[:size], self._waiting[size:]
             if not self._waiting and not self._is_closed:
                 self._has_work.clear()
             await self._serve(works)
@@ -123,7 +130,12 @@ class Desk:
 
     async def _serve(self, works: list[_Work]) -> None:
         batch = drafts.Draft(self.world, self._clock.now())
-        answers = [(work, self._draft(work, batch)) for work in works if not work.answer.done()]
+        answers: list[tuple[_Work, _Outcome]] = []
+        for first in range(0, len(works), WORK_MAX):
+            if first:
+                await asyncio.sleep(0)
+            due = (each for each in works[first : first + WORK_MAX] if not each.answer.done())
+            answers += [(work, self._draft(work, batch)) for work in due]
         failure = await self._write(batch)
         for work, outcome in answers:
             if work.answer.done():

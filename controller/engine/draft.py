@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.core import copying, errors, feedback, model, statistics
+from controller.core.audit import chain
 from controller.core.monitoring import board as boards
 from controller.core.triggers import draft as decisions
 from controller.engine import world as worlds
@@ -46,7 +47,7 @@ class Draft:
     assignments: dict[model.OperationId, rows.Assignment] = field(default_factory=dict)
     steps: list[model.StepRecord] = field(default_factory=list)
     occurrences: list[rows.Occurrence] = field(default_factory=list)
-    audit: list[rows.AuditEntry] = field(default_factory=list)
+    audit: list[chain.Entry] = field(default_factory=list)
     refusals: list[rows.Refusal] = field(default_factory=list)
     requests: dict[str, model.RolloutId] = field(default_factory=dict)
     outbox: list[rows.Span] = field(default_factory=list)
@@ -73,9 +74,9 @@ class Draft:
 
     def put_node(self, node: model.Node) -> None:
         """Write a node's row."""
-        write = rows.NodeWrite(node, is_new=node.id not in self.world.nodes)
         earlier = self.nodes.get(node.id)
-        self.nodes[node.id] = write if earlier is None else rows.NodeWrite(node, earlier.is_new)
+        replaces = self.world.nodes.get(node.id) if earlier is None else earlier.replaces
+        self.nodes[node.id] = rows.NodeWrite(node, replaces)
         self.world = copying.replace(self.world, nodes=self.world.nodes.insert(node.id, node))
 
     def remove_node(self, node_id: model.NodeId) -> None:
@@ -236,9 +237,9 @@ class Draft:
         """Write a span into the outbox."""
         self.outbox.append(rows.Span(span.trace_id, span.span_id, spans.to_text(span)))
 
-    def put_audit(self, actor: str, action: str, subject: str, reason: str = "") -> None:
-        """Write who did what."""
-        self.audit.append(rows.AuditEntry(self.at, actor, action, subject, reason))
+    def put_audit(self, actor: str, action: str, subject: str, reason: str = "", *, result: str = chain.DONE) -> None:
+        """Write who did what, or was refused it."""
+        self.audit.append(chain.Entry(self.at, actor, action, subject, reason, result))
 
     def put_refusal(self, actor: str, action: str, error: errors.InstarError, body: str) -> None:
         """Write what was not done."""
@@ -267,7 +268,7 @@ class Draft:
         self.removed |= later.removed
         for node_id, node in later.nodes.items():
             known = self.nodes.get(node_id)
-            self.nodes[node_id] = node if known is None else rows.NodeWrite(node.node, known.is_new)
+            self.nodes[node_id] = node if known is None else rows.NodeWrite(node.node, known.replaces)
         for rollout_id, write in later.rollouts.items():
             earlier = self.rollouts.get(rollout_id)
             self.rollouts[rollout_id] = write if earlier is None else _joined(earlier, write)
@@ -368,8 +369,12 @@ class Draft:
 
 
 def _joined(earlier: rows.RolloutWrite, later: rows.RolloutWrite) -> rows.RolloutWrite:
-    changes = tuple(dict.fromkeys((*earlier.changes, *later.changes)))
-    standings = tuple(dict.fromkeys((*earlier.standings, *later.standings)))
-    is_replanned = earlier.is_replanned or later.is_replanned
-    is_decided = earlier.is_decided or later.is_decided
-    return rows.RolloutWrite(later.rollout, earlier.replaces, later.lease, changes, standings, is_replanned, is_decided)
+    return rows.RolloutWrite(
+        later.rollout,
+        earlier.replaces,
+        later.lease,
+        earlier.changes + later.changes,
+        earlier.standings + later.standings,
+        is_replanned=earlier.is_replanned or later.is_replanned,
+        is_decided=earlier.is_decided or later.is_decided,
+    )

@@ -5,7 +5,7 @@ ended; all that runs in the background are the desk, one task that looks after t
 absent nodes, one that begins what waits, one that looks at canary waves and, while the monitor is active, one that
 looks by its rules. Given an inline store, a clock of the loop, no large fleet and no analysis, nothing here uses
 threads, the machine's time or chance. The rooms: `agents`, `rollouts`,
-`approvals`, `triggers`, `fleet`, `catalogue`.
+`approvals`, `triggers`, `fleet`, `catalogue`, `audits`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from controller import clock as clocks
 from controller import tasks
 from controller.config import rules
 from controller.core import copying, events, model, statistics
-from controller.engine import agents, approvals, catalogue, fleet, standing, timing, triggers
+from controller.engine import agents, approvals, audits, catalogue, fleet, standing, stepping, timing, triggers
 from controller.engine import draft as drafts
 from controller.engine import rules as ruling
 from controller.metrics import limits, prometheus
-from controller.store import database, reading
+from controller.store import database, forms, reading
 
 HEARTBEAT_PERIOD = agents.HEARTBEAT_PERIOD
 # After a start, agents may take this long to come back: their back-off is capped below it.
@@ -32,7 +32,7 @@ _KEPT = limits.Limits()
 _NO_SERVERS: Mapping[str, prometheus.Prometheus] = {}
 
 
-class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet, catalogue.Catalogue):
+class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet, catalogue.Catalogue, audits.Audits):
     """Carries rollouts out.
 
     Args:
@@ -69,6 +69,7 @@ class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet,
         await self._store.take_leases(self._owner)
         self._desk.read_again()
         self._guard.start(self._desk.run(), "engine desk")
+        await self._desk.submit(self._note_start)
         for rollout_id in sorted(self._desk.world.rollouts):
             await self._desk.submit(functools.partial(self._take_over, rollout_id=rollout_id, since=alive_at))
         started_at = self._clock.now()
@@ -77,6 +78,10 @@ class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet,
         self._guard.start(self._ticker.run(), "engine ticker")
         self._guard.start(self._queue.run(), "engine queue")
         self._guard.start(self._judges.run(self._heartbeat_period), "engine judges")
+
+    def _note_start(self, draft: drafts.Draft) -> None:
+        """Write that this life begins; with it begins its epoch of the audit log."""
+        draft.put_audit(stepping.CONTROLLER_ACTOR, "controller.start", self._owner, f"instar {forms.CORE_VERSION}")
 
     def _take_over(self, draft: drafts.Draft, rollout_id: model.RolloutId, since: datetime | None) -> None:
         """Tell a rollout all that it has missed at once: it may decide on what is due as soon as it hears of it."""

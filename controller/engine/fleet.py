@@ -167,7 +167,7 @@ class Fleet(office.Office):
             draft.remove_node(node_id)
             draft.put_audit(actor, "node.remove", node_id, reason)
 
-        await self._asked(office.Asked(actor, "remove_node", node_id), work)
+        await self._asked(office.Asked(actor, "remove_node", node_id, subject=node_id), work)
         self._present.pop(node_id, None)
         await self.collector.forget(node_id)
         return shown
@@ -185,7 +185,7 @@ class Fleet(office.Office):
                 draft.appeared[node_id] = None
             standing.refresh(draft, (node_id,))
 
-        await self._asked(office.Asked(actor, f"{verb}_node", (node_id, reason)), work)
+        await self._asked(office.Asked(actor, f"{verb}_node", (node_id, reason), subject=node_id), work)
         return self.node(node_id)
 
     # Freezes.
@@ -239,7 +239,7 @@ class Fleet(office.Office):
             draft.put_audit(actor, "freeze.remove", freeze_id, reason)
             standing.refresh(draft, self._few(draft))
 
-        await self._asked(office.Asked(actor, "remove_freeze", (freeze_id, reason)), work)
+        await self._asked(office.Asked(actor, "remove_freeze", (freeze_id, reason), subject=freeze_id), work)
         await self._tell_all()
 
     def _few(self, draft: drafts.Draft) -> tuple[model.NodeId, ...]:

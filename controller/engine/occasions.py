@@ -59,7 +59,7 @@ class Occasions(office.Office):
             UnavailableError: Code ``triggers_inactive``.
         """
         work = functools.partial(self._fire, name=name, reason=reason, actor=actor, request_id=request_id)
-        return await self._asked(office.Asked(actor, "fire_trigger", (name, reason)), work)
+        return await self._asked(office.Asked(actor, "fire_trigger", (name, reason), subject=name), work)
 
     def _fire(self, draft: drafts.Draft, name: str, reason: str, actor: str, request_id: str) -> model.Firing:
         self._check_active()
@@ -137,7 +137,7 @@ class Occasions(office.Office):
                 raise _nobody_waits(verb, known.id) from error
             draft.put_audit(actor, f"firing.{verb}", known.id, reason)
 
-        await self._asked(office.Asked(actor, f"{verb}_firing", known.id), work)
+        await self._asked(office.Asked(actor, f"{verb}_firing", known.id, subject=known.id), work)
         return self.firing(known.id)
 
     async def receive(self, sent: Sequence[model.ReceivedEvent], *, actor: str) -> Receipt:

@@ -17,9 +17,8 @@ import rpds
 from controller import clock as clocks
 from controller.config import rules as settings_of_rules
 from controller.core import errors, model
-from controller.engine import desk as desks
-from controller.engine import draft as drafts
 from controller.engine import (
+    acts,
     following,
     heeding,
     judges,
@@ -36,12 +35,16 @@ from controller.engine import (
     triggering,
     watching,
 )
+from controller.engine import desk as desks
+from controller.engine import draft as drafts
 from controller.metrics import collector, limits, monitor, prometheus
 from controller.store import database, reading, rows
 from controller.telemetry import refusals
 
 Answer = TypeVar("Answer")
 
+# Of what a refused caller has said: more is no longer for people.
+AUDITED_CHARS_MAX = 1_024
 # Longer than an event may be late: within it none is taken twice.
 EVENTS_REMEMBERED = timedelta(days=2)
 
@@ -55,12 +58,14 @@ class Asked:
         action: What for, in a word.
         what: All of it.
         component: The one that it is about; empty where it names none.
+        subject: What it would be done to, as the audit log names it; the component where that is left out.
     """
 
     actor: str
     action: str
     what: object
     component: str = ""
+    subject: str = ""
 
 
 class Office:
@@ -212,6 +217,8 @@ class Office:
 
 def _put_refused(draft: drafts.Draft, asked: Asked, error: errors.InstarError) -> None:
     draft.put_refusal(asked.actor, asked.action, error, repr(asked.what)[: stepping.REFUSED_BODY_MAX])
+    subject = (asked.subject or asked.component)[:AUDITED_CHARS_MAX]
+    draft.put_audit(asked.actor, acts.name(asked.action), subject, str(error)[:AUDITED_CHARS_MAX], result=error.code)
     number = draft.count_refused()
     refused = refusals.Refused(number, draft.at, asked.actor, asked.action, asked.component, error)
     tracing.request_refused(draft, refused)

@@ -300,7 +300,7 @@ class Rollouts(office.Office):
             take_up = functools.partial(self._take_up, goes_back=True)
             return emergency.roll_back(draft, wanted, freeze_id, self._ended, take_up)
 
-        begun = await self._asked(office.Asked(actor, "roll_back_emergency", wanted, component), work)
+        begun = await self._asked(office.Asked(actor, "roll_back_emergency", wanted, component, freeze_id), work)
         await self._lookout.tell(sorted(self._desk.world.concerned), self._clock.now())
         return tuple(self.rollout(each) for each in begun), freeze_id
 
@@ -323,7 +323,7 @@ class Rollouts(office.Office):
                 ) from error
             draft.put_audit(actor, f"rollout.{verb}", wanted, reason)
 
-        await self._asked(office.Asked(actor, f"{verb}_rollout", wanted, known.request.component), work)
+        await self._asked(office.Asked(actor, f"{verb}_rollout", wanted, known.request.component, wanted), work)
         return self.rollout(wanted)
 
     def _take_up(

@@ -116,7 +116,7 @@ class Triggers(actions.Actions, occasions.Occasions):
             before = draft.world.triggers.get(wanted.name)
             return self._new(draft, wanted, actor) if before is None else _change(draft, before, wanted, actor, "apply")
 
-        applied = await self._asked(office.Asked(actor, "apply_trigger", wanted, wanted.component), work)
+        applied = await self._asked(office.Asked(actor, "apply_trigger", wanted, wanted.component, wanted.name), work)
         await self._look_everywhere((applied.name,))
         return applied
 
@@ -146,7 +146,7 @@ class Triggers(actions.Actions, occasions.Occasions):
             wanted = dataclasses.replace(before, is_enabled=is_enabled)
             return _change(draft, before, wanted, actor, verb, reason)
 
-        return await self._asked(office.Asked(actor, f"{verb}_trigger", (name, reason)), work)
+        return await self._asked(office.Asked(actor, f"{verb}_trigger", (name, reason), subject=name), work)
 
     async def remove_trigger(self, name: str, *, reason: str, actor: str) -> None:
         """Take a trigger away; its firings are kept.
@@ -163,7 +163,7 @@ class Triggers(actions.Actions, occasions.Occasions):
             draft.remove_trigger(trigger, decision)
             draft.put_audit(actor, "trigger.remove", name, reason)
 
-        await self._asked(office.Asked(actor, "remove_trigger", (name, reason)), work)
+        await self._asked(office.Asked(actor, "remove_trigger", (name, reason), subject=name), work)
 
     def _new(self, draft: drafts.Draft, wanted: model.Trigger, actor: str) -> model.Trigger:
         made = dataclasses.replace(

@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 
 from controller.config import sources
-from controller.core import errors, model
+from controller.core import errors, model, secret
 from controller.core.analysis import samples
 from controller.metrics import answers, grids, queries
 
@@ -185,11 +185,16 @@ class Prometheus:
             "step": f"{span.step_ms / 1000:.3f}",
         }
         url = f"{self._server.url}/api/v1/query_range"
-        async with self._client.stream("POST", url, data=form, headers=await self._authorization()) as response:
+        token = await self._token()
+        headers = {} if token is None else {"authorization": f"Bearer {token.reveal()}"}
+        async with self._client.stream("POST", url, data=form, headers=headers) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise answers.fault(self._server, "wrong_answer", "it is packed, and that was not asked for")
             body = await self._bounded(response)
-            answers.check_status(self._server, response.status_code, response.headers.get("location", ""), body)
+            location = response.headers.get("location", "")
+            if token is not None:
+                body, location = _without(token, body), _without(token, location.encode()).decode()
+            answers.check_status(self._server, response.status_code, location, body)
             return body
 
     async def _bounded(self, response: httpx.Response) -> bytes:
@@ -201,23 +206,35 @@ class Prometheus:
                 raise answers.fault(self._server, "too_large", what, blame=errors.Blame.CALLER, is_retryable=False)
         return bytes(body)
 
-    async def _authorization(self) -> dict[str, str]:
+    async def _token(self) -> secret.Secret[str] | None:
         file = self._server.token_file
         if file is None:
-            return {}
+            return None
         try:
-            token = (await asyncio.to_thread(file.read_bytes)).strip().decode("ascii")
+            token = secret.Secret((await asyncio.to_thread(file.read_bytes)).strip().decode("ascii"))
         except (OSError, UnicodeDecodeError) as error:
             self._refuse_token(type(error).__name__)
-        if not token or not token.isprintable() or " " in token or len(token) > TOKEN_BYTES_MAX:
+        if not _is_token(token.reveal()):
             self._refuse_token("it holds no token")
-        return {"authorization": f"Bearer {token}"}
+        return token
 
     def _refuse_token(self, why: str) -> Never:
         what = f"its token_file cannot be used: {why}"
         raise answers.fault(
             self._server, "token_unusable", what, blame=errors.Blame.CONTROLLER, is_retryable=False
         ) from None
+
+
+def _without(token: secret.Secret[str], said: bytes) -> bytes:
+    """Take out of a server's words what it was shown: servers, and proxies before them, repeat what they dislike."""
+    known = token.reveal().encode()
+    for form in (known, known.replace(b"/", b"\\/")):  # as it is, and as some write it in JSON
+        said = said.replace(form, secret.HIDDEN.encode())
+    return said
+
+
+def _is_token(text: str) -> bool:
+    return 0 < len(text) <= TOKEN_BYTES_MAX and text.isprintable() and " " not in text
 
 
 class Servers:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import io
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from datetime import timedelta
 from typing import Any, BinaryIO, Protocol
 
@@ -20,7 +20,7 @@ from grpc import aio
 
 from controller import clock
 from controller.core import errors, model
-from controller.rpc import admission, principals, sessions
+from controller.rpc import admission, principals, sessions, trust_pieces
 from controller.rpc import errors as rpc_errors
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
@@ -52,6 +52,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     Args:
         caller: Who makes a call; raises UnauthenticatedError.
         open_blob: Opens a kept bundle; raises InvalidRequestError or NotFoundError.
+        read_trust: Files of signed metadata, by the newest root that the reader has and a component; raises
+            RefusedError where none are kept.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         *,
         caller: Callable[[_Context], principals.Principal],
         open_blob: Callable[[model.Digest], BinaryIO],
+        read_trust: Callable[[int, str], Iterable[tuple[str, bytes]]],
         clock: clock.Clock,
     ) -> None:
         self._engine = engine
         self._caller = caller
         self._open_blob = open_blob
+        self._read_trust = read_trust
         self._clock = clock
         self._bucket = admission.TokenBucket(clock.monotonic)
         self.sessions = sessions.Sessions()
@@ -101,6 +105,14 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 yield agent_service_pb2.ReadBlobResponse(chunk=chunk, total_bytes=total_bytes)
         finally:
             blob.close()
+
+    async def ReadTrust(
+        self, request: agent_service_pb2.ReadTrustRequest, context: _Context
+    ) -> AsyncIterator[agent_service_pb2.ReadTrustResponse]:
+        """Send the metadata that a node needs for one component."""
+        del context
+        for name, content, is_last in trust_pieces.cut(self._read_trust(request.root_version, request.component)):
+            yield agent_service_pb2.ReadTrustResponse(name=name, content=content, is_last_piece=is_last)
 
     async def go_away(self) -> None:
         """End every session, telling the agents over which time to come back."""

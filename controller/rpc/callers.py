@@ -12,7 +12,7 @@ from typing import Any
 from grpc import aio
 
 from controller import clock
-from controller.core import errors
+from controller.core import errors, secret
 from controller.rpc import attempts, issuers, principals, register
 
 _SCHEME = "Bearer "
@@ -60,7 +60,7 @@ class Callers:
         """
         return self._find(_shown(context))
 
-    def _find(self, token: str) -> principals.Principal:
+    def _find(self, token: secret.Secret[str]) -> principals.Principal:
         if issuers.Issuers.takes(token):
             return self._register.checked(self._issuers.find(token))
         return self._register.find(token)
@@ -75,7 +75,7 @@ class Callers:
         return self._register.revision
 
 
-def _shown(context: _Context) -> str:
+def _shown(context: _Context) -> secret.Secret[str]:
     header = dict(context.invocation_metadata() or ()).get("authorization", "")
     if not isinstance(header, str) or not header.startswith(_SCHEME):
         raise errors.UnauthenticatedError(
@@ -84,4 +84,4 @@ def _shown(context: _Context) -> str:
             field="token",
             rule="metadata `authorization: Bearer TOKEN`",
         )
-    return header.removeprefix(_SCHEME)
+    return secret.Secret(header.removeprefix(_SCHEME))

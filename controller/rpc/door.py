@@ -41,7 +41,8 @@ _MAKERS: Mapping[tuple[bool, bool], Callable[..., _Handler]] = {  # by: does the
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
-_READS = re.compile(r"/(Explain|Get|List|Read|Watch)[A-Za-z]*$")
+_READS = re.compile(r"/(Explain|Export|Get|List|Read|Verify|Watch)[A-Za-z]*$")
+_NAMING = ("rollout", "node_id", "freeze_id", "firing_id", "name", "component")  # fields that name what is acted on
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _UNREADABLE = object()  # stands for a message that is none
 
@@ -272,7 +273,17 @@ def _unreadable(method: str) -> errors.InvalidRequestError:
 def _asked(request: object, actor: str, method: str) -> engine.Asked:
     upgrade = getattr(request, "upgrade", request)
     action = _WORD.sub("_", method.rpartition("/")[2]).lower()
-    return engine.Asked(actor, action, request, str(getattr(upgrade, "component", "")))
+    return engine.Asked(actor, action, request, str(getattr(upgrade, "component", "")), _subject(request))
+
+
+def _subject(request: object) -> str:
+    """What a request names, as the audit log would; empty where that is nothing but a component, or unknown."""
+    for part in (request, getattr(request, "trigger", None), getattr(request, "graph", None)):
+        for field in _NAMING:
+            found = getattr(part, field, "")
+            if isinstance(found, str) and found:
+                return f"{found} {getattr(part, 'version', '')}".rstrip() if field == "component" else found
+    return ""
 
 
 def _denied(method: str, rule: str, caller: principals.Principal | None = None) -> errors.RefusedError:

@@ -66,7 +66,6 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         self, request: fleet_service_pb2.ReadLogRequest, context: _Context
     ) -> fleet_service_pb2.ReadLogResponse:
         """Read the end of what a component wrote."""
-        del context
         _check(request)
         node_id = self._engine.node(model.NodeId(request.node_id)).id
         max_bytes = request.max_bytes or LOG_BYTES_DEFAULT
@@ -81,6 +80,7 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
                 value=request.component,
                 rule="the node has a log of it",
             )
+        await self._engine.note_log_read(node_id, model.ComponentName(request.component), actor=self._actor(context))
         return fleet_service_pb2.ReadLogResponse(instance_id=answer.instance_id, text=answer.text)
 
     async def LabelNode(

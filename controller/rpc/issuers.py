@@ -23,7 +23,7 @@ import jwt
 
 from controller import clock
 from controller.config import issuers as configured
-from controller.core import errors, roles
+from controller.core import errors, roles, secret
 from controller.rpc import keys, principals, register
 
 TOKEN_CHARS_MAX = 6_144  # 6 KiB: what fits into the metadata of a call beside all else
@@ -39,7 +39,7 @@ _JWS = jwt.PyJWS(options={"enforce_minimum_key_length": True})
 class _Shown:
     """A token, taken apart and not believed yet."""
 
-    text: str
+    text: secret.Secret[str]
     issuer: configured.Issuer
     key_id: str
     algorithm: str
@@ -55,16 +55,16 @@ class Issuers:
         self._kept: OrderedDict[str, tuple[float, principals.Principal]] = OrderedDict()
 
     @staticmethod
-    def takes(token: str) -> bool:
+    def takes(token: secret.Secret[str]) -> bool:
         """Tell whether it looks like one of theirs: three parts with dots between, as ours never are."""
-        return "." in token
+        return "." in token.reveal()
 
-    def knows(self, token: str) -> bool:
+    def knows(self, token: secret.Secret[str]) -> bool:
         """Tell whether it was found good a short time ago."""
         kept = self._kept.get(register.hash_of(token))
         return kept is not None and self._clock.monotonic() < kept[0]
 
-    async def ready(self, token: str) -> None:
+    async def ready(self, token: secret.Secret[str]) -> None:
         """Have the keys at hand that a token is checked with, as far as that can be.
 
         Raises:
@@ -76,7 +76,7 @@ class Issuers:
         shown = self._taken_apart(token)
         await self._keys[shown.issuer.issuer].ready(shown.key_id)
 
-    def find(self, token: str) -> principals.Principal:
+    def find(self, token: secret.Secret[str]) -> principals.Principal:
         """The caller that a token stands for.
 
         Raises:
@@ -99,12 +99,13 @@ class Issuers:
         for each in self._keys.values():
             await each.close()
 
-    def _taken_apart(self, token: str) -> _Shown:
-        if len(token) > TOKEN_CHARS_MAX:
+    def _taken_apart(self, token: secret.Secret[str]) -> _Shown:
+        text = token.reveal()
+        if len(text) > TOKEN_CHARS_MAX:
             _refuse(f"is longer than {TOKEN_CHARS_MAX} characters")
         try:
-            header = _JWS.get_unverified_header(token)
-            claims = json.loads(_JWS.decode(token, options={"verify_signature": False}))
+            header = _JWS.get_unverified_header(text)
+            claims = json.loads(_JWS.decode(text, options={"verify_signature": False}))
         except (jwt.PyJWTError, ValueError, RecursionError):
             _refuse("cannot be read")
         if "crit" in header:
@@ -123,7 +124,7 @@ class Issuers:
         if key is None:
             _refuse("names a key that its issuer does not have")
         try:
-            claims = json.loads(_JWS.decode(shown.text, key, algorithms=[shown.algorithm]))
+            claims = json.loads(_JWS.decode(shown.text.reveal(), key, algorithms=[shown.algorithm]))
         except (jwt.PyJWTError, ValueError, RecursionError):
             _refuse("is not signed by its issuer")
         if claims.get("iss") != issuer.issuer:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from controller.core import errors, roles
+from controller.core import errors, roles, secret
 from controller.rpc import principals
 
 TOKEN_BYTES = 32  # 256 bits: past guessing
@@ -73,14 +73,14 @@ class Register:
 
     # Changes.
 
-    def make_token(self, principal: principals.Principal) -> str:
+    def make_token(self, principal: principals.Principal) -> secret.Secret[str]:
         """Make a token for a principal, and grant it what it comes with; durable before the token is returned.
 
         Raises:
             InvalidRequestError: The name breaks NAME_RULE.
         """
         _check_name(principal)
-        token = secrets.token_urlsafe(TOKEN_BYTES)
+        token = secret.Secret(secrets.token_urlsafe(TOKEN_BYTES))
         with self._changed() as entries:
             entry = Entry(principal, hash_of(token))
             entries[entry.key] = entry
@@ -156,7 +156,7 @@ class Register:
             raise _not_found(name)
         return found
 
-    def find(self, token: str) -> principals.Principal:
+    def find(self, token: secret.Secret[str]) -> principals.Principal:
         """The principal that a token belongs to.
 
         Raises:
@@ -282,9 +282,9 @@ def write_private(path: Path, text: str) -> None:
         os.close(folder)
 
 
-def hash_of(token: str) -> str:
+def hash_of(token: secret.Secret[str]) -> str:
     """What is kept of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.reveal().encode()).hexdigest()
 
 
 @contextmanager

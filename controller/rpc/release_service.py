@@ -1,36 +1,64 @@
 """Releases over gRPC: published by streaming the bundle, found, and the ways between them declared.
 
-Rules kept here: nothing is kept before digest, form and manifest were checked; a version names one digest for ever; the
-disk is touched in a worker thread, never in the loop. Left out: signatures, and who may publish (`policies`).
+Rules kept here: nothing is kept before digest, form and manifest were checked, nor, where releases are signed, before
+signed metadata name it; a version names one digest for ever; the disk is touched in a worker thread, never in the loop.
+Left out: what signatures are worth (`trust`), and who may publish (`policies`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from grpc import aio
 
 from controller import clock, engine, releases
 from controller.config import manifest
 from controller.core import errors, model
-from controller.rpc import callers, convert, release_convert
+from controller.rpc import callers, convert, release_convert, trust_pieces
 from instar.v1 import release_pb2, release_service_pb2, release_service_pb2_grpc
 
 PUBLISHES_MAX = 4  # at the same time: more would only share the disk
 _Context = aio.ServicerContext[Any, Any]
 _Parts = AsyncIterator[release_service_pb2.PublishReleaseRequest]
+_Pieces = AsyncIterator[release_service_pb2.PutTrustRequest]
+
+
+class Trust(Protocol):
+    """What the service needs of what vouches for releases."""
+
+    async def put(self, files: Iterable[tuple[str, bytes]]) -> tuple[str, ...]:
+        """Take metadata; return the names of what was new."""
+        ...
+
+    def read(self, root_version: int, component: str = "") -> Iterable[tuple[str, bytes]]:
+        """Return the metadata that a reader needs."""
+        ...
+
+    def versions(self) -> Mapping[str, int]:
+        """Return the versions of what is served, as PutTrustResponse names them."""
+        ...
+
+    def refuse_unsigned(self, component: model.ComponentName, version: str, digest: str, size_bytes: int) -> None:
+        """Raise RefusedError where signed metadata do not name these bytes."""
+        ...
 
 
 class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
     """Keeps the releases."""
 
     def __init__(
-        self, machine: engine.Engine, blobs: releases.Blobs, known: callers.Callers, time: clock.Clock
+        self,
+        machine: engine.Engine,
+        blobs: releases.Blobs,
+        known: callers.Callers,
+        time: clock.Clock,
+        trust: Trust,
     ) -> None:
         self._engine = machine
+        self._trust = trust
         self._blobs = blobs
         self._callers = known
         self._clock = time
@@ -48,6 +76,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
                 text = await asyncio.to_thread(incoming.checked_manifest)
                 release = self._release(manifest.parse(text), bundle, self._callers.caller(context).name)
                 self._refuse_other_bytes(release)
+                self._trust.refuse_unsigned(release.component, release.version, release.digest, release.size_bytes)
                 await asyncio.to_thread(incoming.keep)
                 created = await self._engine.publish(release)
         stored = self._engine.release(release.component, release.version)
@@ -109,6 +138,24 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
             actor=self._callers.caller(context).name,
         )
         return release_service_pb2.PromoteReleaseResponse(channel=release_convert.channel(channel))
+
+    async def PutTrust(self, request_iterator: _Pieces, context: _Context) -> release_service_pb2.PutTrustResponse:
+        """Take metadata that people have signed, all of it or none."""
+        actor = self._callers.caller(context).name
+        async with self._publishes:
+            files = await trust_pieces.joined(request_iterator)
+            stored = await self._trust.put(files)
+        if stored:
+            await self._engine.note_trust(stored, actor=actor)
+        return release_service_pb2.PutTrustResponse(**self._trust.versions(), stored=stored)
+
+    async def GetTrust(
+        self, request: release_service_pb2.GetTrustRequest, context: _Context
+    ) -> AsyncIterator[release_service_pb2.GetTrustResponse]:
+        """Send the metadata that is served now."""
+        del context
+        for name, content, is_last in trust_pieces.cut(self._trust.read(request.root_version, request.component)):
+            yield release_service_pb2.GetTrustResponse(name=name, content=content, is_last_piece=is_last)
 
     def _graph(self, component: str) -> release_pb2.VersionGraph:
         name = model.ComponentName(component)

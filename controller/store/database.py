@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy import pool
 
 from controller.core import errors, model
-from controller.store import executor, migration, reading, rows, tables, writing
+from controller.core.audit import chain
+from controller.store import audits, chaining, executor, migration, reading, rows, tables, writing
 
 Result = TypeVar("Result")
 
@@ -41,6 +42,7 @@ class Store:
 
     def __init__(self, path: Path | None, transactions: executor.Executor) -> None:
         self._transactions = transactions
+        self._log = chaining.Chaining()
         self._lock = None if path is None else _lock(path)
         if path is not None:
             path.touch(mode=0o600)
@@ -66,8 +68,14 @@ class Store:
         """Run the work in a transaction of its own, and return what it returns once that is durable."""
 
         def transaction() -> Result:
-            with self._writer.begin():
-                return work(self._writer)
+            try:
+                with self._writer.begin():
+                    result = work(self._writer)
+            except BaseException:
+                self._log.doubt()
+                raise
+            self._log.settle()
+            return result
 
         return await self._transactions.run(transaction)
 
@@ -77,7 +85,7 @@ class Store:
         Raises:
             ConflictError: Somebody else owns or changed a rollout of it; nothing is written.
         """
-        await self.write(lambda connection: writing.apply(connection, commit))
+        await self.write(lambda connection: writing.apply(connection, commit, self._log))
 
     async def take_leases(self, owner: str) -> None:
         """Take every rollout over, each under a new epoch."""
@@ -117,6 +125,10 @@ class Store:
         """Read chunks of a component that begin in a span of time, after a begin and node, in the order of both."""
         span = (since, until)
         return self.read(lambda connection: reading.chunks_between(connection, component, span, after, limit))
+
+    def audit_head(self) -> chain.Head:
+        """Say up to where the audit log goes, by the word of its writer where it has written."""
+        return self._log.head or self.read(audits.head)
 
     def read(self, query: Callable[[sa.Connection], Result]) -> Result:
         """Run a query now, on what is committed; for one of the statements of ``reading``, which take a millisecond."""

@@ -7,10 +7,12 @@ read again (`reading`).
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from controller.core import events, model
+from controller.core.audit import chain
 from controller.store import codec, rows
 
 # What the head row leaves to rows and columns of their own.
@@ -85,22 +87,30 @@ def release_row(release: model.Release) -> Row:
 
 def node_row(node: model.Node) -> Row:
     """A node, but for what only a live session knows."""
-    return {
-        "node_id": node.id,
-        "fence": node.fence,
-        "agent_version": node.agent_version,
-        "labels": codec.encode(node.labels, dict[str, str]),
-        "capabilities": codec.encode(node.capabilities, frozenset[str]),
-        "last_seen_at": None if node.last_seen_at is None else instant(node.last_seen_at),
-        "components": codec.encode(node.components, dict[model.ComponentName, model.InstalledComponent]),
-        "bad_digests": codec.encode(node.bad_digests, dict[model.Digest, str]),
-        "conditions": codec.encode(node.conditions, tuple[model.Condition, ...]),
-        "own_labels": codec.encode(node.own_labels, dict[str, str]),
-        "set_labels": codec.encode(node.set_labels, dict[str, str]),
-        "cordoned_because": node.cordoned_because,
-        "quarantined_because": node.quarantined_because,
-        "offline_since": None if node.offline_since is None else instant(node.offline_since),
-    }
+    return {"node_id": node.id, "fence": node.fence} | {name: write(node) for name, write in _NODE_COLUMNS.items()}
+
+
+def node_columns(node: model.Node, before: model.Node) -> Row:
+    """What may differ of a node's row, and its fence."""
+    differ = (name for name in _NODE_COLUMNS if getattr(node, name) is not getattr(before, name))
+    return {"fence": node.fence} | {name: _NODE_COLUMNS[name](node) for name in differ}
+
+
+# Each is made of the field of the same name alone.
+_NODE_COLUMNS: Mapping[str, Callable[[model.Node], str | None]] = {
+    "agent_version": lambda node: node.agent_version,
+    "labels": lambda node: codec.encode(node.labels, dict[str, str]),
+    "capabilities": lambda node: codec.encode(node.capabilities, frozenset[str]),
+    "last_seen_at": lambda node: None if node.last_seen_at is None else instant(node.last_seen_at),
+    "components": lambda node: codec.encode(node.components, dict[model.ComponentName, model.InstalledComponent]),
+    "bad_digests": lambda node: codec.encode(node.bad_digests, dict[model.Digest, str]),
+    "conditions": lambda node: codec.encode(node.conditions, tuple[model.Condition, ...]),
+    "own_labels": lambda node: codec.encode(node.own_labels, dict[str, str]),
+    "set_labels": lambda node: codec.encode(node.set_labels, dict[str, str]),
+    "cordoned_because": lambda node: node.cordoned_because,
+    "quarantined_because": lambda node: node.quarantined_because,
+    "offline_since": lambda node: None if node.offline_since is None else instant(node.offline_since),
+}
 
 
 def chunk_row(chunk: model.SeriesChunk) -> Row:
@@ -181,14 +191,32 @@ def event_row(occurrence: rows.Occurrence) -> Row:
     }
 
 
-def audit_row(entry: rows.AuditEntry) -> Row:
-    """Who did what."""
+def audit_row(row: chain.Row) -> Row:
+    """Who did what, at its place in the chain."""
+    entry = row.entry
     return {
+        "epoch": row.epoch,
+        "position": row.position,
         "at": instant(entry.at),
         "actor": entry.actor,
         "action": entry.action,
         "subject": entry.subject,
         "reason": entry.reason,
+        "result": entry.result,
+        "previous_hash": row.previous_hash,
+        "hash": row.hash,
+    }
+
+
+def audit_epoch_row(epoch: chain.Epoch) -> Row:
+    """The beginning of a life, and what it seals."""
+    return {
+        "number": epoch.number,
+        "started_at": instant(epoch.started_at),
+        "previous_epoch": epoch.previous.epoch,
+        "previous_position": epoch.previous.position,
+        "previous_hash": epoch.previous.hash,
+        "hash": epoch.hash,
     }
 
 

@@ -11,7 +11,8 @@ import rpds
 import sqlalchemy as sa
 
 from controller.core import events, model, statistics
-from controller.store import codec, forms, rows, tables, writing
+from controller.core.audit import chain
+from controller.store import audits, codec, forms, rows, tables, writing
 
 Value = TypeVar("Value")
 
@@ -190,13 +191,10 @@ def journal(connection: sa.Connection, rollout_id: model.RolloutId) -> tuple[row
     )
 
 
-def audit(connection: sa.Connection, subject: str) -> tuple[rows.AuditEntry, ...]:
+def audit(connection: sa.Connection, subject: str) -> tuple[chain.Entry, ...]:
     """Read who did what to a subject, in order."""
-    done = sa.select(tables.audit).where(tables.audit.c.subject == subject).order_by(tables.audit.c.id)
-    return tuple(
-        rows.AuditEntry(datetime.fromisoformat(row.at), row.actor, row.action, row.subject, row.reason)
-        for row in connection.execute(done)
-    )
+    done = sa.select(tables.audit).where(tables.audit.c.subject == subject)
+    return tuple(audits.row(each).entry for each in connection.execute(done.order_by(*tables.audit.primary_key)))
 
 
 def refusals(connection: sa.Connection, limit: int) -> tuple[rows.Refusal, ...]:

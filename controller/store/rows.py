@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controller.core import effects, events, model, statistics
+from controller.core.audit import chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ class RolloutWrite:
 
     Args:
         replaces: The revision that must be stored now; None where the rollout is new.
-        changes: Those that differ; what the rollout no longer has goes.
-        standings: Nodes whose standing differs; one against which nothing stands any more goes.
+        changes: Those that differ, each once or more often; what the rollout no longer has goes.
+        standings: Nodes whose standing differs, as often; one against which nothing stands any more goes.
         is_replanned: Its plan is another one: all of its changes are new.
         is_decided: Its approval is another one.
     """
@@ -105,10 +106,14 @@ class RolloutWrite:
 
 @dataclass(frozen=True, slots=True)
 class NodeWrite:
-    """A node's row; the fence that is stored must not be higher."""
+    """A node's row; the fence that is stored must not be higher.
+
+    Args:
+        replaces: The node as it is stored now: only the columns that differ are written; None where it is new.
+    """
 
     node: model.Node
-    is_new: bool
+    replaces: model.Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +143,6 @@ class Occurrence:
     rollout_id: model.RolloutId
     revision: int
     event: events.Event
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """Who did what to what, when and why."""
-
-    at: datetime
-    actor: str
-    action: str
-    subject: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +222,7 @@ class Commit:
     assignments: tuple[Assignment, ...] = ()
     steps: tuple[model.StepRecord, ...] = ()
     occurrences: tuple[Occurrence, ...] = ()
-    audit: tuple[AuditEntry, ...] = ()
+    audit: tuple[chain.Entry, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     requests: tuple[tuple[str, model.RolloutId], ...] = ()
     spans: tuple[Span, ...] = ()

@@ -8,6 +8,8 @@ the two.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData(
@@ -192,17 +194,58 @@ events = sa.Table(
     sa.Index("ix_events_rollout_id", "rollout_id"),
 )
 
+audit_epochs = sa.Table(
+    "audit_epochs",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    _text("started_at"),
+    _number("previous_epoch"),
+    _number("previous_position"),
+    _text("previous_hash"),
+    _text("hash"),
+)
+
 audit = sa.Table(
     "audit",
     metadata,
-    _serial(),
+    sa.Column("epoch", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
     _text("at"),
     _text("actor"),
     _text("action"),
     _text("subject"),
     _text("reason"),
+    _text("result"),
+    _text("previous_hash"),
+    _text("hash"),
     sa.Index("ix_audit_subject", "subject"),
+    sqlite_with_rowid=False,  # its key is what it is read by
 )
+
+# SQLite alone keeps the audit from being rewritten: nothing goes, nothing changes, and what comes continues the chain.
+# A REPLACE would take a row away without asking; so what is there already is refused too.
+AUDIT_GUARDS: Mapping[str, str] = {
+    "audit_is_kept": "BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are never deleted'); END",
+    "audit_stays": "BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are never changed'); END",
+    "audit_goes_on": """BEFORE INSERT ON audit
+        WHEN NEW.epoch < (SELECT max(number) FROM audit_epochs)
+        OR EXISTS (SELECT 1 FROM audit WHERE epoch = NEW.epoch AND position = NEW.position)
+        OR NEW.previous_hash IS NOT (
+            SELECT hash FROM audit WHERE epoch = NEW.epoch AND position = NEW.position - 1
+            UNION ALL SELECT hash FROM audit_epochs WHERE number = NEW.epoch AND NEW.position = 1
+        )
+        BEGIN SELECT RAISE(ABORT, 'an audit row continues the chain of the latest epoch'); END""",
+    "audit_epochs_are_kept": """BEFORE DELETE ON audit_epochs
+        BEGIN SELECT RAISE(ABORT, 'audit epochs are never deleted'); END""",
+    "audit_epochs_stay": """BEFORE UPDATE ON audit_epochs
+        BEGIN SELECT RAISE(ABORT, 'audit epochs are never changed'); END""",
+    "audit_epochs_go_on": """BEFORE INSERT ON audit_epochs
+        WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM audit_epochs)
+        BEGIN SELECT RAISE(ABORT, 'an audit epoch follows the latest one'); END""",
+}
+for _name, _rule in AUDIT_GUARDS.items():
+    _guard = sa.DDL(f"CREATE TRIGGER {_name} {_rule}")  # type: ignore[no-untyped-call] # it is not annotated
+    sa.event.listen(audit, "after_create", _guard.execute_if(dialect="sqlite"))
 
 refusals = sa.Table(
     "refusals",

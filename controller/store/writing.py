@@ -7,6 +7,7 @@ epoch; a node's fence never goes back; step records and spans are stored once, w
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from controller.core import errors, model, statistics
-from controller.store import codec, forms, rows, tables
+from controller.store import chaining, codec, forms, rows, tables
 
 ALIVE = "alive_at"
 TOTALS = "totals"
@@ -23,6 +24,9 @@ REFUSED = "refused"
 FIRINGS_MAX = 1_000
 FIRINGS_FORGOTTEN = 100  # at once: to look at each firing would cost more than to keep some
 LOOKED_AT = "rules_looked_at"
+
+# Columns that never change once a row is there; to write them again would be to write their indexes again.
+_FIXED = {tables.assignments: ("rollout_id", "node_id")}
 
 # Those that are asked most often are made once: making one takes longer than running it.
 _REPLACE_HEAD = sa.update(tables.rollouts).where(
@@ -40,8 +44,13 @@ _REPLACE_NODE = sa.update(tables.nodes).where(
 _FENCE = sa.select(tables.nodes.c.fence).where(tables.nodes.c.node_id == sa.bindparam("of_node"))
 
 
-def apply(connection: sa.Connection, commit: rows.Commit) -> None:
+def apply(connection: sa.Connection, commit: rows.Commit, log: chaining.Chaining) -> None:
     """Write everything, inside the transaction that the caller began.
+
+    Args:
+        connection: On which it began.
+        commit: What to write.
+        log: The audit log; it goes on in the same transaction.
 
     Raises:
         ConflictError: Somebody else owns the rollout now, or has changed it since.
@@ -55,7 +64,7 @@ def apply(connection: sa.Connection, commit: rows.Commit) -> None:
     _write_assignments(connection, commit.assignments)
     _insert_once(connection, tables.steps, [forms.step_row(each) for each in commit.steps])
     _insert(connection, tables.events, [forms.event_row(each) for each in commit.occurrences])
-    _insert(connection, tables.audit, [forms.audit_row(each) for each in commit.audit])
+    log.write(connection, commit.audit, commit.at)
     _insert(connection, tables.refusals, [forms.refusal_row(each) for each in commit.refusals])
     requests = [{"request_id": request_id, "rollout_id": rollout_id} for request_id, rollout_id in commit.requests]
     _insert(connection, tables.requests, requests)
@@ -117,7 +126,7 @@ def _write_changes(connection: sa.Connection, write: rows.RolloutWrite) -> None:
     rollout, table = write.rollout, tables.changes
     if write.is_replanned:
         connection.execute(sa.delete(table).where(table.c.rollout_id == rollout.id))
-    keys = tuple(rollout.changes) if write.is_replanned else write.changes
+    keys = dict.fromkeys(rollout.changes if write.is_replanned else write.changes)
     _upsert(
         connection,
         table,
@@ -135,10 +144,10 @@ def _write_changes(connection: sa.Connection, write: rows.RolloutWrite) -> None:
 
 
 def _write_standings(connection: sa.Connection, write: rows.RolloutWrite) -> None:
-    rollout, known = write.rollout, write.rollout.standings
-    stand = [forms.standing_row(rollout.id, each, known[each]) for each in write.standings if each in known]
+    rollout, known, told = write.rollout, write.rollout.standings, dict.fromkeys(write.standings)
+    stand = [forms.standing_row(rollout.id, each, known[each]) for each in told if each in known]
     _upsert(connection, tables.standings, stand)
-    gone = [{"rollout_id": rollout.id, "node_id": each} for each in write.standings if each not in known]
+    gone = [{"rollout_id": rollout.id, "node_id": each} for each in told if each not in known]
     _delete(connection, tables.standings, gone)
 
 
@@ -221,28 +230,31 @@ def forget_events(connection: sa.Connection, before: datetime) -> int:
 
 
 def _write_nodes(connection: sa.Connection, writes: Sequence[rows.NodeWrite]) -> None:
-    _insert(connection, tables.nodes, [forms.node_row(each.node) for each in writes if each.is_new])
-    _replace_nodes(connection, [each.node for each in writes if not each.is_new])
+    _insert(connection, tables.nodes, [forms.node_row(each.node) for each in writes if each.replaces is None])
+    alike: dict[frozenset[str], list[forms.Row]] = defaultdict(list)  # one statement writes the same columns of many
+    for each in writes:
+        if each.replaces is not None:
+            columns = forms.node_columns(each.node, each.replaces)
+            alike[frozenset(columns)].append({**columns, "of_node": each.node.id, "new_fence": each.node.fence})
+    for known in alike.values():
+        _replace_nodes(connection, known)
 
 
-def _replace_nodes(connection: sa.Connection, nodes: Sequence[model.Node]) -> None:
-    if not nodes:
+def _replace_nodes(connection: sa.Connection, known: Sequence[forms.Row]) -> None:
+    if connection.execute(_REPLACE_NODE, known).rowcount == len(known):
         return
-    known = [{**forms.node_row(each), "of_node": each.id, "new_fence": each.fence} for each in nodes]
-    if connection.execute(_REPLACE_NODE, known).rowcount == len(nodes):
-        return
-    for node in nodes:
-        _check_fence(connection, node)
+    for each in known:
+        _check_fence(connection, each["of_node"], each["new_fence"])
 
 
-def _check_fence(connection: sa.Connection, node: model.Node) -> None:
+def _check_fence(connection: sa.Connection, node_id: model.NodeId, fence: int) -> None:
     """Refuse a node of which the row that is stored is not the one that was just written."""
-    if connection.scalar(_FENCE, {"of_node": node.id}) != node.fence:
+    if connection.scalar(_FENCE, {"of_node": node_id}) != fence:
         raise errors.ConflictError(
-            f"cannot store node {node.id}: a higher fence than {node.fence} has been given out for it",
+            f"cannot store node {node_id}: a higher fence than {fence} has been given out for it",
             code="node_changed",
             field="fence",
-            value=str(node.fence),
+            value=str(fence),
             rule="a node's fence never goes back",
         )
 
@@ -283,5 +295,6 @@ def _upsert(connection: sa.Connection, table: sa.Table, values: Sequence[forms.R
 def _upsert_into(table: sa.Table) -> sa.Insert:
     statement = sqlite.insert(table)
     keys = [column.name for column in table.primary_key]
-    changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in keys}
+    kept = {*keys, *_FIXED.get(table, ())}
+    changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in kept}
     return statement.on_conflict_do_update(index_elements=keys, set_=changed)

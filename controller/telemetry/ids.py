@@ -6,6 +6,7 @@ operation's identity, so that no two attempts share a span.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from datetime import UTC, datetime
 
@@ -16,6 +17,8 @@ _TRACE_BYTES = 16
 _SPAN_BYTES = 8
 # Cannot stand in an identity, so that ("a", "bc") and ("ab", "c") differ.
 _SEPARATOR = "\x1f"
+# Identities that are kept: each operation names its rollout, its wave and itself several times.
+_KEPT_MAX = 1024
 
 
 def trace_id(rollout_id: model.RolloutId) -> str:
@@ -77,6 +80,7 @@ def _instant(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
+@functools.lru_cache(maxsize=_KEPT_MAX)
 def _hash(size_bytes: int, *key: str) -> str:
     digest = hashlib.blake2b(_SEPARATOR.join(key).encode(), digest_size=size_bytes, person=_PERSON).digest()
     # All zeros is no identity in W3C Trace Context.

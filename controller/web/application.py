@@ -11,7 +11,7 @@ from starlette import applications, exceptions, requests, responses, routing
 
 from controller import clock, engine
 from controller.config import webs
-from controller.core import errors, model
+from controller.core import errors, model, secret
 from controller.engine import occasions
 from controller.web import alerts, answers, bodies, cloud_events, secrets
 
@@ -84,9 +84,9 @@ class _Doors:
 
     async def events(self, request: requests.Request) -> responses.Response:
         """Take events of a sender that signs."""
-        secret = _secret(self._web.events_secret_file, _EVENTS_SECRET)
+        known = _secret(self._web.events_secret_file, _EVENTS_SECRET)
         body = await bodies.read(request)
-        secrets.check_signature(secret, request.headers, body, self._clock.now())
+        secrets.check_signature(known, request.headers, body, self._clock.now())
         async with _Kept(self._engine, EVENTS_SENDER):
             found = _followed(lambda: cloud_events.read(request.headers, body))
             receipt = await self._engine.receive(found, actor=EVENTS_SENDER)
@@ -127,7 +127,7 @@ class _Kept:
             _logger.exception("cannot keep that %s was refused", self._asked.actor)
 
 
-def _secret(file: Path | None, field: str) -> bytes:
+def _secret(file: Path | None, field: str) -> secret.Secret[bytes]:
     """What a sender has to know.
 
     Raises:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from controller.config import fields
-from controller.core import errors
+from controller.core import errors, secret
 
 SIGNATURE = "x-instar-signature"
 TIMESTAMP = "x-instar-timestamp"
@@ -26,36 +26,36 @@ _SCHEME = "sha256="
 _BEARER = "bearer "
 
 
-def read(file: Path, field: str) -> bytes:
+def read(file: Path, field: str) -> secret.Secret[bytes]:
     """The secret in a file.
 
     Raises:
         InvalidRequestError: It cannot be read, or is too short.
     """
     try:
-        secret = file.read_bytes().strip()
+        found = file.read_bytes().strip()
     except OSError as fault:
         fields.refuse(field, file, f"a file that can be read ({fault.strerror})")
-    if len(secret) < SECRET_BYTES_MIN:
+    if len(found) < SECRET_BYTES_MIN:
         fields.refuse(field, file, f"a file with a secret of at least {SECRET_BYTES_MIN} characters")
-    return secret
+    return secret.Secret(found)
 
 
-def sign(secret: bytes, timestamp: str, headers: Mapping[str, str], body: bytes) -> str:
+def sign(known: secret.Secret[bytes], timestamp: str, headers: Mapping[str, str], body: bytes) -> str:
     """The signature of a request, as the header has it."""
     attributes = sorted((name.lower(), value) for name, value in headers.items() if name.lower().startswith(ATTRIBUTE))
     signed = "".join([f"{timestamp}.", *(f"{name}:{value}\n" for name, value in attributes)])
-    return _SCHEME + hmac.new(secret, signed.encode("latin-1") + body, hashlib.sha256).hexdigest()
+    return _SCHEME + hmac.new(known.reveal(), signed.encode("latin-1") + body, hashlib.sha256).hexdigest()
 
 
-def check_signature(secret: bytes, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
+def check_signature(known: secret.Secret[bytes], headers: Mapping[str, str], body: bytes, now: datetime) -> None:
     """See that who sends this knows the secret, and has sent it just now.
 
     Raises:
         UnauthenticatedError: The signature is another one, or the timestamp is not of now.
     """
     timestamp = headers.get(TIMESTAMP, "")
-    wanted = sign(secret, timestamp, headers, body)
+    wanted = sign(known, timestamp, headers, body)
     if not hmac.compare_digest(wanted.encode(), headers.get(SIGNATURE, "").encode("latin-1")):
         raise _unknown("signature_wrong", SIGNATURE, "the signature of timestamp, attributes and body by the secret")
     if not timestamp.isdecimal() or abs(_since(timestamp) - now) > AGE_MAX:
@@ -63,7 +63,7 @@ def check_signature(secret: bytes, headers: Mapping[str, str], body: bytes, now:
         raise _unknown("signature_old", TIMESTAMP, rule)
 
 
-def check_token(token: bytes, headers: Mapping[str, str]) -> None:
+def check_token(token: secret.Secret[bytes], headers: Mapping[str, str]) -> None:
     """See that who sends this knows the token.
 
     Raises:
@@ -72,7 +72,7 @@ def check_token(token: bytes, headers: Mapping[str, str]) -> None:
     shown = headers.get("authorization", "")
     is_bearer = shown[: len(_BEARER)].lower() == _BEARER
     said = shown[len(_BEARER) :].strip() if is_bearer else ""
-    if not hmac.compare_digest(token, said.encode("latin-1")):
+    if token != secret.Secret(said.encode("latin-1")):
         raise _unknown("token_wrong", "authorization", "Bearer and the token")
 
 

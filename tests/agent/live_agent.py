@@ -1,7 +1,8 @@
 """`python -m tests.agent.live_agent CONFIG DIR [--check]`: the real agent, led through files instead of a controller.
 
 Commands are the files DIR/commands/*.json in order of their names; DIR/report.json is what the agent last told, and
-DIR/logs/N.json the answer to the N-th question for a log; bundles lie in DIR/bundles; DIR/deaf makes the leader
+DIR/logs/N.json the answer to the N-th question for a log; bundles lie in DIR/bundles; DIR/metadata is
+what it says of releases; DIR/deaf makes the leader
 acknowledge nothing; DIR/alone leaves the agent without any leader; DIR/free_bytes is what the disk has free.
 """
 
@@ -19,6 +20,7 @@ from agent import depot
 from agent.config import settings
 from agent.core import model, session
 from agent.journal import records
+from agent.link import transport
 from agent.runner import node, process
 
 PERIOD_SECONDS = 0.03
@@ -79,6 +81,14 @@ class FileLink:
         data = (self._root / "bundles" / digest.removeprefix("sha256:")).read_bytes()[offset:]
         for start in range(0, len(data), 4096):
             yield data[start : start + 4096]
+
+    async def fetch_metadata(self, root_version: int, component: str) -> AsyncIterator[transport.Piece]:
+        folder = self._root / "metadata"
+        if not folder.is_dir():
+            message = f"cannot read the metadata of {component} after root {root_version}: there is none"
+            raise transport.LinkError(message, is_refusal=True)
+        for path in sorted(folder.iterdir()):
+            yield transport.Piece(path.name, path.read_bytes(), is_last_piece=True)
 
     def _tell(self, node: node.Node) -> None:
         report = node.full_report()

@@ -173,8 +173,8 @@ class LiveNode:
         return {each["name"]: each for each in self.told()["report"]["metrics"] if each["component"] == "web"}
 
     def conditions(self) -> set[str]:
-        """Codes of what the agent last told to be wrong."""
-        return {each["code"] for each in self.told()["report"]["conditions"]}
+        """Codes of what the agent last told to be wrong, beside that it was told nobody to trust."""
+        return {each["code"] for each in self.told()["report"]["conditions"]} - {"trust_not_configured"}
 
     async def log(self, max_bytes: int = 4096) -> dict[str, Any]:
         """Ask for the end of the component's log."""

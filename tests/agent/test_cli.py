@@ -161,6 +161,23 @@ def test_a_doctor_of_a_node_that_is_down_names_what_is_wrong(config: Path) -> No
     assert "secret\n" not in json.dumps(document)
 
 
+def test_a_doctor_says_whom_the_node_trusts(config: Path) -> None:
+    def seen() -> tuple[bool, bool, str]:
+        [check] = [each for each in asked(config, "doctor")[1]["checks"] if each["name"] == "trust_file"]
+        return check["is_well"], check["is_note"], check["message"]
+
+    assert seen()[:2] == (False, True)
+    config.write_text(f'trust_file = "{config.parent}/trust.toml"\n{config.read_text()}')
+    assert seen()[:2] == (False, False)
+    (config.parent / "trust.toml").write_text('root = "root.json"\n')
+    (config.parent / "root.json").write_text('{"signed": {"_type": "root", "version": 7}}')
+    assert seen()[:2] == (True, False)
+    assert "version 7" in seen()[2]
+    (config.parent / "root.json").chmod(0o666)
+    assert seen()[:2] == (False, False)
+    assert "only their owner writes" in seen()[2]
+
+
 async def test_a_node_goes_back_by_hand_under_load_with_no_controller(a_node: live_node.LiveNode) -> None:
     old = await a_node.installed("1.0.0")
     new = a_node.bundle("1.1.0")

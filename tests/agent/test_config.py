@@ -188,7 +188,7 @@ def test_a_token_is_read_only_where_nobody_else_can(tmp_path: Path) -> None:
         settings.read_token(path)
     assert "secret" not in str(caught.value)
     path.chmod(0o600)
-    assert settings.read_token(path) == "secret"
+    assert settings.read_token(path).reveal() == "secret"
     path.write_text("\n", encoding="ascii")
     with pytest.raises(ConfigError, match="holds a token"):
         settings.read_token(path)

@@ -351,4 +351,5 @@ def test_that_a_component_is_stopped_is_remembered_with_it(tmp_path: Path) -> No
 def test_others_pass_through_to_releases_and_into_nothing_else(tmp_path: Path) -> None:
     made(tmp_path)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == {"components": 0o700, "environments": 0o711, "incoming": 0o700, "releases": 0o711}
+    private = dict.fromkeys(("components", "incoming", "trust"), 0o700)
+    assert modes == {**private, "environments": 0o711, "releases": 0o711}

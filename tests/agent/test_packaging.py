@@ -17,6 +17,8 @@ import pytest
 
 import agent
 from agent.config import settings
+from tests.agent import bundles
+from tests.security import judged, repository
 
 PACKAGING = Path(agent.__file__).parent / "packaging"
 UNIT = PACKAGING / "instar-agent.service"
@@ -159,6 +161,26 @@ def test_the_installed_agent_runs_a_node_with_the_python_of_the_system(package: 
         _, errors = running.communicate(timeout=PATIENCE_SECONDS)
     assert running.returncode == 0, errors
     assert b"Traceback" not in errors
+
+
+@needs_dpkg
+@pytest.mark.slow
+def test_the_installed_verifier_knows_signed_releases_and_nothing_secret_was_made(
+    package: Path, root: Root, tmp_path: Path
+) -> None:
+    if said(DEBIAN_PYTHON, "-c", "import sys; print(sys.version_info[:2])") != f"{sys.version_info[:2]}\n":
+        pytest.skip("the package is for another Python than that of the system")
+    root.dpkg("-i", package)
+    assert [path.name for path in (root.path / "etc/instar").iterdir()] == ["agent.toml"]
+    data, signed = judged.bundle(), repository.Repository("web")
+    signed.release("web", "1.0.0", data)
+    node = judged.Node(tmp_path, signed.root)
+    repository.lay(node.incoming, signed.served("web"))
+    hex_digits = bundles.put(node.state, data)
+    words = ("-m", "agent.verifier", node.state, hex_digits, node.config, "web", "1.0.0")
+    installed = {**clean_environment(), "PYTHONPATH": str(root.path / "usr/lib/instar-agent")}
+    document = json.loads(said(DEBIAN_PYTHON, "-S", "-P", *words, environment=installed))
+    assert document["trust"]["web"] == signed.version("web")
 
 
 @needs_dpkg

@@ -157,7 +157,7 @@ async def _publish(component: str, root: Path, controller: fleet.Controller) -> 
     (tree / "instar.toml").write_text(_MANIFEST % (component, series), encoding="utf-8")
     (tree / "service.py").write_text(_SERVICE % METRIC_LINES, encoding="utf-8")
     await controller.instar("release", "build", str(tree), "-o", str(root / f"{component}.tar"))
-    await controller.instar("release", "publish", str(root / f"{component}.tar"))
+    await controller.publish_bundle(root / f"{component}.tar")
 
 
 async def _install(component: str, link: connection.Connection) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from controller import clock, engine
+from controller import clock, cycles, engine
 from controller.core import model
 from controller.engine import commands
 from controller.store import database, executor
@@ -112,6 +112,7 @@ class Fleet:
 
 def measure() -> result.Result:
     """Upgrade the fleet, then take all of it back at once."""
+    cycles.seek_seldom()  # as the server does
     with tempfile.TemporaryDirectory(prefix="in-") as folder:
         return asyncio.run(_measure(Path(folder)))
 

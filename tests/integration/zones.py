@@ -131,11 +131,12 @@ class Zones:
         return said.err
 
     async def publish(self, version: Version) -> None:
-        """Build and publish a version."""
+        """Build, sign and publish a version."""
         folder = self.root / f"{version.component}-{version.version}"
         version.write(folder)
         bundle = folder.with_suffix(f"{folder.suffix}.tar")
         await self.ask("release", "build", str(folder), "--out", str(bundle))
+        await self.ask("release", "sign", str(bundle))
         await self.ask("release", "publish", str(bundle))
 
     async def rollout(self, name: str) -> Any:  # noqa: ANN401  # JSON

@@ -99,14 +99,14 @@ class Post:
 
     def somebody(self, name: str, *grants: roles.Grant) -> Metadata:
         """What a person or service shows that has been granted some roles just now."""
-        return bearer(self.register.make_token(principals.Principal(principals.Kind.API, name, grants)))
+        return bearer(self.register.make_token(principals.Principal(principals.Kind.API, name, grants)).reveal())
 
     @property
     def operator(self) -> Metadata:
         return bearer(self.settings.operator_token_file.read_text().strip())
 
     def agent(self, node_id: str) -> Metadata:
-        return bearer(self.register.make_token(principals.Principal(principals.Kind.AGENT, node_id)))
+        return bearer(self.register.make_token(principals.Principal(principals.Kind.AGENT, node_id)).reveal())
 
     async def ask(self, name: str, request: message.Message, shown: Metadata) -> Any:  # noqa: ANN401
         return await METHODS[name].call(self.channel, request, shown)

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from agent.config import errors as agent_errors
 from agent.config import manifest as agent_manifest
-from agent.core import admission, session
+from agent.core import admission, secret, session
 from agent.core import model as agent_model
 from agent.link import convert, transport
 from agent.link import loop as agent_loop
@@ -256,6 +256,10 @@ class Hostile(agent_service_pb2_grpc.AgentServiceServicer):
         del request, context
         yield agent_service_pb2.ReadBlobResponse()
 
+    async def ReadTrust(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401, N802
+        del request, context
+        yield agent_service_pb2.ReadTrustResponse()
+
 
 def test_whatever_a_controller_says_the_agent_goes_on_and_comes_back(tmp_path: Path) -> None:
     hostile = Hostile()
@@ -272,7 +276,7 @@ def test_whatever_a_controller_says_the_agent_goes_on_and_comes_back(tmp_path: P
         server, port = runner.run(serve())
 
         async def visit() -> float:
-            way = transport.GrpcTransport(f"127.0.0.1:{port}", "token")
+            way = transport.GrpcTransport(f"127.0.0.1:{port}", secret.Secret("token"))
             link = agent_loop.Link(way, node_id="n-1", now=clock.SystemClock().now, draw=lambda: 0.999)
             async with asyncio.timeout(VISIT_SECONDS_MAX):
                 return (await link._visit(test_limits.Node())).total_seconds()

@@ -17,6 +17,7 @@ import pytest
 from grpc import aio
 
 from agent.core import model as agent_model
+from agent.core import secret
 from agent.link import loop as agent_loop
 from agent.link import transport
 from controller import clock
@@ -25,6 +26,7 @@ from controller.config import settings
 from controller.core import errors
 from controller.rpc import admission, agent_bounds, agent_convert, agent_service, attempts, door, listener, quotas
 from controller.rpc import errors as rpc_errors
+from controller.trust import unsigned
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -87,11 +89,15 @@ async def test_50_an_agent_takes_no_message_past_its_limit() -> None:
             del request, context
             yield agent_service_pb2.ReadBlobResponse(chunk=bytes(transport.RECEIVED_BYTES_MAX))
 
+        async def ReadTrust(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401, N802
+            del request, context
+            yield agent_service_pb2.ReadTrustResponse()
+
     server = aio.server()
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(Hostile(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    way = transport.GrpcTransport(f"127.0.0.1:{port}", "token")
+    way = transport.GrpcTransport(f"127.0.0.1:{port}", secret.Secret("token"))
     with pytest.raises(transport.LinkError, match="RESOURCE_EXHAUSTED"):
         _ = [chunk async for chunk in way.read_blob("sha256:x", 0)]
     stream = await way.connect()
@@ -264,7 +270,7 @@ async def test_a_connection_ends_with_its_age_and_the_agent_comes_back_without_a
     async with posts.serving(tmp_path, quotas=aged, heartbeat_period=timedelta(milliseconds=100)) as post:
         node = Node()
         token = post.agent("n-1")[0][1].removeprefix("Bearer ")
-        way = _Counted(transport.GrpcTransport(post.address, token))
+        way = _Counted(transport.GrpcTransport(post.address, secret.Secret(token)))
         link = agent_loop.Link(way, node_id="n-1", now=clock.SystemClock().now, draw=lambda: 0.0)
         running = asyncio.get_running_loop().create_task(link.run(node), name="link")
         number = 0
@@ -295,15 +301,21 @@ class _Counted:
     def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         return self._way.read_blob(digest, offset)
 
+    def read_trust(self, root_version: int, component: str) -> AsyncIterator[transport.Piece]:
+        return self._way.read_trust(root_version, component)
+
 
 async def test_47_of_a_bundle_that_nobody_takes_only_a_little_is_read(tmp_path: Path) -> None:
     system, engine = clock.SystemClock(), small_engine.SmallEngine(clock.SystemClock().now)
     blob = _Blob(bytes(64 << 20))
     enrolled = doors.enrolled(tmp_path)
-    shown = posts.bearer(enrolled.make_token(doors.agent("n-1")))
+    shown = posts.bearer(enrolled.make_token(doors.agent("n-1")).reveal())
     guards = doors.guards(enrolled, engine, system)
     server = aio.server(interceptors=[door.Door(guards, engine.keep_refusal)])
-    service = agent_service.AgentService(engine, caller=guards.callers.caller, open_blob=lambda _: blob, clock=system)
+    caller, read_trust = guards.callers.caller, unsigned.Unsigned().read
+    service = agent_service.AgentService(
+        engine, caller=caller, open_blob=lambda _: blob, read_trust=read_trust, clock=system
+    )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from controller import clock
 from controller.config import issuers as configured
 from controller.config import settings
-from controller.core import errors
+from controller.core import errors, secret
 from controller.rpc import errors as rpc_errors
 from controller.rpc import issuers, keys, principals
 from instar.v1 import fleet_service_pb2
@@ -267,7 +267,7 @@ async def test_a_key_that_is_too_short_is_worth_nothing(tmp_path: Path) -> None:
     file.write_text(json.dumps({"keys": [told]}))
     known = issuers.Issuers(read(tmp_path, oidc.settings_text(f'jwks_file = "{file}"')), Time())
     with pytest.warns(jwt.warnings.InsecureKeyLengthWarning):
-        token = jwt.encode(oidc.claims(), weak, "RS256", headers={"kid": "weak"})
+        token = secret.Secret(jwt.encode(oidc.claims(), weak, "RS256", headers={"kid": "weak"}))
     await known.ready(token)
     with pytest.raises(errors.UnauthenticatedError):
         known.find(token)

@@ -363,9 +363,10 @@ class Keeper(processes.Keeper):
             raise processes.KeeperError("unknown_instance", f"cannot read the log of {instance_id}: it is unknown")
         return ""
 
-    async def verify(self, digest: str) -> processes.Verdict:
+    async def verify(self, digest: str, component: str = "", version: str = "") -> processes.Verdict:
         await self._answer()
-        document, code = verifier.answer(self._state_dir, digest.removeprefix("sha256:"))
+        asked = verifier.Asked(component, version)
+        document, code = verifier.answer(self._state_dir, digest.removeprefix("sha256:"), asked)
         return processes.Verdict(code, json.dumps(document))
 
     async def _answer(self) -> None:

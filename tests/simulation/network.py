@@ -178,3 +178,7 @@ class Way:
                 raise transport.LinkError("cannot read the bundle: the stream has ended")
             yield blob[offset : offset + CHUNK_BYTES]
             offset += CHUNK_BYTES
+
+    def read_trust(self, root_version: int, component: str) -> AsyncIterator[transport.Piece]:
+        """Fail: nobody here was told whom to trust."""
+        raise transport.LinkError(f"cannot read the metadata of {component} after root {root_version}: there is none")

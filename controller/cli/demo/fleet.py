@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -34,7 +35,7 @@ def free_ports(number: int) -> list[int]:
 
 
 class Controller:
-    """A controller of its own, with its state under a folder.
+    """A controller of its own, with its state under a folder, and throw-away keys that its releases are signed with.
 
     Args:
         folder: Where its state and its log lie.
@@ -64,6 +65,8 @@ class Controller:
 
     async def start(self) -> None:
         """Start it, or start it again on the same state; return when it answers."""
+        if not self._trust.exists():
+            await self.instar("trust", "init", str(self._trust))
         argv = [process.script("instar"), "controller", "serve"]
         self._process = await process.start(
             "the controller", argv, log=self._folder / "controller.log", environment=self._environment()
@@ -92,12 +95,26 @@ class Controller:
         return await process.run(what, [process.script("instar"), *arguments], environment=self._environment())
 
     async def publish(self, source: bundles.Publishable) -> None:
-        """Write, build and publish a version of a component."""
+        """Write, build, sign and publish a version of a component."""
         tree = self._folder / f"{source.component}-{source.version}"
         bundle = tree.with_name(f"{tree.name}.tar")
         source.write(tree)
         await self.instar("release", "build", str(tree), "-o", str(bundle))
+        await self.publish_bundle(bundle)
+
+    async def publish_bundle(self, bundle: Path) -> None:
+        """Sign a bundle, and publish it with the metadata that name it."""
+        await self.instar("release", "sign", str(bundle))
         await self.instar("release", "publish", str(bundle))
+
+    @property
+    def root_file(self) -> Path:
+        """The root of its releases, for nodes to pin."""
+        return self._trust / "root.json"
+
+    @property
+    def _trust(self) -> Path:
+        return self._folder / "publisher"
 
     async def _answers(self) -> bool:
         if not self.running.is_running:
@@ -117,6 +134,15 @@ class Controller:
     def _token_file(self) -> Path:
         return settings.operator_token_file(self._folder / "state")
 
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What tells the operators' command line where it is."""
+        return {
+            "INSTAR_CONTROLLER": self.address,
+            "INSTAR_TOKEN_FILE": str(self._token_file),
+            "INSTAR_TRUST": str(self._trust),
+        }
+
     def _environment(self) -> Mapping[str, str]:
         return (
             _inherited()
@@ -124,9 +150,9 @@ class Controller:
                 "INSTAR_STATE_DIR": str(self._folder / "state"),
                 "INSTAR_LISTEN": self.address,
                 "INSTAR_HEARTBEAT_PERIOD": self._heartbeat_period,
-                "INSTAR_CONTROLLER": self.address,
-                "INSTAR_TOKEN_FILE": str(self._token_file),
+                "INSTAR_TRUST_DIR": str(self._trust / "online"),
             }
+            | self.client_environment
             | ({} if self._otlp_port is None else _otlp_environment(self._otlp_port))
         )
 
@@ -168,8 +194,10 @@ class Node:
         return self._process
 
     async def enrol(self) -> None:
-        """Get a token and write the configuration."""
+        """Get a token, pin the root of the releases, and write the configuration."""
         self._folder.mkdir(parents=True)
+        shutil.copy(self._controller.root_file, self._folder / "root.json")
+        (self._folder / "trust.toml").write_text('root = "root.json"\n', encoding="utf-8")
         await self._controller.instar("node", "token", self.id, "--out", str(self._folder / "token"))
         self.config_file.write_text(self._configuration(), encoding="utf-8")
 
@@ -222,6 +250,7 @@ class Node:
 node_id = "{self.id}"
 controller = "{self._controller.address}"
 token_file = "{self._folder / "token"}"
+trust_file = "{self._folder / "trust.toml"}"
 state_dir = "{self.state_dir}"
 run_dir = "{self.run_dir}"
 

@@ -709,3 +709,59 @@ class ReadBlobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadBlobResponse: _TypeAlias = ReadBlobResponse  # noqa: Y015
+
+@_typing.final
+class ReadTrustRequest(_message.Message):
+    """ReadTrustRequest says what the node has and what it needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_VERSION_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    root_version: _builtins.int
+    """Version of the newest root that the node trusts; those after it come first, one by one, in order."""
+    component: _builtins.str
+    """Name of the component whose metadata comes last, after timestamp, snapshot and targets."""
+    def __init__(
+        self,
+        *,
+        root_version: _builtins.int = ...,
+        component: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "root_version", b"root_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTrustRequest: _TypeAlias = ReadTrustRequest  # noqa: Y015
+
+@_typing.final
+class ReadTrustResponse(_message.Message):
+    """ReadTrustResponse is a piece of one file; the pieces of a file follow one another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    IS_LAST_PIECE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the file, for example "2.root.json"."""
+    content: _builtins.bytes
+    """The bytes, at most 1 MiB at a time."""
+    is_last_piece: _builtins.bool
+    """True for the last piece of the file."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        is_last_piece: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "is_last_piece", b"is_last_piece", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTrustResponse: _TypeAlias = ReadTrustResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class AgentServiceStub:
                 request_serializer=instar_dot_v1_dot_agent__service__pb2.ReadBlobRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_agent__service__pb2.ReadBlobResponse.FromString,
                 _registered_method=True)
+        self.ReadTrust = channel.unary_stream(
+                '/instar.v1.AgentService/ReadTrust',
+                request_serializer=instar_dot_v1_dot_agent__service__pb2.ReadTrustRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_agent__service__pb2.ReadTrustResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -65,6 +70,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadTrust(self, request, context):
+        """ReadTrust reads every file of release metadata that a node needs for one component, one file after another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ReadBlob,
                     request_deserializer=instar_dot_v1_dot_agent__service__pb2.ReadBlobRequest.FromString,
                     response_serializer=instar_dot_v1_dot_agent__service__pb2.ReadBlobResponse.SerializeToString,
+            ),
+            'ReadTrust': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadTrust,
+                    request_deserializer=instar_dot_v1_dot_agent__service__pb2.ReadTrustRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_agent__service__pb2.ReadTrustResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class AgentService:
             '/instar.v1.AgentService/ReadBlob',
             instar_dot_v1_dot_agent__service__pb2.ReadBlobRequest.SerializeToString,
             instar_dot_v1_dot_agent__service__pb2.ReadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTrust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/instar.v1.AgentService/ReadTrust',
+            instar_dot_v1_dot_agent__service__pb2.ReadTrustRequest.SerializeToString,
+            instar_dot_v1_dot_agent__service__pb2.ReadTrustResponse.FromString,
             options,
             channel_credentials,
             insecure,

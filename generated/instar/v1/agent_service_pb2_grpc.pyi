@@ -20,6 +20,8 @@ class AgentServiceStub:
     """Connect opens the one stream between an agent and its controller; the first request is a Hello."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_agent_service_pb2.ReadBlobRequest, _agent_service_pb2.ReadBlobResponse]
     """ReadBlob reads the bytes of a bundle from an offset on, in chunks of at most 1 MiB."""
+    ReadTrust: _aio.UnaryStreamMultiCallable[_agent_service_pb2.ReadTrustRequest, _agent_service_pb2.ReadTrustResponse]
+    """ReadTrust reads every file of release metadata that a node needs for one component, one file after another."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """AgentService is what agents call."""
@@ -39,5 +41,13 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_service_pb2.ReadBlobRequest, _abc.AsyncIterator[_agent_service_pb2.ReadBlobResponse]],
     ) -> _abc.AsyncIterator[_agent_service_pb2.ReadBlobResponse]:
         """ReadBlob reads the bytes of a bundle from an offset on, in chunks of at most 1 MiB."""
+
+    @_abc_1.abstractmethod
+    def ReadTrust(
+        self,
+        request: _agent_service_pb2.ReadTrustRequest,
+        context: _aio.ServicerContext[_agent_service_pb2.ReadTrustRequest, _abc.AsyncIterator[_agent_service_pb2.ReadTrustResponse]],
+    ) -> _abc.AsyncIterator[_agent_service_pb2.ReadTrustResponse]:
+        """ReadTrust reads every file of release metadata that a node needs for one component, one file after another."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _aio.Server) -> None: ...

@@ -440,3 +440,125 @@ class PromoteReleaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PromoteReleaseResponse: _TypeAlias = PromoteReleaseResponse  # noqa: Y015
+
+@_typing.final
+class PutTrustRequest(_message.Message):
+    """PutTrustRequest is a piece of one file; the pieces of a file follow one another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    IS_LAST_PIECE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the file: "N.root.json", "N.targets.json" or "N.COMPONENT.json", with its version before the first dot."""
+    content: _builtins.bytes
+    """The bytes, at most 1 MiB at a time."""
+    is_last_piece: _builtins.bool
+    """True for the last piece of the file."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        is_last_piece: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "is_last_piece", b"is_last_piece", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutTrustRequest: _TypeAlias = PutTrustRequest  # noqa: Y015
+
+@_typing.final
+class PutTrustResponse(_message.Message):
+    """PutTrustResponse says what is served from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_VERSION_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_VERSION_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_VERSION_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    root_version: _builtins.int
+    """Version of the root."""
+    timestamp_version: _builtins.int
+    """Version of the timestamp."""
+    snapshot_version: _builtins.int
+    """Version of the snapshot."""
+    @_builtins.property
+    def stored(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the files that were new, in the order in which they were taken."""
+
+    def __init__(
+        self,
+        *,
+        root_version: _builtins.int = ...,
+        timestamp_version: _builtins.int = ...,
+        snapshot_version: _builtins.int = ...,
+        stored: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["root_version", b"root_version", "snapshot_version", b"snapshot_version", "stored", b"stored", "timestamp_version", b"timestamp_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutTrustResponse: _TypeAlias = PutTrustResponse  # noqa: Y015
+
+@_typing.final
+class GetTrustRequest(_message.Message):
+    """GetTrustRequest says which metadata is wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_VERSION_FIELD_NUMBER: _builtins.int
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    root_version: _builtins.int
+    """Version of the newest root that the caller has; those after it come first, one by one, in order."""
+    component: _builtins.str
+    """Name of the component whose metadata is wanted; that of all where it is left out."""
+    def __init__(
+        self,
+        *,
+        root_version: _builtins.int = ...,
+        component: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "root_version", b"root_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrustRequest: _TypeAlias = GetTrustRequest  # noqa: Y015
+
+@_typing.final
+class GetTrustResponse(_message.Message):
+    """GetTrustResponse is a piece of one file; the pieces of a file follow one another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    IS_LAST_PIECE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the file, for example "2.root.json"."""
+    content: _builtins.bytes
+    """The bytes, at most 1 MiB at a time."""
+    is_last_piece: _builtins.bool
+    """True for the last piece of the file."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        is_last_piece: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "is_last_piece", b"is_last_piece", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrustResponse: _TypeAlias = GetTrustResponse  # noqa: Y015

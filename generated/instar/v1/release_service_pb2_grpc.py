@@ -70,6 +70,16 @@ class ReleaseServiceStub:
                 request_serializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseRequest.SerializeToString,
                 response_deserializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseResponse.FromString,
                 _registered_method=True)
+        self.PutTrust = channel.stream_unary(
+                '/instar.v1.ReleaseService/PutTrust',
+                request_serializer=instar_dot_v1_dot_release__service__pb2.PutTrustRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_release__service__pb2.PutTrustResponse.FromString,
+                _registered_method=True)
+        self.GetTrust = channel.unary_stream(
+                '/instar.v1.ReleaseService/GetTrust',
+                request_serializer=instar_dot_v1_dot_release__service__pb2.GetTrustRequest.SerializeToString,
+                response_deserializer=instar_dot_v1_dot_release__service__pb2.GetTrustResponse.FromString,
+                _registered_method=True)
 
 
 class ReleaseServiceServicer:
@@ -125,6 +135,20 @@ class ReleaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutTrust(self, request_iterator, context):
+        """PutTrust stores signed metadata that follows from what is trusted now, all of it or nothing; the same bytes again change nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrust(self, request, context):
+        """GetTrust reads the metadata that is served now; refused where the controller keeps none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReleaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +186,16 @@ def add_ReleaseServiceServicer_to_server(servicer, server):
                     servicer.PromoteRelease,
                     request_deserializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseRequest.FromString,
                     response_serializer=instar_dot_v1_dot_release__service__pb2.PromoteReleaseResponse.SerializeToString,
+            ),
+            'PutTrust': grpc.stream_unary_rpc_method_handler(
+                    servicer.PutTrust,
+                    request_deserializer=instar_dot_v1_dot_release__service__pb2.PutTrustRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_release__service__pb2.PutTrustResponse.SerializeToString,
+            ),
+            'GetTrust': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetTrust,
+                    request_deserializer=instar_dot_v1_dot_release__service__pb2.GetTrustRequest.FromString,
+                    response_serializer=instar_dot_v1_dot_release__service__pb2.GetTrustResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +388,60 @@ class ReleaseService:
             '/instar.v1.ReleaseService/PromoteRelease',
             instar_dot_v1_dot_release__service__pb2.PromoteReleaseRequest.SerializeToString,
             instar_dot_v1_dot_release__service__pb2.PromoteReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutTrust(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/instar.v1.ReleaseService/PutTrust',
+            instar_dot_v1_dot_release__service__pb2.PutTrustRequest.SerializeToString,
+            instar_dot_v1_dot_release__service__pb2.PutTrustResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/instar.v1.ReleaseService/GetTrust',
+            instar_dot_v1_dot_release__service__pb2.GetTrustRequest.SerializeToString,
+            instar_dot_v1_dot_release__service__pb2.GetTrustResponse.FromString,
             options,
             channel_credentials,
             insecure,

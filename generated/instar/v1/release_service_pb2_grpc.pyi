@@ -30,6 +30,10 @@ class ReleaseServiceStub:
     """BlockRelease closes every way to a version, or opens it again."""
     PromoteRelease: _aio.UnaryUnaryMultiCallable[_release_service_pb2.PromoteReleaseRequest, _release_service_pb2.PromoteReleaseResponse]
     """PromoteRelease moves a channel to a release."""
+    PutTrust: _aio.StreamUnaryMultiCallable[_release_service_pb2.PutTrustRequest, _release_service_pb2.PutTrustResponse]
+    """PutTrust stores signed metadata that follows from what is trusted now, all of it or nothing; the same bytes again change nothing."""
+    GetTrust: _aio.UnaryStreamMultiCallable[_release_service_pb2.GetTrustRequest, _release_service_pb2.GetTrustResponse]
+    """GetTrust reads the metadata that is served now; refused where the controller keeps none."""
 
 class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
     """ReleaseService keeps the releases."""
@@ -89,5 +93,21 @@ class ReleaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_release_service_pb2.PromoteReleaseRequest, _abc.Awaitable[_release_service_pb2.PromoteReleaseResponse]],
     ) -> _abc.Awaitable[_release_service_pb2.PromoteReleaseResponse]:
         """PromoteRelease moves a channel to a release."""
+
+    @_abc_1.abstractmethod
+    def PutTrust(
+        self,
+        request_iterator: _abc.AsyncIterator[_release_service_pb2.PutTrustRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_release_service_pb2.PutTrustRequest], _abc.Awaitable[_release_service_pb2.PutTrustResponse]],
+    ) -> _abc.Awaitable[_release_service_pb2.PutTrustResponse]:
+        """PutTrust stores signed metadata that follows from what is trusted now, all of it or nothing; the same bytes again change nothing."""
+
+    @_abc_1.abstractmethod
+    def GetTrust(
+        self,
+        request: _release_service_pb2.GetTrustRequest,
+        context: _aio.ServicerContext[_release_service_pb2.GetTrustRequest, _abc.AsyncIterator[_release_service_pb2.GetTrustResponse]],
+    ) -> _abc.AsyncIterator[_release_service_pb2.GetTrustResponse]:
+        """GetTrust reads the metadata that is served now; refused where the controller keeps none."""
 
 def add_ReleaseServiceServicer_to_server(servicer: ReleaseServiceServicer, server: _aio.Server) -> None: ...

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.cli import application
-from controller.core import errors, roles
+from controller.core import errors, roles, secret
 from controller.rpc import principals, register
 
 Ask = Callable[..., Any]
@@ -44,7 +44,7 @@ def test_somebody_is_added_with_roles_and_a_token_and_given_others(
     grants = [{"role": each.role.value, "scope": each.scope} for each in ANN]
     assert (code, found["grants"], found["has_token"], found["token_file"]) == (0, grants, True, str(file))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    token = file.read_text().strip()
+    token = secret.Secret(file.read_text().strip())
     assert known.find(token) == principals.Principal(principals.Kind.API, "ann", ANN)
     assert ask("principal", "add", "ann", "--role", "publisher")[1]["has_token"] is True
     assert known.find(token).grants == (roles.Grant(roles.Role.PUBLISHER),)
@@ -57,7 +57,7 @@ def test_a_new_token_keeps_the_roles_and_is_an_admins_where_nobody_is_known(
     ask("principal", "add", "ann", "--role", "viewer")
     for name, role in (("ann", roles.Role.VIEWER), ("bob", roles.Role.ADMIN)):
         assert ask("controller", "token", name, "--out", str(file))[0] == 0
-        assert [each.role for each in known.find(file.read_text().strip()).grants] == [role]
+        assert [each.role for each in known.find(secret.Secret(file.read_text().strip())).grants] == [role]
 
 
 def test_somebody_is_listed_shown_denied_allowed_and_removed(
@@ -65,7 +65,7 @@ def test_somebody_is_listed_shown_denied_allowed_and_removed(
 ) -> None:
     file = tmp_path / "token"
     ask("principal", "add", "ann", "--role", "viewer", "--out", str(file))
-    token = file.read_text().strip()
+    token = secret.Secret(file.read_text().strip())
     ask("node", "token", "ann", "--out", str(file))  # a node of the same name is somebody else
     listed = ask("principal", "list")[1]["principals"]
     assert [(each["kind"], each["name"]) for each in listed] == [("agent", "ann"), ("api", "ann")]
@@ -73,7 +73,7 @@ def test_somebody_is_listed_shown_denied_allowed_and_removed(
     assert ask("principal", "deny", "ann", "--reason", "she left")[1]["denied"] == "she left"
     with pytest.raises(errors.RefusedError, match="she left"):
         known.find(token)
-    assert known.find(file.read_text().strip()).kind is principals.Kind.AGENT
+    assert known.find(secret.Secret(file.read_text().strip())).kind is principals.Kind.AGENT
     assert ask("principal", "allow", "ann")[1]["denied"] == ""
     assert known.find(token).name == "ann"
     assert ask("principal", "remove", "ann")[1] == {"name": "ann", "kind": "api"}

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.core import secret
 from controller.web import secrets
 from tests import documents
 from tests.controller.cli import house
@@ -250,7 +251,7 @@ async def posted(home: house.House, path: str, found: object) -> httpx.Response:
         else "application/cloudevents+json",
         "authorization": f"Bearer {TOKEN}",
         secrets.TIMESTAMP: timestamp,
-        secrets.SIGNATURE: secrets.sign(SECRET, timestamp, {}, body),
+        secrets.SIGNATURE: secrets.sign(secret.Secret(SECRET), timestamp, {}, body),
     }
     async with httpx.AsyncClient(trust_env=False, timeout=house.DEADLINE_SECONDS) as client:
         return await client.post(f"http://{web_address(home)}{path}", content=body, headers=headers)

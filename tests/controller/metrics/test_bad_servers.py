@@ -289,6 +289,29 @@ async def test_a_token_is_sent_and_shown_to_nobody(tmp_path: Path, caplog: pytes
     assert "s3cret" not in f"{error}{error.__cause__!r}{error.__context__!r}{caplog.text}"
 
 
+@pytest.mark.parametrize("form", ["text", "json", "escaped", "location", "warning"])
+async def test_a_token_that_a_server_repeats_is_told_to_nobody(tmp_path: Path, form: str) -> None:
+    token = "s3cret/s3cret/s3cret"  # noqa: S105  # of the test
+
+    def answer(request: real.Request) -> None:
+        shown = request.headers["authorization"]
+        told = json.dumps({"status": "error", "error": f"who is {shown}?"})
+        match form:
+            case "text":
+                real.reply(request, f"who is {shown}?", 400)
+            case "location":
+                real.reply(request, "", 302, location=f"http://{token}.example/")
+            case "warning":
+                real.reply(request, json.dumps(matrix(warnings=[shown])), 200)
+            case _:
+                real.reply(request, told.replace("/", "\\/") if form == "escaped" else told, 400)
+
+    file = tmp_path / "token"
+    file.write_text(token)
+    error = await refused(answer, token_file=file)
+    assert "s3cret" not in f"{error}{error.__cause__!r}{error.__context__!r}"
+
+
 @pytest.mark.parametrize("content", [None, b"", b"two words", "schlüssel".encode(), b"one\ntwo", b"x" * 20_000])
 async def test_a_token_that_is_none_asks_nothing(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "token"

@@ -15,6 +15,7 @@ from controller import clock, releases
 from controller.core import errors, model
 from controller.rpc import door, fleet_service, release_service, rollout_service, sessions, trigger_service
 from controller.rpc import errors as rpc_errors
+from controller.trust import unsigned
 from instar.v1 import (
     fleet_service_pb2_grpc,
     release_service_pb2_grpc,
@@ -107,7 +108,7 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     scripted = ScriptedEngine()
     machine = cast("Any", scripted)
     enrolled = doors.enrolled(folder)
-    token = enrolled.make_token(doors.api(ACTOR))
+    token = enrolled.make_token(doors.api(ACTOR)).reveal()
     guards = doors.guards(enrolled, machine, time)
     known = guards.callers
     server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal)])
@@ -115,7 +116,8 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
         fleet_service.FleetService(machine, sessions.Sessions(), known, enrolled, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, releases.Blobs(folder / "blobs"), known, time), server
+        release_service.ReleaseService(machine, releases.Blobs(folder / "blobs"), known, time, unsigned.Unsigned()),
+        server,
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
         rollout_service.RolloutService(machine, known, time), server

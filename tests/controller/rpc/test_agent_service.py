@@ -17,12 +17,14 @@ import pytest
 from grpc import aio
 
 from agent.core import model as agent_model
+from agent.core import secret
 from agent.link import loop as agent_loop
 from agent.link import transport
 from controller import clock
 from controller.core import errors, model
 from controller.engine import commands
 from controller.rpc import admission, agent_convert, agent_service, door, sessions
+from controller.trust import unsigned
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, node_pb2
 from tests.controller.rpc import doors, small_engine
 
@@ -75,7 +77,7 @@ class Controller:
     token: str
 
     def transport(self) -> transport.GrpcTransport:
-        return transport.GrpcTransport(self.address, self.token)
+        return transport.GrpcTransport(self.address, secret.Secret(self.token))
 
     @contextlib.asynccontextmanager
     async def raw_call(self) -> AsyncIterator[aio.StreamStreamCall[Any, Any]]:
@@ -91,10 +93,16 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     system = clock.SystemClock()
     engine = small_engine.SmallEngine(system.now)
     enrolled = doors.enrolled(tmp_path)
-    token = enrolled.make_token(doors.agent(NODE))
+    token = enrolled.make_token(doors.agent(NODE)).reveal()
     guards = doors.guards(enrolled, engine, system)
     server = aio.server(interceptors=[door.Door(guards, engine.keep_refusal)])
-    service = agent_service.AgentService(engine, caller=guards.callers.caller, open_blob=open_blob, clock=system)
+    service = agent_service.AgentService(
+        engine,
+        caller=guards.callers.caller,
+        open_blob=open_blob,
+        read_trust=unsigned.Unsigned().read,
+        clock=system,
+    )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -209,7 +217,7 @@ async def test_a_stream_that_begins_wrongly_is_ended_with_its_reason(
 
 
 async def test_a_wrong_token_opens_nothing(controller: Controller) -> None:
-    stream = await transport.GrpcTransport(controller.address, "nonsense").connect()
+    stream = await transport.GrpcTransport(controller.address, secret.Secret("nonsense")).connect()
     with pytest.raises(transport.LinkError, match="UNAUTHENTICATED"):
         await stream.receive()
     await stream.close()
@@ -225,7 +233,7 @@ async def test_a_crowd_is_told_when_to_come_back(controller: Controller) -> None
 
 
 async def test_a_controller_that_is_not_there_is_a_link_error() -> None:
-    stream = await transport.GrpcTransport("127.0.0.1:1", "token").connect()
+    stream = await transport.GrpcTransport("127.0.0.1:1", secret.Secret("token")).connect()
     with pytest.raises(transport.LinkError, match="UNAVAILABLE"):
         await stream.receive()
     await stream.close()

@@ -19,6 +19,7 @@ from controller.rpc import door, policies, register
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     agent_service_pb2,
+    audit_service_pb2,
     fleet_service_pb2,
     release_service_pb2,
     rollout_service_pb2,
@@ -30,6 +31,7 @@ SERVICES = [
     module.DESCRIPTOR.services_by_name[name]
     for module, name in (
         (agent_service_pb2, "AgentService"),
+        (audit_service_pb2, "AuditService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -123,8 +125,8 @@ async def failure(ask: Ask, method: str, token: str | None) -> errors.InstarErro
 async def test_each_kind_of_caller_passes_where_its_policy_says_and_nowhere_else(tmp_path: Path) -> None:
     enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
-    api = enrolled.make_token(doors.api("ci"))
-    agent = enrolled.make_token(doors.agent("n-1"))
+    api = enrolled.make_token(doors.api("ci")).reveal()
+    agent = enrolled.make_token(doors.agent("n-1")).reveal()
     async with standing(enrolled, behaviours) as ask:
         assert await ask(API_METHOD, api) == b""
         assert await ask(AGENT_METHOD, agent) == [b"", b""]
@@ -152,7 +154,7 @@ async def test_an_error_of_the_core_leaves_with_what_it_names(tmp_path: Path, me
     enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
     behaviours.error = errors.RefusedError("cannot do it", code="not_now", field="window")
-    token = enrolled.make_token(doors.api("n-1") if method == API_METHOD else doors.agent("n-1"))
+    token = enrolled.make_token(doors.api("n-1") if method == API_METHOD else doors.agent("n-1")).reveal()
     async with standing(enrolled, behaviours) as ask:
         found = await failure(ask, method, token)
     assert (type(found), found.code, found.field) == (errors.RefusedError, "not_now", "window")
@@ -165,7 +167,7 @@ async def test_an_error_that_nobody_foresaw_tells_the_log_all_and_the_caller_not
     enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
     behaviours.error = KeyError("the secret path /var/lib/x")
-    token = enrolled.make_token(doors.api("n-1") if method == API_METHOD else doors.agent("n-1"))
+    token = enrolled.make_token(doors.api("n-1") if method == API_METHOD else doors.agent("n-1")).reveal()
     async with standing(enrolled, behaviours) as ask:
         found = await failure(ask, method, token)
     assert (type(found), found.code) == (errors.InstarError, "internal")
@@ -177,8 +179,8 @@ async def test_what_a_known_caller_is_refused_goes_on_the_record_by_the_name_of_
     enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
     behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
-    people = enrolled.make_token(doors.api("ann"))
-    agent = enrolled.make_token(doors.agent("n-1"))
+    people = enrolled.make_token(doors.api("ann")).reveal()
+    agent = enrolled.make_token(doors.agent("n-1")).reveal()
     async with standing(enrolled, behaviours) as ask:
         for token in (people, agent, "wrong", None):
             await failure(ask, ORDER_METHOD, token)
@@ -194,7 +196,7 @@ async def test_a_refusal_that_cannot_be_kept_is_a_refusal_all_the_same(
     behaviours = Behaviours()
     behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
     behaviours.keeping = errors.UnavailableError("cannot write: the disk is full", code="store_full")
-    token = enrolled.make_token(doors.api("ann"))
+    token = enrolled.make_token(doors.api("ann")).reveal()
     async with standing(enrolled, behaviours) as ask:
         found = await failure(ask, ORDER_METHOD, token)
     assert found.code == "unknown_strategy"

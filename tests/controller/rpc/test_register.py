@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.core import errors, roles
+from controller.core import errors, roles, secret
 from controller.rpc import principals, register
 
 OPERATOR = principals.Principal(principals.Kind.API, "operator")
@@ -20,7 +20,7 @@ def test_a_token_leads_to_its_principal_and_is_nowhere_stored(tmp_path: Path) ->
     tokens = {one: known.make_token(one) for one in (OPERATOR, NODE)}
     assert all(known.find(token) == one for one, token in tokens.items())
     stored = (tmp_path / "tokens" / "principals").read_text()
-    assert not any(token in stored for token in tokens.values())
+    assert not any(token.reveal() in stored for token in tokens.values())
     assert stat.S_IMODE((tmp_path / "tokens" / "principals").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "tokens").stat().st_mode) == 0o700
 
@@ -29,7 +29,7 @@ def test_a_token_that_another_process_made_counts_from_the_next_call_on(tmp_path
     served = register.Register(tmp_path / "principals")
     for one in (OPERATOR, NODE):
         with pytest.raises(errors.UnauthenticatedError):
-            served.find("unknown")
+            served.find(secret.Secret("unknown"))
         token = register.Register(tmp_path / "principals").make_token(one)
         assert served.find(token) == one
 
@@ -55,12 +55,16 @@ def test_a_name_that_breaks_the_rule_gets_no_token(tmp_path: Path, name: str) ->
 
 def test_a_register_of_an_earlier_version_is_read_and_its_people_are_admins(tmp_path: Path) -> None:
     path = tmp_path / "principals"
-    path.write_text(f"{register.hash_of('one')} api operator\n{register.hash_of('two')} agent n-1\n")
+    path.write_text(
+        f"{register.hash_of(secret.Secret('one'))} api operator\n{register.hash_of(secret.Secret('two'))} agent n-1\n"
+    )
     known = register.Register(path)
-    assert known.find("one") == principals.Principal(principals.Kind.API, "operator", roles.WHOLE_FLEET_ADMIN)
-    assert known.find("two") == NODE
+    assert known.find(secret.Secret("one")) == principals.Principal(
+        principals.Kind.API, "operator", roles.WHOLE_FLEET_ADMIN
+    )
+    assert known.find(secret.Secret("two")) == NODE
     known.make_token(principals.Principal(principals.Kind.API, "ann", GRANTS))
-    assert register.Register(path).find("one").grants == roles.WHOLE_FLEET_ADMIN
+    assert register.Register(path).find(secret.Secret("one")).grants == roles.WHOLE_FLEET_ADMIN
 
 
 def test_what_was_granted_comes_back_as_it_was(tmp_path: Path) -> None:

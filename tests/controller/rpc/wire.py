@@ -118,6 +118,9 @@ class World:
     async def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         yield f"{digest}@{offset}".encode()
 
+    async def read_trust(self, root_version: int, component: str) -> AsyncIterator[transport.Piece]:
+        yield transport.Piece(f"{component}@{root_version}", b"", is_last_piece=True)
+
     def break_one(self) -> None:
         self.wires[-1].cut()
 

@@ -15,6 +15,7 @@ from alembic import autogenerate
 from alembic.runtime import migration as alembic_migration
 
 from controller.core import errors, model
+from controller.core.audit import chain
 from controller.store import database, executor, reading, rows, tables
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,7 +47,7 @@ async def test_the_migrations_make_the_tables_that_the_statements_know(tmp_path:
 
 async def test_a_store_survives_its_closing_and_keeps_what_was_written(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
-    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(1), is_new=True),)))
+    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(1)),)))
     store.close()
     store = database.Store(tmp_path / "store", executor.WriterThread())
     assert store.read(reading.snapshot).nodes == (_node(1),)
@@ -107,10 +108,10 @@ async def test_a_store_that_a_newer_program_wrote_is_refused_and_left_as_it_is(t
 
 async def test_a_fence_that_would_go_back_is_a_conflict_and_nothing_is_written(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.InlineExecutor())
-    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(5), is_new=True),)))
-    entry = rows.AuditEntry(_NOW, "ann", "act", "subject", "")
+    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(5)),)))
+    entry = chain.Entry(_NOW, "ann", "act", "subject", "")
     with pytest.raises(errors.ConflictError):
-        await store.commit(rows.Commit(at=_NOW, audit=(entry,), nodes=(rows.NodeWrite(_node(4), is_new=False),)))
+        await store.commit(rows.Commit(at=_NOW, audit=(entry,), nodes=(rows.NodeWrite(_node(4), replaces=_node(5)),)))
     assert store.read(reading.snapshot).nodes == (_node(5),)
     assert store.read(lambda connection: reading.audit(connection, "subject")) == ()
     store.close()
@@ -118,7 +119,7 @@ async def test_a_fence_that_would_go_back_is_a_conflict_and_nothing_is_written(t
 
 async def test_transactions_run_in_the_order_in_which_they_were_asked_for(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
-    entries = [rows.AuditEntry(_NOW, "ann", str(number), "subject", "") for number in range(50)]
+    entries = [chain.Entry(_NOW, "ann", str(number), "subject", "") for number in range(50)]
     async with asyncio.TaskGroup() as group:
         for entry in entries:
             group.create_task(store.commit(rows.Commit(at=_NOW, audit=(entry,))))
@@ -128,7 +129,7 @@ async def test_transactions_run_in_the_order_in_which_they_were_asked_for(tmp_pa
 
 async def test_a_transaction_that_was_asked_for_is_finished_when_nobody_waits_any_more(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
-    entry = rows.AuditEntry(_NOW, "ann", "act", "subject", "")
+    entry = chain.Entry(_NOW, "ann", "act", "subject", "")
     is_free = threading.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(store.write(lambda _: is_free.wait()))

@@ -56,14 +56,37 @@ async def test_what_was_decided_of_a_node_is_kept(kept: Kept) -> None:
         quarantined_because="odd",
         offline_since=_NOW,
     )
-    assert (await kept.write(nodes=(rows.NodeWrite(node, is_new=True),))).nodes == (node,)
+    assert (await kept.write(nodes=(rows.NodeWrite(node),))).nodes == (node,)
+    kept.close()
+
+
+async def test_of_nodes_that_are_written_together_each_keeps_what_does_not_differ(kept: Kept) -> None:
+    known = [_node(id=model.NodeId(f"n{number}"), labels={"zone": "a"}, cordoned_because="disk") for number in range(4)]
+    await kept.write(nodes=tuple(map(rows.NodeWrite, known)))
+    after = [
+        replace(known[0], fence=2),
+        replace(known[1], fence=7),
+        replace(known[2], labels={}, cordoned_because="", offline_since=_NOW),
+        replace(known[3], conditions=(model.Condition("drift", "web", "its files were changed", _NOW),)),
+    ]
+    writes = map(rows.NodeWrite, after, known)
+    assert sorted((await kept.write(nodes=tuple(writes))).nodes, key=lambda each: each.id) == after
+    kept.close()
+
+
+async def test_only_what_differs_of_a_node_is_written(kept: Kept) -> None:
+    known = _node(labels={"zone": "a"}, agent_version="0.1.0")
+    await kept.write(nodes=(rows.NodeWrite(known),))
+    unwritten = replace(known, labels={"zone": "b"})  # as if the row said something else
+    [found] = (await kept.write(nodes=(rows.NodeWrite(replace(unwritten, agent_version="0.2.0"), unwritten),))).nodes
+    assert (found.labels, found.agent_version) == ({"zone": "a"}, "0.2.0")
     kept.close()
 
 
 async def test_a_removed_node_goes_and_may_come_back_in_the_same_transaction(kept: Kept) -> None:
     old, new = _node(cordoned_because="disk"), _node()
-    await kept.write(nodes=(rows.NodeWrite(old, is_new=True),))
-    found = await kept.write(removed_nodes=(old.id,), nodes=(rows.NodeWrite(new, is_new=True),))
+    await kept.write(nodes=(rows.NodeWrite(old),))
+    found = await kept.write(removed_nodes=(old.id,), nodes=(rows.NodeWrite(new),))
     assert found.nodes == (new,)
     assert (await kept.write(removed_nodes=(old.id,))).nodes == ()
     kept.close()

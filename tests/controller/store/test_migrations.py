@@ -48,7 +48,7 @@ async def test_nodes_that_were_stored_before_there_were_conditions_are_read_and_
     [found] = store.read(reading.snapshot).nodes
     assert found.conditions == ()
     drifted = replace(found, conditions=(model.Condition("drift", "web", "its files were changed", _NOW),))
-    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(drifted, is_new=False),)))
+    await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(drifted, replaces=found),)))
     assert store.read(reading.snapshot).nodes == (drifted,)
     store.close()
 

@@ -16,6 +16,7 @@ import httpx
 from controller import clock, engine
 from controller.config import webs
 from controller.core import errors, model
+from controller.core import secret as core_secret
 from controller.engine import occasions
 from controller.web import secrets, serving
 
@@ -88,7 +89,7 @@ class Door:
 def signed(body: bytes, headers: Mapping[str, str], *, secret: bytes = SECRET, at: datetime = NOW) -> dict[str, str]:
     """The headers with timestamp and signature."""
     timestamp = str(int(at.timestamp()))
-    signature = secrets.sign(secret, timestamp, headers, body)
+    signature = secrets.sign(core_secret.Secret(secret), timestamp, headers, body)
     return {**headers, secrets.TIMESTAMP: timestamp, secrets.SIGNATURE: signature}
 
 

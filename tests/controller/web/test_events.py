@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from controller.core import errors, model
+from controller.core import errors, model, secret
 from controller.web import bodies, secrets, serving
 from tests.controller.web import house
 
@@ -228,7 +228,7 @@ async def test_an_old_signature_is_good_for_nothing(door: house.Door, late: time
 async def test_a_timestamp_that_is_none_is_good_for_nothing(door: house.Door, timestamp: str) -> None:
     body, kind = b"{}", {"content-type": "application/cloudevents+json"}
     try:
-        signature = secrets.sign(house.SECRET, timestamp, kind, body)
+        signature = secrets.sign(secret.Secret(house.SECRET), timestamp, kind, body)
     except UnicodeEncodeError:
         signature = "none could be made"
     headers = {**kind, secrets.TIMESTAMP: timestamp, secrets.SIGNATURE: signature}
