@@ -220,6 +220,26 @@ async def test_49_who_pings_without_end_loses_the_connection_and_is_told_to_calm
         await post.ask("ListNodes", LIST, post.operator)
 
 
+async def test_49_who_pings_as_seldom_as_it_may_is_answered_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what gRPC does without the option, or with its name misspelled, three of these would be two too many."""
+    monkeypatch.setattr(listener, "PING_INTERVAL_MIN", timedelta(milliseconds=50))
+    async with posts.serving(tmp_path) as post, asyncio.timeout(posts.DEADLINE_SECONDS):
+        reader, writer = await _connected(post)
+        writer.write(HTTP2 + frame(SETTINGS))
+        frames = _frames(reader)
+        for _ in range(6):
+            writer.write(frame(PING, bytes(8)))
+            await writer.drain()
+            kind = SETTINGS
+            while kind != PING:
+                kind, _ = await anext(frames)
+                assert kind != GOAWAY
+            await asyncio.sleep(0.2)  # seldom enough
+        writer.close()
+
+
 async def _frames(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, int]]:
     """The kind of each frame up to the end of a connection; of a GOAWAY also its code."""
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
