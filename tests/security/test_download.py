@@ -13,7 +13,7 @@ from grpc import aio
 
 from agent import depot, processes
 from agent.config import layout
-from agent.core import model
+from agent.core import model, secret
 from agent.depot import metadata
 from agent.link import transport
 from instar.v1 import agent_service_pb2_grpc, operation_pb2
@@ -70,7 +70,9 @@ async def read(port: int, store: depot.Depot, digest: str) -> Path:
     """Fetch as the agent does."""
     incoming = store.receive(digest)
     try:
-        async for chunk in transport.GrpcTransport(f"127.0.0.1:{port}", "a-token").read_blob(digest, incoming.offset):
+        async for chunk in transport.GrpcTransport(f"127.0.0.1:{port}", secret.Secret("a-token")).read_blob(
+            digest, incoming.offset
+        ):
             incoming.write(chunk)
         return incoming.complete()
     finally:
@@ -119,7 +121,7 @@ async def test_14_a_sender_that_goes_silent_is_left_and_what_came_is_kept(
     leader.read_blob = silent
     digest = leader.publish(bytes(8192))
     begun = store.receive(digest)
-    way = transport.GrpcTransport(f"127.0.0.1:{port}", "a-token").read_blob(digest, 0)
+    way = transport.GrpcTransport(f"127.0.0.1:{port}", secret.Secret("a-token")).read_blob(digest, 0)
     begun.write(await anext(way))
     monkeypatch.setattr(transport, "CHUNK_DEADLINE", timedelta(seconds=0.2))  # the first chunk takes what it takes
     with pytest.raises(transport.LinkError, match="nothing came"):

@@ -83,11 +83,11 @@ async def test_a_life_that_does_nothing_has_no_epoch_and_reads_the_head_that_is_
 async def test_a_transaction_that_fails_leaves_no_row_and_the_next_one_goes_on_where_the_log_was(path: Path) -> None:
     store = opened(path)
     node = a_node()
-    await store.commit(commit("first", nodes=(rows.NodeWrite(node, is_new=True),)))
+    await store.commit(commit("first", nodes=(rows.NodeWrite(node),)))
     head = store.audit_head()
     for again in range(2):
         with pytest.raises(sa.exc.IntegrityError):
-            await store.commit(commit(f"lost {again}", nodes=(rows.NodeWrite(node, is_new=True),)))
+            await store.commit(commit(f"lost {again}", nodes=(rows.NodeWrite(node),)))
         assert store.audit_head() == head
     await store.commit(commit("second"))
     assert places(store)[-3:] == ["3:0", "3:1", "3:2"]
@@ -99,9 +99,9 @@ async def test_a_transaction_that_fails_leaves_no_row_and_the_next_one_goes_on_w
 async def test_a_first_transaction_that_fails_begins_no_epoch(path: Path) -> None:
     store = opened(path)
     node = a_node()
-    await store.commit(rows.Commit(at=NOW, nodes=(rows.NodeWrite(node, is_new=True),)))
+    await store.commit(rows.Commit(at=NOW, nodes=(rows.NodeWrite(node),)))
     with pytest.raises(sa.exc.IntegrityError):
-        await store.commit(commit("lost", nodes=(rows.NodeWrite(node, is_new=True),)))
+        await store.commit(commit("lost", nodes=(rows.NodeWrite(node),)))
     assert str(store.audit_head().place) == "2:3"
     await store.commit(commit("kept"))
     assert places(store)[-2:] == ["3:0", "3:1"]
