@@ -22,24 +22,28 @@ from grpc import aio
 
 from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
-from controller.core import errors
+from controller.core import errors, roles
 from controller.engine import enrolling
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
     audit_service,
+    callers,
     credentials,
     door,
     enrolment_service,
     fleet_service,
     health,
+    issuers,
+    listener,
     principals,
+    register,
     release_service,
     rollout_service,
     trigger_service,
 )
 from controller.store import database, executor
-from controller.trust import clients, listening, private_files, unsigned
+from controller.trust import clients, listening, unsigned
 from controller.trust import peers as trust_peers
 from instar.v1 import (
     agent_service_pb2,
@@ -59,16 +63,7 @@ from instar.v1 import (
 OPERATOR = "operator"  # the API principal that a first start makes
 OPERATOR_DAYS = 365  # of its certificate, which lies beside the authorities' keys and is made anew at each start
 DATABASE_NAME = "controller.db"
-MESSAGE_BYTES_MAX = 2 << 20  # 2 MiB received at once: twice the largest chunk of a bundle
 STOP_GRACE_SECONDS = 2.0  # for calls that are being answered; watchers come back to the next controller
-_SERVER_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second controller on one port shall fail, not share
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -120,9 +115,8 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     store = database.Store(loaded.state_dir / DATABASE_NAME, executor.WriterThread())
     with contextlib.closing(store):
         own = _own_certificate(loaded, time)
-        peers = None if own is None else trust_peers.Peers(lambda: own.known, time.now)
-        register = principals.Register(loaded.principals_file, peers)
-        _let_operator_in(loaded, register, own, time)
+        enrolled = register.Register(loaded.principals_file)
+        _let_operator_in(loaded, enrolled, own, time)
         kept = limits.Limits(loaded.metrics_window, loaded.metrics_past, loaded.metrics_step, loaded.metrics_retention)
         servers = {each.name: prometheus.Prometheus(each) for each in loaded.prometheus}
         machine = engine.Engine(
@@ -138,7 +132,9 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
         trust, signing = _trust(loaded, time)
         desk = _desk(loaded, store, own, machine, time)
-        rooms = _Rooms(machine, blobs, register, time, trust, own, desk)
+        holders = None if own is None else trust_peers.Peers(lambda: own.known, time.now)
+        known = callers.Callers(enrolled, issuers.Issuers(loaded.issuers, time), time, holders)
+        rooms = _Rooms(machine, blobs, enrolled, known, time, trust, own, desk)
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
@@ -218,7 +214,8 @@ class _Rooms:
 
     engine: engine.Engine
     blobs: releases.Blobs
-    register: principals.Register
+    register: register.Register
+    callers: callers.Callers
     clock: clock.Clock
     trust: release_service.Trust
     own: listening.Listening | None
@@ -240,35 +237,38 @@ def _desk(
 
 @contextlib.asynccontextmanager
 async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[str]:
-    machine, register, time = rooms.engine, rooms.register, rooms.clock
-    server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)], options=_SERVER_OPTIONS)
+    machine, known, time = rooms.engine, rooms.callers, rooms.clock
+    guards = door.guards(known, machine, loaded.quotas, time)
+    server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal)], options=listener.options(loaded.quotas))
     agents = agent_service.AgentService(
         machine,
-        caller=register.caller,
+        caller=known.caller,
         open_blob=rooms.blobs.open_blob,
         read_trust=rooms.trust.read,
         clock=time,
-        vouch=lambda context: enrolment_service.vouch(rooms.desk, register.holder(context)),
+        vouch=lambda context: enrolment_service.vouch(rooms.desk, known.holder(context)),
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
-        fleet_service.FleetService(machine, agents.sessions, register, time, rooms.desk), server
+        fleet_service.FleetService(machine, agents.sessions, known, rooms.register, time, rooms.desk), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, rooms.blobs, register, time, rooms.trust), server
+        release_service.ReleaseService(machine, rooms.blobs, known, time, rooms.trust), server
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
-        rollout_service.RolloutService(machine, register, time), server
+        rollout_service.RolloutService(machine, known, time), server
     )
     trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
-        trigger_service.TriggerService(machine, register, time), server
+        trigger_service.TriggerService(machine, known, time), server
     )
     if rooms.desk is not None:
-        enrolment_service.add(rooms.desk, register, server)
+        enrolment_service.add(rooms.desk, known, server)
     checks = health.Health(_SERVICES)
     await checks.register(server)
     address = _bind(server, loaded.listen, None if rooms.own is None else credentials.mutual(rooms.own))
+    watch = tasks.Guard()
+    watch.start(guards.streams.run(), "watch over streams")
     await server.start()
     await checks.serve()
     try:
@@ -277,6 +277,8 @@ async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[
         await checks.stop()
         await agents.go_away()
         await server.stop(STOP_GRACE_SECONDS)
+        await watch.stop()
+        await known.close()
 
 
 @contextlib.asynccontextmanager
@@ -285,8 +287,9 @@ async def _letting_nodes_in(loaded: settings.Settings, rooms: _Rooms) -> AsyncIt
     if loaded.tls is None or loaded.tls.enrol_listen is None or rooms.own is None or rooms.desk is None:
         yield
         return
-    server = enrolment_service.server(door.Door(rooms.register, rooms.engine.keep_refusal))
-    enrolment_service.add(rooms.desk, rooms.register, server)
+    guards = door.guards(rooms.callers, rooms.engine, loaded.quotas, rooms.clock)
+    server = enrolment_service.server(door.Door(guards, rooms.engine.keep_refusal))
+    enrolment_service.add(rooms.desk, rooms.callers, server)
     address = _bind(server, loaded.tls.enrol_listen, credentials.of_server(rooms.own))
     await server.start()
     _logger.info("nodes come in at %s", address)
@@ -334,16 +337,18 @@ def _own_certificate(loaded: settings.Settings, time: clock.Clock) -> listening.
 
 
 def _let_operator_in(
-    loaded: settings.Settings, register: principals.Register, own: listening.Listening | None, time: clock.Clock
+    loaded: settings.Settings, enrolled: register.Register, own: listening.Listening | None, time: clock.Clock
 ) -> None:
     """Make what the commands on this machine show: a certificate anew, or a token where there is none yet."""
+    first = principals.Principal(principals.Kind.API, OPERATOR, roles.WHOLE_FLEET_ADMIN)
     if own is not None:
+        if first.name not in {one.principal.name for one in enrolled.entries() if one.key[0] is first.kind}:
+            enrolled.put(first)
         clients.issue(own.known, OPERATOR, OPERATOR_DAYS, time.now()).write(loaded.operator_certificate_dir)
         return
     clients.remove(loaded.operator_certificate_dir)
     if not loaded.operator_token_file.exists():
-        token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
-        private_files.write(loaded.operator_token_file, f"{token.reveal()}\n")
+        register.write_private(loaded.operator_token_file, f"{enrolled.make_token(first).reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

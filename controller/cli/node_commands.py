@@ -259,14 +259,13 @@ def _join_token(node: str, ttl: str | None, controller: str, token_file: Path | 
 def _bearer_token(node: str, out: Path, state_dir: Path | None) -> None:
     from controller.cli import failures
     from controller.config import settings
-    from controller.rpc import principals
-    from controller.trust import clients, private_files
+    from controller.rpc import principals, register
+    from controller.trust import clients
 
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
     if (loaded.operator_certificate_dir / clients.CERTIFICATE_NAME).exists():
         raise failures.usage(
             "--out", str(out), "left out: this controller speaks TLS, where bearer tokens count nothing"
         )
-    register = principals.Register(loaded.principals_file)
-    made = register.make_token(principals.Principal(principals.Kind.AGENT, node))
-    private_files.write(out, f"{made.reveal()}\n")
+    made = register.Register(loaded.principals_file).make_token(principals.Principal(principals.Kind.AGENT, node))
+    register.write_private(out, f"{made.reveal()}\n")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import addresses, rules, sources, tls, webs
+from controller.config import addresses, issuers, quotas, rules, sources, tls, webs
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -44,6 +44,8 @@ _TABLES: Mapping[str, object] = {
     "monitor": {},
     "web": {},
     "tls": None,
+    "issuer": [],
+    "limits": {},
 }  # of the file; all other keys of it are texts
 _CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
@@ -63,6 +65,8 @@ class Settings:
         monitor: What the fleet is watched for; of the file only.
         web: How others reach it over HTTP; None for not at all; of the file only.
         tls: How it speaks TLS; None for not at all; of the file only.
+        issuers: Whose tokens are taken beside the controller's own; of the file only.
+        quotas: How much one caller may ask, and all together hold; the table ``limits`` of the file only.
         metrics_window: For so long every reading of a node is kept in memory.
         metrics_past: For so long one reading each ``metrics_step`` is kept in memory.
         metrics_step: Time between two readings of the thin past.
@@ -79,6 +83,8 @@ class Settings:
     monitor: rules.Monitoring = rules.NOTHING
     web: webs.Web | None = None
     tls: tls.Tls | None = None
+    issuers: tuple[issuers.Issuer, ...] = ()
+    quotas: quotas.Quotas = quotas.USUAL
     metrics_window: timedelta = timedelta(minutes=30)
     metrics_past: timedelta = timedelta(hours=4)
     metrics_step: timedelta = timedelta(minutes=1)
@@ -150,6 +156,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         monitor=rules.read(tables["monitor"]),
         web=webs.read(tables["web"], can_speak_tls=secured is not None),
         tls=secured,
+        issuers=issuers.read(tables["issuer"]),
+        quotas=quotas.read(tables["limits"]),
         metrics_window=_duration("metrics_window", given, METRICS_STEP_MIN, METRICS_WINDOW_MAX),
         metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
         metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),

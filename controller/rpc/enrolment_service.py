@@ -12,7 +12,7 @@ from grpc import aio
 
 from controller.core import errors, model
 from controller.engine import enrolling
-from controller.rpc import principals
+from controller.rpc import callers
 from controller.trust import enrolment, peers, spiffe
 from instar.v1 import enrolment_service_pb2, enrolment_service_pb2_grpc
 
@@ -80,11 +80,11 @@ def server(door: aio.ServerInterceptor) -> aio.Server:
     return aio.server(interceptors=[door], options=_OPTIONS, maximum_concurrent_rpcs=ENROLLING_MAX)
 
 
-def add(desk: enrolling.Enrolling, register: principals.Register, server: aio.Server) -> None:
+def add(desk: enrolling.Enrolling, known: callers.Callers, server: aio.Server) -> None:
     """Add the service to a server."""
 
     def holder(context: _Context) -> peers.Peer:
-        shown = register.holder(context)
+        shown = known.holder(context)
         assert shown is not None  # noqa: S101  # there is TLS, for there is a desk
         return shown
 

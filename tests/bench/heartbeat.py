@@ -23,7 +23,7 @@ import psutil
 from grpc import aio
 
 from controller.cli.demo import fleet
-from controller.rpc import principals
+from controller.rpc import principals, register
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 from tests.bench import result
 from tests.security import house, nodes
@@ -79,13 +79,13 @@ def measure_tls() -> result.Result:
 async def _plain() -> Cost:
     with tempfile.TemporaryDirectory(prefix="in-") as name:
         folder = Path(name)
-        register = principals.Register(folder / "state" / "tokens" / "principals")
+        enrolled = register.Register(folder / "state" / "tokens" / "principals")
         tokens = [
-            register.make_token(principals.Principal(principals.Kind.AGENT, f"n-{number}")) for number in range(AGENTS)
+            enrolled.make_token(principals.Principal(principals.Kind.AGENT, f"n-{number}")) for number in range(AGENTS)
         ]
         async with _controller(folder / "state", "") as (process, address):
             channels = [aio.insecure_channel(address, options=_OPTIONS) for _ in tokens]
-            shown = [(("authorization", f"Bearer {token}"),) for token in tokens]
+            shown = [(("authorization", f"Bearer {token.reveal()}"),) for token in tokens]
             return await _cost(process, channels, shown)
 
 

@@ -16,6 +16,8 @@ from grpc import aio
 
 from controller import server
 from controller.config import settings
+from controller.core import roles
+from controller.rpc import principals, register
 from controller.trust import authorities, certificates, clients, spiffe
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 
@@ -48,6 +50,7 @@ class House:
         self.settings = dataclasses.replace(loaded, listen="127.0.0.1:0", tls=changed)
         self.address = ""
         self.enrol_address = changed.enrol_listen or ""
+        self.admit("ci")
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -59,8 +62,14 @@ class House:
     def roots(self) -> bytes:
         return authorities.load(self.state_dir / "ca").bundle(K.SERVERS).encode()
 
+    def admit(self, name: str) -> None:
+        """As `instar principal add` does it."""
+        enrolled = register.Register(self.settings.principals_file)
+        enrolled.put(principals.Principal(principals.Kind.API, name, roles.WHOLE_FLEET_ADMIN))
+
     def client(self, name: str = "ci") -> Pair:
         """What `instar ca client` gives."""
+        self.admit(name)
         made = clients.issue(authorities.load(self.state_dir / "ca"), name, 30, now())
         return Pair(made.certificate.encode(), made.key.encode())
 

@@ -161,7 +161,10 @@ async def test_24_one_key_counts_once_whatever_it_is_called(house: publishing.Ho
         root.roles["targets"].keyids = [thief.public_key.keyid, "other"]
 
     holders = [signer for key, signer in shop.signers.items() if key in metadata.key_ids(signed.root, "root")]
-    assert await house.refused([publishing.forged(signed.roots[0], twice, holders)]) == "metadata_unsigned"
+    root = publishing.forged(signed.roots[0], twice, holders)
+    assert signed.targets is not None
+    targets = publishing.forged(signed.targets, later, [thief, CryptoSigner(thief._private_key, again)])
+    assert await house.refused([root, targets]) == "metadata_unsigned"
 
 
 async def test_a_role_has_one_parent_and_names_what_is_its_own(house: publishing.House, shop: publishing.Shop) -> None:

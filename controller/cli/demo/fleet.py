@@ -24,7 +24,7 @@ from controller.config import settings
 from controller.trust import authorities, clients
 from instar.v1 import fleet_service_pb2
 
-READY_SECONDS = 30.0  # for a controller or an agent to come up on a busy machine
+READY_SECONDS = 60.0  # for a controller or an agent to come up on a busy machine
 HOST = "127.0.0.1"
 DOMAIN = "demo.instar"  # of the throw-away authorities
 
