@@ -117,7 +117,11 @@ async def test_36_of_two_hosts_with_one_key_the_second_is_found_out_and_both_are
     assert "two hosts have one key" in answer.node.quarantine_reason
     assert [each.actor for each in _audit(home, "node.clone")] == ["controller"]
     assert len(_audit(home, "node.quarantine")) == 1
-    await host.enrol(await nodes.token(home, "web-1"))  # somebody has looked, and let it in again
+    await host.enrol(await nodes.token(home, "web-1"))  # somebody has looked, and lets it in again
+    assert "quarantined" in await host.connect()
+    async with home.channel(home.client()) as channel:
+        stub = fleet_service_pb2_grpc.FleetServiceStub(channel)
+        await stub.UncordonNode(fleet_service_pb2.UncordonNodeRequest(node_id="web-1"), timeout=nodes.SECONDS)
     assert await host.connect() == "welcome"
     assert "two hosts have one key" in await nodes.refusal(clone.renew())
 
@@ -154,37 +158,37 @@ async def test_a_node_that_was_removed_has_no_identity_any_more(home: house.Hous
     assert "was removed" in await host.connect()
 
 
-async def test_the_real_agent_enrols_and_renews_and_its_session_goes_over(tmp_path: Path) -> None:
-    async with serving(tmp_path, timedelta(seconds=20)) as home:
-        config = _config(tmp_path, home, "web-1")
+async def test_the_real_agent_enrols_and_renews_and_its_session_goes_over(short_path: Path) -> None:
+    async with serving(short_path, timedelta(seconds=20)) as home:
+        config = _config(short_path, home, "web-1")
         token = await nodes.token(home, "web-1")
         code, said = await _agent(config, "enroll", token, "--controller", home.enrol_address, "-o", "json")
         assert (code, json.loads(said)["name"]) == (0, house.uri(spiffe.Kind.AGENT, "web-1"))
-        file = identity.folder(tmp_path / "web-1") / identity.FILE_NAME
+        file = identity.folder(short_path / "web-1") / identity.FILE_NAME
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert sorted(each.name for each in file.parent.iterdir()) == [identity.FILE_NAME]
-        first = identity.load(tmp_path / "web-1")
-        other = _config(tmp_path, home, "web-2")
+        first = identity.load(short_path / "web-1")
+        other = _config(short_path, home, "web-2")
         code, said = await _agent(other, "enroll", await nodes.token(home, "web-3"), "--controller", home.enrol_address)
         assert (code, "knows this one as 'web-3'" in said) == (8, True)
         async with _running(config) as log:
             await _until(lambda: "the session is open" in log.read_text())
-            await _until(lambda: identity.load(tmp_path / "web-1").serial > first.serial)
+            await _until(lambda: identity.load(short_path / "web-1").serial > first.serial)
             await _until(lambda: log.read_text().count("the session is open") > 1)
             code, said = await _agent(config, "doctor")
             assert f"of {first.name} is good until" in said
             assert "ok   controller_certificate" in said
 
 
-async def test_doctor_says_which_certificate_which_time_and_which_name(tmp_path: Path) -> None:
-    async with serving(tmp_path, timedelta(seconds=3)) as home:
-        config = _config(tmp_path, home, "web-1")
+async def test_doctor_says_which_certificate_which_time_and_which_name(short_path: Path) -> None:
+    async with serving(short_path, timedelta(seconds=3)) as home:
+        config = _config(short_path, home, "web-1")
         token = await nodes.token(home, "web-1")
         elsewhere = token[:-64] + "0" * 64
         code, said = await _agent(config, "enroll", elsewhere, "--controller", home.enrol_address)
         assert (code, "is not the one that made the token" in said) == (1, True)
         assert (await _agent(config, "enroll", token, "--controller", home.enrol_address))[0] == 0
-        known = identity.load(tmp_path / "web-1")
+        known = identity.load(short_path / "web-1")
         await _until(lambda: house.now() > known.not_after)
         port = home.address.rpartition(":")[2]
         config.write_text(config.read_text().replace(home.address, f"localhost.localdomain:{port}"), encoding="utf-8")
@@ -192,13 +196,13 @@ async def test_doctor_says_which_certificate_which_time_and_which_name(tmp_path:
         assert code == 1
         assert f"FAIL certificate: the certificate of {known.name} ran out at" in said
         assert "FAIL controller_certificate" in said
-    file = identity.folder(tmp_path / "web-1") / identity.FILE_NAME
+    file = identity.folder(short_path / "web-1") / identity.FILE_NAME
     file.chmod(0o644)
     with pytest.raises(ConfigError, match="nobody but its owner"):
-        identity.load(tmp_path / "web-1")
+        identity.load(short_path / "web-1")
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot read the identity"):
-        identity.load(tmp_path / "web-1")
+        identity.load(short_path / "web-1")
 
 
 def _config(folder: Path, home: house.House, node_id: str) -> Path:

@@ -108,6 +108,7 @@ async def test_the_commands_show_the_operators_certificate_or_one_that_is_named(
         assert (await home.instar("node", "list", "-o", "json")).document == {"nodes": []}
         given = tmp_path / "ci"
         clients.issue(known, "ci", 1, house.now()).write(given)
+        assert (await home.instar("principal", "add", "ci", "--role", "viewer")).code == 0
         named = ("--ca-file", given / "ca.pem", "--certificate-file", given / "client.pem", "--key-file")
         assert (await home.instar(*named, given / "client.key", "node", "list")).code == 0
         some = await home.instar(*named[:4], "node", "list")

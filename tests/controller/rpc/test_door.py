@@ -20,6 +20,7 @@ from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     agent_service_pb2,
     audit_service_pb2,
+    enrolment_service_pb2,
     fleet_service_pb2,
     release_service_pb2,
     rollout_service_pb2,
@@ -32,6 +33,7 @@ SERVICES = [
     for module, name in (
         (agent_service_pb2, "AgentService"),
         (audit_service_pb2, "AuditService"),
+        (enrolment_service_pb2, "EnrolmentService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -51,9 +53,10 @@ def test_every_method_that_is_served_has_a_policy_and_no_other_has() -> None:
     assert set(policies.POLICIES) == served
 
 
-def test_only_health_is_for_everybody() -> None:
+def test_only_health_and_coming_in_are_for_everybody() -> None:
     open_to_all = {method for method, policy in policies.POLICIES.items() if policy.kind is None}
-    assert all(method.startswith("/grpc.health.v1.Health/") for method in open_to_all)
+    coming_in = {f"/instar.v1.EnrolmentService/{name}" for name in ("Enrol", "BeginRecovery", "Recover")}
+    assert all(method.startswith("/grpc.health.v1.Health/") for method in open_to_all - coming_in)
 
 
 class Behaviours:
