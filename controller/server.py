@@ -43,7 +43,7 @@ from controller.rpc import (
     trigger_service,
 )
 from controller.store import database, executor
-from controller.trust import clients, listening, unsigned
+from controller.trust import clients, listening, private_files, unsigned
 from controller.trust import peers as trust_peers
 from instar.v1 import (
     agent_service_pb2,
@@ -132,13 +132,15 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
         blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
         trust, signing = _trust(loaded, time)
         desk = _desk(loaded, store, own, machine, time)
-        holders = None if own is None else trust_peers.Peers(lambda: own.known, time.now)
-        known = callers.Callers(enrolled, issuers.Issuers(loaded.issuers, time), time, holders)
-        rooms = _Rooms(machine, blobs, enrolled, known, time, trust, own, desk)
+        issued = issuers.Issuers(loaded.issuers, time)
+        peers = None if own is None else trust_peers.Peers(lambda: own.known, time.now)
+        guards = door.guards(callers.Callers(enrolled, issued, time, peers), machine, loaded.quotas, time)
+        rooms = _Rooms(machine, blobs, guards, enrolled, time, trust, own, desk)
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
             _activated(_stages(machine, loaded, *signing)),
+            _guarded(guards, issued),
             _listening(loaded, rooms) as address,
             _letting_nodes_in(loaded, rooms),
             _on_the_web(loaded, machine, time, own),
@@ -214,8 +216,8 @@ class _Rooms:
 
     engine: engine.Engine
     blobs: releases.Blobs
+    guards: door.Guards
     register: register.Register
-    callers: callers.Callers
     clock: clock.Clock
     trust: release_service.Trust
     own: listening.Listening | None
@@ -236,10 +238,22 @@ def _desk(
 
 
 @contextlib.asynccontextmanager
+async def _guarded(guards: door.Guards, issued: issuers.Issuers) -> AsyncIterator[None]:
+    """Watch over the streams that are open while the block runs."""
+    watch = tasks.Guard()
+    watch.start(guards.streams.run(), "watch over streams")
+    try:
+        yield
+    finally:
+        await watch.stop()
+        await issued.close()
+
+
+@contextlib.asynccontextmanager
 async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[str]:
-    machine, known, time = rooms.engine, rooms.callers, rooms.clock
-    guards = door.guards(known, machine, loaded.quotas, time)
-    server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal)], options=listener.options(loaded.quotas))
+    machine, known, time = rooms.engine, rooms.guards.callers, rooms.clock
+    interceptors = [door.Door(rooms.guards, machine.keep_refusal)]
+    server = aio.server(interceptors=interceptors, options=listener.options(loaded.quotas))
     agents = agent_service.AgentService(
         machine,
         caller=known.caller,
@@ -267,8 +281,6 @@ async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[
     checks = health.Health(_SERVICES)
     await checks.register(server)
     address = _bind(server, loaded.listen, None if rooms.own is None else credentials.mutual(rooms.own))
-    watch = tasks.Guard()
-    watch.start(guards.streams.run(), "watch over streams")
     await server.start()
     await checks.serve()
     try:
@@ -277,8 +289,6 @@ async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[
         await checks.stop()
         await agents.go_away()
         await server.stop(STOP_GRACE_SECONDS)
-        await watch.stop()
-        await known.close()
 
 
 @contextlib.asynccontextmanager
@@ -287,9 +297,8 @@ async def _letting_nodes_in(loaded: settings.Settings, rooms: _Rooms) -> AsyncIt
     if loaded.tls is None or loaded.tls.enrol_listen is None or rooms.own is None or rooms.desk is None:
         yield
         return
-    guards = door.guards(rooms.callers, rooms.engine, loaded.quotas, rooms.clock)
-    server = enrolment_service.server(door.Door(guards, rooms.engine.keep_refusal))
-    enrolment_service.add(rooms.desk, rooms.callers, server)
+    server = enrolment_service.server(door.Door(rooms.guards, rooms.engine.keep_refusal), loaded.quotas)
+    enrolment_service.add(rooms.desk, rooms.guards.callers, server)
     address = _bind(server, loaded.tls.enrol_listen, credentials.of_server(rooms.own))
     await server.start()
     _logger.info("nodes come in at %s", address)
@@ -339,16 +348,19 @@ def _own_certificate(loaded: settings.Settings, time: clock.Clock) -> listening.
 def _let_operator_in(
     loaded: settings.Settings, enrolled: register.Register, own: listening.Listening | None, time: clock.Clock
 ) -> None:
-    """Make what the commands on this machine show: a certificate anew, or a token where there is none yet."""
+    """Make what the commands on this machine show: a certificate anew, or a token where there is none yet.
+
+    At first it may do everything; what the register says of it later holds.
+    """
     first = principals.Principal(principals.Kind.API, OPERATOR, roles.WHOLE_FLEET_ADMIN)
     if own is not None:
-        if first.name not in {one.principal.name for one in enrolled.entries() if one.key[0] is first.kind}:
-            enrolled.put(first)
+        if not (loaded.operator_certificate_dir / clients.CERTIFICATE_NAME).exists():
+            enrolled.take_in(first)
         clients.issue(own.known, OPERATOR, OPERATOR_DAYS, time.now()).write(loaded.operator_certificate_dir)
         return
     clients.remove(loaded.operator_certificate_dir)
     if not loaded.operator_token_file.exists():
-        register.write_private(loaded.operator_token_file, f"{enrolled.make_token(first).reveal()}\n")
+        private_files.write(loaded.operator_token_file, f"{enrolled.make_token(first).reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

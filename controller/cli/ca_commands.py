@@ -16,6 +16,10 @@ import typer
 from controller.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from controller.config import settings
+    from controller.core import roles
     from controller.trust import authorities
 
 app = typer.Typer(no_args_is_help=True, help="The authorities whose certificates agents, listeners and callers show.")
@@ -95,16 +99,25 @@ def client(
     name: Annotated[str, typer.Argument(help="Of the person or service, as the audit log will name it.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for ca.pem, client.pem and client.key.")],
+    role: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE[:SELECTOR]", help="As `instar principal add` takes it. Many times."),
+    ] = None,
     days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="For so long the certificate is valid.")] = 30,
     state_dir: options.StateDir = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Give a person or service a certificate, with its key and the authority of the controller beside it."""
+    """Give a person or service a certificate, with its key and the authority of the controller beside it.
+
+    Without a role who is known already keeps its own, and who is not becomes an admin.
+    """
     from controller import clock
     from controller.cli import document
     from controller.trust import authorities, clients
 
+    grants = _grants(role or ())
     made = clients.issue(authorities.load(_folder(state_dir)), name, days, clock.SystemClock().now())
+    _put_grants(made.identity.name, grants, state_dir)
     made.write(out)
     if output is options.Format.JSON:
         document.write({"name": made.identity.uri, "folder": str(out), "expires_at": _time(made.expires_at)})
@@ -113,9 +126,31 @@ def client(
 
 
 def _folder(state_dir: Path | None) -> Path:
+    return _settings(state_dir).authorities_dir
+
+
+def _settings(state_dir: Path | None) -> settings.Settings:
     from controller.config import settings
 
-    return settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None).authorities_dir
+    return settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
+
+
+def _grants(named: Sequence[str]) -> tuple[roles.Grant, ...]:
+    from controller.core import roles
+
+    return tuple(roles.grant(word, scope, "role") for word, _, scope in (text.partition(":") for text in named))
+
+
+def _put_grants(name: str, grants: tuple[roles.Grant, ...], state_dir: Path | None) -> None:
+    """Have the register grant a role to whoever shows the certificate."""
+    from controller.core import roles
+    from controller.rpc import principals, register
+
+    known = register.Register(_settings(state_dir).principals_file)
+    if grants:
+        known.put(principals.Principal(principals.Kind.API, name, grants))
+    else:
+        known.take_in(principals.Principal(principals.Kind.API, name, roles.WHOLE_FLEET_ADMIN))
 
 
 def _show(found: authorities.Authorities, output: options.Format) -> None:

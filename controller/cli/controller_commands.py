@@ -99,13 +99,14 @@ def token(
     from controller.config import settings
     from controller.core import roles
     from controller.rpc import principals, register
+    from controller.trust import private_files
 
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
     known = register.Register(loaded.principals_file)
     entries = {entry.key: entry.principal for entry in known.entries()}
     new = principals.Principal(principals.Kind.API, name, roles.WHOLE_FLEET_ADMIN)
     made = known.make_token(entries.get((principals.Kind.API, name), new))
-    register.write_private(out, f"{made.reveal()}\n")
+    private_files.write(out, f"{made.reveal()}\n")
     if output is options.Format.JSON:
         document.write({"name": name, "token_file": str(out)})
         return

@@ -260,7 +260,7 @@ def _bearer_token(node: str, out: Path, state_dir: Path | None) -> None:
     from controller.cli import failures
     from controller.config import settings
     from controller.rpc import principals, register
-    from controller.trust import clients
+    from controller.trust import clients, private_files
 
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
     if (loaded.operator_certificate_dir / clients.CERTIFICATE_NAME).exists():
@@ -268,4 +268,4 @@ def _bearer_token(node: str, out: Path, state_dir: Path | None) -> None:
             "--out", str(out), "left out: this controller speaks TLS, where bearer tokens count nothing"
         )
     made = register.Register(loaded.principals_file).make_token(principals.Principal(principals.Kind.AGENT, node))
-    register.write_private(out, f"{made.reveal()}\n")
+    private_files.write(out, f"{made.reveal()}\n")

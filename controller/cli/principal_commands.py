@@ -46,7 +46,8 @@ def add(
 ) -> None:
     """Grant roles to a person or service, in the place of those before; and make a token, where a file is named."""
     from controller.core import roles
-    from controller.rpc import principals, register
+    from controller.rpc import principals
+    from controller.trust import private_files
 
     named = [text.partition(":") for text in role]
     grants = tuple(roles.grant(word, own or scope, "role") for word, _, own in named)
@@ -55,7 +56,7 @@ def add(
     if out is None:
         known.put(principal)
     else:
-        register.write_private(out, f"{known.make_token(principal).reveal()}\n")
+        private_files.write(out, f"{known.make_token(principal).reveal()}\n")
     _say(known.entry(*_key(name, is_agent=False)), output, out)
 
 

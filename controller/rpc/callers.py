@@ -1,12 +1,13 @@
 """Who makes a call: found from what it shows, each time anew.
 
-Rules kept here: where there is TLS the certificate counts alone; a token of the controller's own is looked up, one of
-an issuer is checked; whoever is denied in the register is let in by none of these; wrong tokens slow down the address
-that they come from. Left out: what a caller may do (`policies`).
+Rules kept here: where there is TLS a certificate counts, and no token; elsewhere a token of the controller's own is
+looked up, and one of an issuer is checked; whoever is denied in the register is let in by none of them; what is wrong
+slows down the address that it comes from. Left out: what a caller may do (`policies`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from grpc import aio
@@ -17,7 +18,10 @@ from controller.rpc import attempts, issuers, principals, register
 from controller.trust import peers, spiffe
 
 _SCHEME = "Bearer "
-_KINDS = {spiffe.Kind.AGENT: principals.Kind.AGENT, spiffe.Kind.CLIENT: principals.Kind.API}
+_KINDS: Mapping[spiffe.Kind, principals.Kind] = {
+    spiffe.Kind.AGENT: principals.Kind.AGENT,
+    spiffe.Kind.CLIENT: principals.Kind.API,
+}
 _Context = aio.ServicerContext[Any, Any]
 
 
@@ -25,7 +29,7 @@ class Callers:
     """The callers that are known.
 
     Args:
-        holders: Who shows which certificate; None where there is no TLS.
+        shown: Who shows which certificate; None where there is no TLS.
     """
 
     def __init__(
@@ -33,24 +37,24 @@ class Callers:
         known: register.Register,
         issued: issuers.Issuers,
         time: clock.Clock,
-        holders: peers.Peers | None = None,
+        shown: peers.Peers | None = None,
     ) -> None:
-        self._holders = holders
         self._register = known
         self._issuers = issued
+        self._peers = shown
         self._attempts = attempts.Attempts(time.monotonic)
 
     async def admit(self, context: _Context) -> principals.Principal:
         """The principal that makes a call; who shows too much that is wrong waits for the answer.
 
         Raises:
-            UnauthenticatedError: It shows no token, or nobody's.
+            UnauthenticatedError: It shows no certificate or token, or nobody's.
             RefusedError: It is denied.
             UnavailableError: It cannot be found out now.
-            ExhaustedError: Too many wrong tokens come.
+            ExhaustedError: Too many wrong tokens or certificates come.
         """
-        if self._holders is not None:
-            return self._by_certificate(context, self._holders)
+        if self._peers is not None:
+            return await self._admit_holder(context)
         token = _shown(context)
         try:
             if not issuers.Issuers.takes(token):
@@ -73,9 +77,8 @@ class Callers:
             RefusedError: It is denied by now.
             UnavailableError: It cannot be found out now.
         """
-        if self._holders is not None:
-            return self._by_certificate(context, self._holders)
-        return self._find(_shown(context))
+        holder = self.holder(context)
+        return self._find(_shown(context)) if holder is None else self._held(holder)
 
     def holder(self, context: _Context) -> peers.Peer | None:
         """Who has shown the certificate of a call's connection; None where there is no TLS.
@@ -83,22 +86,25 @@ class Callers:
         Raises:
             UnauthenticatedError: Nobody, or it cannot be believed.
         """
-        return None if self._holders is None else self._holders.find(context.auth_context())
+        return None if self._peers is None else self._peers.find(context.auth_context())
 
-    def _by_certificate(self, context: _Context, holders: peers.Peers) -> principals.Principal:
-        shown = holders.find(context.auth_context())
-        until = shown.certificate.not_valid_after_utc
-        kind = _KINDS[shown.identity.kind]
-        return self._register.checked(principals.Principal(kind, shown.identity.name, until=until))
+    async def _admit_holder(self, context: _Context) -> principals.Principal:
+        try:
+            return self.caller(context)
+        except errors.UnauthenticatedError:
+            await self._attempts.wait(context.peer())
+            self._attempts.failed(context.peer())
+            raise
+
+    def _held(self, holder: peers.Peer) -> principals.Principal:
+        until = holder.certificate.not_valid_after_utc
+        shown = principals.Principal(_KINDS[holder.identity.kind], holder.identity.name, until=until)
+        return self._register.checked(shown)
 
     def _find(self, token: secret.Secret[str]) -> principals.Principal:
         if issuers.Issuers.takes(token):
             return self._register.checked(self._issuers.find(token))
         return self._register.find(token)
-
-    async def close(self) -> None:
-        """Close the connections to issuers."""
-        await self._issuers.close()
 
     def revision(self) -> int:
         """A number that is another one whenever others may be known.
@@ -107,7 +113,7 @@ class Callers:
             UnavailableError: It cannot be found out now.
         """
         self._register.refresh()
-        return self._register.revision
+        return self._register.revision + (0 if self._peers is None else self._peers.revision())
 
 
 def _shown(context: _Context) -> secret.Secret[str]:

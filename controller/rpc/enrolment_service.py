@@ -10,19 +10,14 @@ from typing import Any
 
 from grpc import aio
 
+from controller.config import quotas
 from controller.core import errors, model
 from controller.engine import enrolling
-from controller.rpc import callers
+from controller.rpc import callers, listener
 from controller.trust import enrolment, peers, spiffe
 from instar.v1 import enrolment_service_pb2, enrolment_service_pb2_grpc
 
 ENROLLING_MAX = 32  # calls at once of nodes that are not known yet; more are turned away
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 16 << 10),  # a token and a certificate request have some 600 bytes
-    ("grpc.server_handshake_timeout_ms", 5_000),
-    ("grpc.max_connection_age_ms", 60_000),  # whoever comes in has one thing to ask
-)
 _Context = aio.ServicerContext[Any, Any]
 
 
@@ -75,9 +70,10 @@ class EnrolmentService(enrolment_service_pb2_grpc.EnrolmentServiceServicer):
         )
 
 
-def server(door: aio.ServerInterceptor) -> aio.Server:
+def server(door: aio.ServerInterceptor, allowed: quotas.Quotas) -> aio.Server:
     """A server for nodes that have no certificate yet, with bounds of its own: what comes there is not known."""
-    return aio.server(interceptors=[door], options=_OPTIONS, maximum_concurrent_rpcs=ENROLLING_MAX)
+    options = listener.enrolling_options(allowed)
+    return aio.server(interceptors=[door], options=options, maximum_concurrent_rpcs=ENROLLING_MAX)
 
 
 def add(desk: enrolling.Enrolling, known: callers.Callers, server: aio.Server) -> None:

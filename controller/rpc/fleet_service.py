@@ -7,6 +7,7 @@ node's live session, and never kept here; what keeps nodes from work has a reaso
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import Any
 
@@ -32,6 +33,7 @@ from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc, node_pb2
 
 LOG_BYTES_MAX = 64 << 10  # 64 KiB, as the protocol says
 LOG_BYTES_DEFAULT = 16 << 10  # 16 KiB: some two hundred lines
+_REMOVED = "the node was removed: "  # why an agent is denied that a new join token lets in again
 _Context = aio.ServicerContext[Any, Any]
 
 
@@ -139,7 +141,7 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         """Forget a node, and let its agent in no longer until it is given a new proof of who it is."""
         reason, actor = convert.reason(request.reason, "remove the node"), self._actor(context)
         node_id = self._engine.node(model.NodeId(request.node_id)).id
-        deny = functools.partial(self._register.deny, principals.Kind.AGENT, node_id, f"the node was removed: {reason}")
+        deny = functools.partial(self._register.deny, principals.Kind.AGENT, node_id, f"{_REMOVED}{reason}")
         await asyncio.to_thread(deny)  # first: it would come back as a new node at once
         await self._engine.remove_node(node_id, reason=reason, actor=actor)
         return fleet_service_pb2.RemoveNodeResponse()
@@ -158,6 +160,7 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         """Make a token by which a node gets its first certificate."""
         lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else join_tokens.LIFETIME_DEFAULT
         text, until = await self._enrolling().make_token(request.node_id, lifetime, actor=self._actor(context))
+        await asyncio.to_thread(self._forget_removal, request.node_id)
         made = fleet_service_pb2.MakeJoinTokenResponse(token=text)
         made.expire_time.FromDatetime(until)
         return made
@@ -217,15 +220,22 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         await self._engine.remove_freeze(model.FreezeId(request.freeze_id), reason=reason, actor=self._actor(context))
         return fleet_service_pb2.RemoveFreezeResponse()
 
-    def _enrolling(self) -> enrolling.Enrolling:
-        if self._desk is None:
-            raise enrolment_service.not_configured()
-        return self._desk
-
     def _is_seen(self, sight: roles.Scope, node_id: model.NodeId | None) -> bool:
         """Tell whether a scope that is not the whole fleet takes a node; the fleet itself it does not."""
         labels = None if node_id is None else self._engine.labels(node_id)
         return labels is not None and sight.takes(labels)
+
+    def _forget_removal(self, node_id: str) -> None:
+        """Let a node that was removed be let in again by a new proof, but none that was denied for another reason."""
+        with contextlib.suppress(errors.NotFoundError):
+            entry = self._register.entry(principals.Kind.AGENT, node_id)
+            if entry.denied_because.startswith(_REMOVED):
+                self._register.remove(principals.Kind.AGENT, node_id)
+
+    def _enrolling(self) -> enrolling.Enrolling:
+        if self._desk is None:
+            raise enrolment_service.not_configured()
+        return self._desk
 
     def _actor(self, context: _Context) -> str:
         return self._callers.caller(context).name

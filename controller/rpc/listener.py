@@ -20,6 +20,8 @@ HANDSHAKE_DEADLINE = timedelta(seconds=5)  # until a connection has said what it
 PING_INTERVAL_MIN = timedelta(seconds=10)  # agents ping each 30 s; who goes on below it loses the connection
 PING_STRIKES_MAX = 2  # pings that come too early and are forgiven
 CONNECTION_GRACE = timedelta(minutes=1)  # for the streams of a connection that has reached its age
+ENROLLING_BYTES_MAX = 16 << 10  # 16 KiB of one message there: a token and a certificate request have some 600 bytes
+ENROLLING_AGE = timedelta(minutes=1)  # of a connection there: whoever comes in has one thing to ask
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)  # for the answer to a ping
 _MS = timedelta(milliseconds=1)
@@ -50,3 +52,13 @@ def options(allowed: quotas.Quotas) -> Options:
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT // _MS),
         ("grpc.keepalive_permit_without_calls", 1),
     )
+
+
+def enrolling_options(allowed: quotas.Quotas) -> Options:
+    """The options of the server for nodes that have no certificate yet: as above, and narrower where that is enough."""
+    narrower = {
+        "grpc.max_receive_message_length": ENROLLING_BYTES_MAX,
+        "grpc.max_send_message_length": RECEIVED_BYTES_MAX,
+        "grpc.max_connection_age_ms": ENROLLING_AGE // _MS,
+    }
+    return tuple((dict(options(allowed)) | narrower).items())

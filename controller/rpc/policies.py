@@ -53,7 +53,7 @@ class Policy:
         return "the roles " + ", ".join(each.value for each in roles.Role if each in self.roles)
 
 
-EVERYBODY = Policy(None)  # load balancers ask for health without a token
+EVERYBODY = Policy(None)  # load balancers ask for health, and nodes without a certificate show something else
 AGENTS = Policy(principals.Kind.AGENT)
 
 
@@ -74,7 +74,7 @@ POLICIES: Mapping[str, Policy] = {
     "/instar.v1.AuditService/GetAuditHead": _for(Reach.FLEET, *_READ),
     "/instar.v1.AuditService/ListAudit": _for(Reach.FLEET, *_READ),
     "/instar.v1.AuditService/VerifyAudit": _for(Reach.FLEET, *_READ),
-    "/instar.v1.EnrolmentService/BeginRecovery": EVERYBODY,  # nodes that have no certificate show something else
+    "/instar.v1.EnrolmentService/BeginRecovery": EVERYBODY,
     "/instar.v1.EnrolmentService/Enrol": EVERYBODY,
     "/instar.v1.EnrolmentService/Recover": EVERYBODY,
     "/instar.v1.EnrolmentService/Renew": AGENTS,
@@ -87,7 +87,7 @@ POLICIES: Mapping[str, Policy] = {
     "/instar.v1.FleetService/ListFreezes": _for(Reach.ANY, *_READ),
     "/instar.v1.FleetService/ListNodes": _for(Reach.LIST, *_READ),
     "/instar.v1.FleetService/ListRuleStates": _for(Reach.LIST, *_READ),
-    "/instar.v1.FleetService/MakeJoinToken": _for(Reach.FLEET, _OPERATOR, _ADMIN),
+    "/instar.v1.FleetService/MakeJoinToken": _for(Reach.FLEET, _ADMIN),  # it makes somebody who is let in
     "/instar.v1.FleetService/PermitRecovery": _for(Reach.NODE, _OPERATOR, _ADMIN),
     "/instar.v1.FleetService/QuarantineNode": _for(Reach.NODE, _OPERATOR, _ADMIN),
     "/instar.v1.FleetService/ReadLog": _for(Reach.NODE, *_READ),

@@ -96,6 +96,18 @@ class Register:
             entry = Entry(principal)
             entries[entry.key] = replace(entries.get(entry.key, entry), principal=principal)
 
+    def take_in(self, principal: principals.Principal) -> None:
+        """Grant a principal what it comes with, unless the register grants it something already.
+
+        Raises:
+            InvalidRequestError: The name breaks NAME_RULE.
+        """
+        _check_name(principal)
+        with self._changed() as entries:
+            entry = entries.setdefault((principal.kind, principal.name), Entry(principal))
+            if not entry.principal.grants:
+                entries[entry.key] = replace(entry, principal=principal)
+
     def remove(self, kind: principals.Kind, name: str) -> None:
         """Forget a principal: its token ends, and so do its live streams.
 
@@ -219,7 +231,7 @@ class Register:
         with private_files.locked(self._path):
             entries = {one.key: one for one in self._read()}
             yield entries
-            write_private(self._path, "".join(map(_line, entries.values())))
+            private_files.write(self._path, "".join(map(_line, entries.values())))
 
     def _read(self) -> tuple[Entry, ...]:
         try:
@@ -262,11 +274,6 @@ def _line(entry: Entry) -> str:
 
 def _grant(grant: roles.Grant) -> dict[str, str]:
     return {"role": grant.role.value} | ({"scope": grant.scope} if grant.scope else {})
-
-
-def write_private(path: Path, text: str) -> None:
-    """Put a text into a file that only its owner reads: whole or not at all, and durable."""
-    private_files.write(path, text)
 
 
 def hash_of(token: secret.Secret[str]) -> str:

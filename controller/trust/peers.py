@@ -51,6 +51,8 @@ class Peers:
         self._now = now
         self._looked_at: OrderedDict[bytes, Peer] = OrderedDict()
         self._looked_by: authorities.Authorities | None = None
+        self._trusted: object = None
+        self._revision = 0
 
     def find(self, shown: _Auth) -> Peer:
         """The holder of the certificate that a connection has shown.
@@ -61,15 +63,28 @@ class Peers:
         Raises:
             UnauthenticatedError: There is none, or it cannot be believed.
         """
-        known = self._authorities()
-        if known is not self._looked_by:
-            self._looked_at.clear()
-            self._looked_by = known
+        known = self._refreshed()
         text = b"".join(shown.get(CERTIFICATE_KEY, ()))
         peer = self._looked_at.get(text) or self._look(text, shown, known)
         if not peer.certificate.not_valid_before_utc <= self._now() < peer.certificate.not_valid_after_utc:
             raise _refused("it is not valid at this time", "a certificate that is valid now")
         return peer
+
+    def revision(self) -> int:
+        """A number that is another one whenever other certificates may be believed."""
+        self._refreshed()
+        return self._revision
+
+    def _refreshed(self) -> authorities.Authorities:
+        known = self._authorities()
+        if known is not self._looked_by:
+            self._looked_by = known
+            trusted = [known.trusted(kind) for kind in _ISSUERS.values()]
+            if trusted != self._trusted:  # and not only what the listeners show
+                self._trusted = trusted
+                self._looked_at.clear()
+                self._revision += 1
+        return known
 
     def _look(self, text: bytes, shown: _Auth, known: authorities.Authorities) -> Peer:
         if list(shown.get(VERSION_KEY, ())) != [TLS_VERSION]:

@@ -74,9 +74,10 @@ async def _only(request: message.Message) -> AsyncIterator[message.Message]:
     yield request
 
 
-def methods() -> tuple[Method, ...]:
-    """Every method that the contract has."""
-    return tuple(_method(service, each) for service in SERVICES for each in service.methods)
+def methods(*, for_enrolment: bool = False) -> tuple[Method, ...]:
+    """Every method that a controller without TLS serves; or those by which nodes come in, which need TLS."""
+    served = (service for service in SERVICES if (service.name == "EnrolmentService") is for_enrolment)
+    return tuple(_method(service, each) for service in served for each in service.methods)
 
 
 def _method(service: descriptor.ServiceDescriptor, told: descriptor.MethodDescriptor) -> Method:

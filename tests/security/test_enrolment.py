@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import sysconfig
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -23,18 +25,20 @@ from cryptography.x509 import oid
 from agent import identity
 from agent.config.errors import ConfigError
 from controller.cli.demo import fleet
+from controller.rpc import principals, register
 from controller.store import tables
-from controller.trust import spiffe
+from controller.trust import authorities, spiffe
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
-from tests.security import house, nodes
+from tests.security import house, nodes, posts
 
 AGENT = str(Path(sysconfig.get_path("scripts")) / "instar-agent")
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, lifetime: timedelta) -> AsyncIterator[house.House]:
+async def serving(folder: Path, lifetime: timedelta, **changes: Any) -> AsyncIterator[house.House]:  # noqa: ANN401  # of the settings
     (port,) = fleet.free_ports(1)
     found = house.House(folder, enrol_listen=f"127.0.0.1:{port}", agent_lifetime=lifetime)
+    found.settings = dataclasses.replace(found.settings, **changes)
     async with found.serving():
         yield found
 
@@ -95,6 +99,8 @@ async def test_35_who_comes_back_after_its_certificate_ran_out_is_let_in_once_an
         assert "the signature is not of the key" in await nodes.refusal(host.recover(shown=stranger))
         assert "as often as it may" in await nodes.refusal(host.recover())
         assert await nodes.permit(home, "web-1") == 1
+        told = [(each.actor, each.reason) for each in _audit(home, "node.permit_recovery")]
+        assert told == [("ci", "it was in the cellar")]
         await host.recover()
         assert "the signature is not of the key" in await nodes.refusal(host.recover(shown=old))
         assert "has had no certificate" in await nodes.refusal(nodes.permit(home, "web-9"))
@@ -262,3 +268,41 @@ def _engine(home: house.House) -> sa.Engine:
     return sa.create_engine(
         f"sqlite:///file:{home.state_dir / 'controller.db'}?mode=ro&uri=true", poolclass=sa.NullPool
     )
+
+
+async def test_a_node_that_was_removed_is_let_in_again_by_a_join_token_alone(home: house.House) -> None:
+    host = nodes.Host(home, "web-1")
+    await host.enrol(await nodes.token(home, "web-1"))
+    assert await host.connect() == "welcome"
+    async with home.channel(home.client()) as channel:
+        asked = fleet_service_pb2.RemoveNodeRequest(node_id="web-1", reason="scrapped")
+        await fleet_service_pb2_grpc.FleetServiceStub(channel).RemoveNode(asked, timeout=nodes.SECONDS)
+    assert "the node was removed: scrapped" in await host.connect()
+    token = await nodes.token(home, "web-1")
+    assert await host.connect() != "welcome"  # the old certificate stays nobody's
+    await host.enrol(token)
+    assert await host.connect() == "welcome"
+    made = [each for each in _audit(home, "node.token") if each.reason.startswith(token.split(".")[1])]
+    assert [(each.actor, each.subject) for each in made] == [("ci", "web-1")]
+    enrolled = register.Register(home.settings.principals_file)
+    enrolled.deny(principals.Kind.AGENT, "web-1", "its disk was stolen")
+    await nodes.token(home, "web-1")
+    assert "its disk was stolen" in await host.connect()
+
+
+@pytest.mark.parametrize("cause", ["denied", "authority dropped", "run out"])
+async def test_38_a_session_by_certificate_is_cut_off_and_told_why(tmp_path: Path, cause: str) -> None:
+    lifetime = timedelta(seconds=10) if cause == "run out" else timedelta(hours=24)
+    async with serving(tmp_path, lifetime, heartbeat_period=timedelta(minutes=5)) as home:
+        host = nodes.Host(home, "web-1")
+        await host.enrol(await nodes.token(home, "web-1"))
+        async with home.channel(host.pair) as channel, posts.session(channel, "web-1", ()) as call:
+            if cause == "denied":
+                register.Register(home.settings.principals_file).deny(principals.Kind.AGENT, "web-1", "stolen")
+            if cause == "authority dropped":
+                folder = home.settings.authorities_dir
+                authorities.begin_rotation(folder, house.K.AGENTS, house.now())
+                authorities.sign_with_new(folder, house.K.AGENTS, house.now(), is_forced=True)
+                authorities.drop_old(folder, house.K.AGENTS, house.now(), is_forced=True)
+            error = await posts.ended(call)
+    assert error.code == ("principal_denied" if cause == "denied" else "certificate_refused")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -31,15 +32,16 @@ from agent.core import model as agent_model
 from agent.link import convert, transport
 from agent.link import loop as agent_loop
 from controller import clock
+from controller.cli.demo import fleet
 from controller.config import manifest
 from controller.config import quotas as configured
 from controller.core import errors
 from controller.rpc import attempts
-from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, fleet_service_pb2, manifest_pb2
-from tests.security import messages, posts, test_limits
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, enrolment_service_pb2, fleet_service_pb2, manifest_pb2
+from tests.security import house, messages, nodes, posts, test_limits
 
 MINUTES = float(os.environ.get("INSTAR_FUZZ_MINUTES", "0"))
-TARGETS = 7  # tests that share the minutes
+TARGETS = 8  # tests that share the minutes
 EXAMPLES = 60  # of one round; CI has one
 CALL_SECONDS = 20.0
 GROWTH_BYTES_MAX = 96 << 20  # of this process, which is client and server at once, over all rounds of a test
@@ -87,29 +89,33 @@ class Arena:
 
     def sends(self, method: posts.Method, bodies: list[bytes], shown: posts.Metadata) -> grpc.StatusCode:
         """Send something, and return what became of it."""
-        return self.runner.run(self._sends(method, bodies, shown))
-
-    async def _sends(self, method: posts.Method, bodies: list[bytes], shown: posts.Metadata) -> grpc.StatusCode:
-        call = _raw(self.post.channel, method, bodies, shown)
-        try:
-            if method.has_streams[1]:
-                for _ in range(50):  # a watch would go on for ever
-                    async with asyncio.timeout(0.3 if method.has_streams == (False, True) else CALL_SECONDS):
-                        if await call.read() is aio.EOF:
-                            break
-            else:
-                await call
-        except aio.AioRpcError as failure:
-            return grpc.StatusCode.CANCELLED if failure.details() == OUR_END else failure.code()
-        except TimeoutError:
-            return grpc.StatusCode.OK
-        finally:
-            call.cancel()
-        return grpc.StatusCode.OK
+        return self.runner.run(send(self.post.channel, method, bodies, shown))
 
     def is_well(self) -> None:
         """Answer somebody who asks nothing special."""
         self.runner.run(self.post.ask("ListFreezes", posts.METHODS["ListFreezes"].request(), self.operator))
+
+
+async def send(
+    channel: aio.Channel, method: posts.Method, bodies: list[bytes], shown: posts.Metadata
+) -> grpc.StatusCode:
+    """Send something, and return what became of it."""
+    call = _raw(channel, method, bodies, shown)
+    try:
+        if method.has_streams[1]:
+            for _ in range(50):  # a watch would go on for ever
+                async with asyncio.timeout(0.3 if method.has_streams == (False, True) else CALL_SECONDS):
+                    if await call.read() is aio.EOF:
+                        break
+        else:
+            await call
+    except aio.AioRpcError as failure:
+        return grpc.StatusCode.CANCELLED if failure.details() == OUR_END else failure.code()
+    except TimeoutError:
+        return grpc.StatusCode.OK
+    finally:
+        call.cancel()
+    return grpc.StatusCode.OK
 
 
 def _raw(channel: aio.Channel, method: posts.Method, bodies: list[bytes], shown: posts.Metadata) -> Any:  # noqa: ANN401
@@ -180,6 +186,48 @@ def test_whatever_somebody_sends_who_may_use_the_api_it_is_answered_or_refused(a
 async def _meet(arena: Arena) -> None:
     async with posts.session(arena.post.channel, "n-1", arena.agent, {"zone": "a"}):
         pass
+
+
+@pytest.fixture
+def door_for_nodes(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, house.House, aio.Channel]]:
+    """Where nodes come in that have no certificate yet."""
+    (port,) = fleet.free_ports(1)
+    home = house.House(tmp_path, enrol_listen=f"127.0.0.1:{port}")
+    much = configured.Quotas(calls_per_second=100_000, calls_burst=100_000)
+    home.settings = dataclasses.replace(home.settings, quotas=much)
+    with asyncio.Runner() as runner:
+        stack = contextlib.AsyncExitStack()
+        runner.run(stack.enter_async_context(home.serving()))
+        channel = runner.run(stack.enter_async_context(_to(home.enrol_address, home.roots)))
+        yield runner, home, channel
+        runner.run(stack.aclose())
+
+
+@contextlib.asynccontextmanager
+async def _to(address: str, roots: bytes) -> AsyncIterator[aio.Channel]:
+    """A channel of the running loop."""
+    async with aio.secure_channel(address, grpc.ssl_channel_credentials(roots)) as channel:
+        yield channel
+
+
+def test_whatever_a_node_sends_that_has_no_certificate_nothing_breaks(
+    door_for_nodes: tuple[asyncio.Runner, house.House, aio.Channel],
+) -> None:
+    runner, home, channel = door_for_nodes
+    token = runner.run(nodes.token(home, "n-1"))
+
+    def check(drawn: tuple[posts.Method, list[bytes]]) -> None:
+        method, bodies = drawn
+        assert runner.run(send(channel, method, bodies, ())) not in BROKEN, method.path
+
+    with_token = st.builds(
+        lambda text: enrolment_service_pb2.EnrolRequest(token=token, certificate_request=text).SerializeToString(),
+        st.one_of(st.text(max_size=200), st.just(nodes.request(nodes.key())[:-40])),
+    )
+    known = list(posts.methods(for_enrolment=True))
+    enrol = next(each for each in known if each.path.endswith("/Enrol"))
+    explore(st.one_of(any_call(known), with_token.map(lambda body: (enrol, [body]))), check)
+    runner.run(nodes.Host(home, "n-1").enrol(token))
 
 
 CONNECT, READ_BLOB = posts.METHODS["Connect"], posts.METHODS["ReadBlob"]

@@ -16,12 +16,15 @@ import grpc
 import pytest
 from grpc import aio
 
-from controller.trust import authorities, spiffe
+from controller.core import roles
+from controller.rpc import principals, register
+from controller.trust import authorities, clients, spiffe
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 from tests.security import house
 
 CLIENT, AGENT = spiffe.Kind.CLIENT, spiffe.Kind.AGENT
 CI = house.uri(CLIENT, "ci")
+VIEWS = (roles.Grant(roles.Role.VIEWER),)
 
 
 @pytest.fixture
@@ -92,6 +95,32 @@ async def test_a_certificate_that_runs_out_on_a_connection_is_nobodys_from_then_
             while (refused := await _refusal(channel)) is None:  # noqa: ASYNC110  # the certificate has to run out
                 await asyncio.sleep(0.1)
     assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_certificate_gives_the_roles_of_the_register_and_no_others(home: house.House) -> None:
+    def issue(name: str) -> house.Pair:
+        made = clients.issue(home.known, name, 1, house.now())
+        return house.Pair(made.certificate.encode(), made.key.encode())
+
+    ann, known = (
+        principals.Principal(principals.Kind.API, "ann", VIEWS),
+        register.Register(home.settings.principals_file),
+    )
+    refused = await home.call(issue("ann"))
+    assert refused is not None
+    assert refused.code() is grpc.StatusCode.PERMISSION_DENIED
+    known.put(ann)
+    assert await home.call(issue("ann")) is None
+    async with home.channel(issue("ann")) as channel:
+        stub = fleet_service_pb2_grpc.FleetServiceStub(channel)
+        asked = fleet_service_pb2.MakeJoinTokenRequest(node_id="n-1")
+        with pytest.raises(aio.AioRpcError, match="it is for the roles admin") as caught:
+            await stub.MakeJoinToken(asked, timeout=house.DEADLINE_SECONDS)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        known.deny(ann.kind, ann.name, "her laptop was stolen")
+        denied = await _refusal(channel)
+    assert denied is not None
+    assert "her laptop was stolen" in str(denied.details())
 
 
 async def _refusal(channel: aio.Channel) -> aio.AioRpcError | None:

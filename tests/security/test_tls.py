@@ -103,12 +103,11 @@ async def test_the_commands_show_the_operators_certificate_or_one_that_is_named(
     home = programs.House(tmp_path)
     config = tmp_path / "controller.toml"
     config.write_text("[tls]\n", encoding="utf-8")
-    known = authorities.create(home.state_dir / "ca", house.DOMAIN, house.now())
+    authorities.create(home.state_dir / "ca", house.DOMAIN, house.now())
     async with home.serving("127.0.0.1:0", "--config", str(config)):
         assert (await home.instar("node", "list", "-o", "json")).document == {"nodes": []}
         given = tmp_path / "ci"
-        clients.issue(known, "ci", 1, house.now()).write(given)
-        assert (await home.instar("principal", "add", "ci", "--role", "viewer")).code == 0
+        assert (await home.instar("ca", "client", "ci", "--out", given)).code == 0
         named = ("--ca-file", given / "ca.pem", "--certificate-file", given / "client.pem", "--key-file")
         assert (await home.instar(*named, given / "client.key", "node", "list")).code == 0
         some = await home.instar(*named[:4], "node", "list")

@@ -39,3 +39,18 @@ async def test_authorities_are_made_shown_rotated_and_give_certificates(tmp_path
     given = await home.instar("ca", "client", "ci", "--out", tmp_path / "ci", "-o", "json")
     assert (given.code, given.document["name"]) == (0, "spiffe://fleet.example/client/ci")
     assert sorted(one.name for one in (tmp_path / "ci").iterdir()) == ["ca.pem", "client.key", "client.pem"]
+
+    async def granted(*arguments: str) -> list[tuple[str, str]]:
+        assert (await home.instar("ca", "client", *arguments, "--out", tmp_path / arguments[0])).code == 0
+        shown = await home.instar("principal", "show", arguments[0], "-o", "json")
+        return [(each["role"], each["scope"]) for each in shown.document["grants"]]
+
+    assert await granted("ci") == [("admin", "")]
+    assert await granted("ann", "--role", "operator:team=web", "--role", "viewer") == [
+        ("operator", "team=web"),
+        ("viewer", ""),
+    ]
+    assert len(await granted("ann")) == 2
+    assert await granted("ci", "--role", "viewer") == [("viewer", "")]
+    wrong = await home.instar("ca", "client", "eve", "--role", "king", "--out", tmp_path / "eve")
+    assert (wrong.code, (tmp_path / "eve").exists()) == (2, False)

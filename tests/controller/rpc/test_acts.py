@@ -24,6 +24,7 @@ from instar.v1 import (
     agent_service_pb2,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    enrolment_service_pb2,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     release_pb2,
@@ -45,6 +46,7 @@ SERVICES = [
     for module, name in (
         (agent_service_pb2, "AgentService"),
         (audit_service_pb2, "AuditService"),
+        (enrolment_service_pb2, "EnrolmentService"),
         (fleet_service_pb2, "FleetService"),
         (release_service_pb2, "ReleaseService"),
         (rollout_service_pb2, "RolloutService"),
@@ -53,10 +55,14 @@ SERVICES = [
 ]
 READS = re.compile(r"(Explain|Export|Get|List|Verify|Watch)[A-Za-z]*")
 UNAUDITED: Mapping[str, str] = {
+    "BeginRecovery": "nothing is kept of a challenge",
     "Connect": "what nodes say is state; what follows from it has rows of its own",
+    "Enrol": "its row is node.enrol, written with the certificate: the door knows nobody yet",
     "PlanUpgrade": "nothing moves; it has a row where it is refused",
     "ReadBlob": "an agent fetches what an operation told it to, and the operation follows from rows",
     "ReadTrust": "as ReadBlob: an agent fetches what it verifies by",
+    "Recover": "its row is node.recover, as that of Enrol",
+    "Renew": "its row is node.renew, as that of Enrol",
     "SendEvents": "an event is no act; each firing that it raises has rows, which name it",
     "TestTrigger": "nothing changes: it looks at the past",
 }

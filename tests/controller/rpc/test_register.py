@@ -53,6 +53,18 @@ def test_a_name_that_breaks_the_rule_gets_no_token(tmp_path: Path, name: str) ->
     assert not (tmp_path / "principals").exists()
 
 
+def test_who_is_taken_in_keeps_the_roles_and_the_denial_that_are_there_already(tmp_path: Path) -> None:
+    known = register.Register(tmp_path / "principals")
+    ann, more = principals.Principal(principals.Kind.API, "ann", GRANTS), roles.WHOLE_FLEET_ADMIN
+    known.take_in(ann)
+    known.take_in(principals.Principal(ann.kind, "ann", more))
+    assert known.entry(ann.kind, "ann").principal == ann
+    known.deny(ann.kind, "bob", "he left")
+    known.take_in(principals.Principal(ann.kind, "bob", more))
+    entry = known.entry(ann.kind, "bob")
+    assert (entry.principal.grants, entry.denied_because) == (more, "he left")
+
+
 def test_a_register_of_an_earlier_version_is_read_and_its_people_are_admins(tmp_path: Path) -> None:
     path = tmp_path / "principals"
     path.write_text(
