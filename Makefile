@@ -12,11 +12,12 @@ NODES ?= 20
 JOBS ?= 3
 EXAMPLES ?= 5000
 RUNS ?= 20
+MINUTES ?= 10
 SOURCE ?= both
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \
-  planted faults drivers bench judge-e2e soak deb demo clean
+  planted fuzz faults drivers bench judge-e2e soak deb demo clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -72,6 +73,8 @@ simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
 	@python -m tests.simulation --seeds $(SEEDS) --nodes $(NODES) -o json
 planted: $(READY)  ## known bugs, put into the product one at a time: does the simulator find each?
 	@python -m tests.simulation --planted -o json
+fuzz: $(READY)  ## MINUTES=10: any message to every method, to the agent, and any manifest; does anything break?
+	@INSTAR_FUZZ_MINUTES=$(MINUTES) pytest -q --timeout 7200 tests/security/test_fuzz.py
 faults: $(READY)  ## every crash point, full and failing disks, power cuts, clock steps, bad versions; FAULTS=--short
 	@python -m tests.faults $(FAULTS) -o json
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load

@@ -21,15 +21,19 @@ from grpc import aio
 
 from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
-from controller.core import errors
+from controller.core import errors, roles
 from controller.metrics import limits, prometheus
 from controller.rpc import (
     agent_service,
     audit_service,
+    callers,
     door,
     fleet_service,
     health,
+    issuers,
+    listener,
     principals,
+    register,
     release_service,
     rollout_service,
     trigger_service,
@@ -53,16 +57,7 @@ from instar.v1 import (
 
 OPERATOR = "operator"  # the API principal that a first start makes
 DATABASE_NAME = "controller.db"
-MESSAGE_BYTES_MAX = 2 << 20  # 2 MiB received at once: twice the largest chunk of a bundle
 STOP_GRACE_SECONDS = 2.0  # for calls that are being answered; watchers come back to the next controller
-_SERVER_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second controller on one port shall fail, not share
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -113,8 +108,8 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     time = clock.SystemClock()
     store = database.Store(loaded.state_dir / DATABASE_NAME, executor.WriterThread())
     with contextlib.closing(store):
-        register = principals.Register(loaded.principals_file)
-        _make_operator_token(loaded, register)
+        enrolled = register.Register(loaded.principals_file)
+        _make_operator_token(loaded, enrolled)
         kept = limits.Limits(loaded.metrics_window, loaded.metrics_past, loaded.metrics_step, loaded.metrics_retention)
         servers = {each.name: prometheus.Prometheus(each) for each in loaded.prometheus}
         machine = engine.Engine(
@@ -133,7 +128,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
             _activated(_stages(machine, loaded, *signing)),
-            _listening(loaded, _Parts(machine, blobs, register, trust), time) as address,
+            _listening(loaded, _Parts(machine, blobs, enrolled, trust), time) as address,
             _on_the_web(loaded, machine, time),
         ):
             yield address
@@ -207,34 +202,39 @@ class _Parts:
 
     machine: engine.Engine
     blobs: releases.Blobs
-    register: principals.Register
+    register: register.Register
     trust: release_service.Trust
 
 
 @contextlib.asynccontextmanager
 async def _listening(loaded: settings.Settings, parts: _Parts, time: clock.Clock) -> AsyncIterator[str]:
-    machine, register = parts.machine, parts.register
-    server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)], options=_SERVER_OPTIONS)
+    machine = parts.machine
+    issued = issuers.Issuers(loaded.issuers, time)
+    known = callers.Callers(parts.register, issued, time)
+    guards = door.guards(known, machine, loaded.quotas, time)
+    server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal)], options=listener.options(loaded.quotas))
     agents = agent_service.AgentService(
-        machine, caller=register.caller, open_blob=parts.blobs.open_blob, read_trust=parts.trust.read, clock=time
+        machine, caller=known.caller, open_blob=parts.blobs.open_blob, read_trust=parts.trust.read, clock=time
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
-        fleet_service.FleetService(machine, agents.sessions, register, time), server
+        fleet_service.FleetService(machine, agents.sessions, known, parts.register, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, parts.blobs, register, time, parts.trust), server
+        release_service.ReleaseService(machine, parts.blobs, known, time, parts.trust), server
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
-        rollout_service.RolloutService(machine, register, time), server
+        rollout_service.RolloutService(machine, known, time), server
     )
     trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
-        trigger_service.TriggerService(machine, register, time), server
+        trigger_service.TriggerService(machine, known, time), server
     )
     checks = health.Health(_SERVICES)
     await checks.register(server)
     address = _bind(server, loaded.listen)
+    watch = tasks.Guard()
+    watch.start(guards.streams.run(), "watch over streams")
     await server.start()
     await checks.serve()
     try:
@@ -243,6 +243,8 @@ async def _listening(loaded: settings.Settings, parts: _Parts, time: clock.Clock
         await checks.stop()
         await agents.go_away()
         await server.stop(STOP_GRACE_SECONDS)
+        await watch.stop()
+        await issued.close()
 
 
 @contextlib.asynccontextmanager
@@ -273,11 +275,11 @@ def _bind(server: aio.Server, address: str) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-def _make_operator_token(loaded: settings.Settings, register: principals.Register) -> None:
-    """Make the first API token, where there is none yet."""
+def _make_operator_token(loaded: settings.Settings, enrolled: register.Register) -> None:
+    """Make the first API token, where there is none yet; it may do everything."""
     if not loaded.operator_token_file.exists():
-        token = register.make_token(principals.Principal(principals.Kind.API, OPERATOR))
-        principals.write_private(loaded.operator_token_file, f"{token.reveal()}\n")
+        first = principals.Principal(principals.Kind.API, OPERATOR, roles.WHOLE_FLEET_ADMIN)
+        register.write_private(loaded.operator_token_file, f"{enrolled.make_token(first).reveal()}\n")
 
 
 class _JsonLines(logging.Formatter):

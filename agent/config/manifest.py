@@ -108,14 +108,14 @@ def convert(message: manifest_pb2.Manifest) -> model.Manifest:
 def _toml(text: str) -> Mapping[str, object]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read the manifest: {error}", field="manifest", rule="TOML 1.0") from error
 
 
 def _message(document: Mapping[str, object]) -> manifest_pb2.Manifest:
     try:
         return json_format.ParseDict(dict(document), manifest_pb2.Manifest())
-    except json_format.ParseError as error:
+    except (json_format.ParseError, RecursionError) as error:
         why = str(error).partition("\n")[0]  # what follows lists every key there is
         rule = "the keys and types of instar.v1.Manifest"
         raise ConfigError(f"cannot read the manifest: {why}", field=_key_in(why), value=why, rule=rule) from error

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 BASE = timedelta(seconds=1)  # a lone hiccup costs half a second on average
 CAP = timedelta(seconds=60)  # a controller that comes back has its fleet again within a minute
+SPREAD_MAX = timedelta(minutes=30)  # 100,000 agents come back in a third of it; nobody sends a fleet away for long
 DOUBLINGS_MAX = 16  # far past any cap; keeps the power finite after years of failures
 PERIOD_JITTER = 0.1  # share of a heartbeat period that is drawn anew each time, so that phases never align
 
@@ -43,8 +44,8 @@ class Backoff:
 
 
 def spread(window: timedelta, draw: float) -> timedelta:
-    """An instant of a window that a controller announced, as time from its beginning."""
-    return max(window, timedelta()) * draw
+    """An instant of a window that a controller announced, at most SPREAD_MAX, as time from its beginning."""
+    return min(max(window, timedelta()), SPREAD_MAX) * draw
 
 
 def heartbeat_delay(period: timedelta, draw: float) -> timedelta:

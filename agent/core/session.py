@@ -18,6 +18,7 @@ from agent.core import model, told
 
 PROTOCOL_VERSIONS = (1,)  # what this agent speaks, lowest first
 HEARTBEAT_PERIOD_DEFAULT = timedelta(seconds=10)  # until a controller has said another
+HEARTBEAT_PERIOD_MAX = timedelta(hours=1)  # above it a node that lives could not be told from a dead one
 CARRIED_MAX = 64  # messages remembered until acknowledged; each carries all that an older one did
 
 
@@ -376,5 +377,6 @@ def _check_sequence(session: Session, sequence: int) -> None:
 
 
 def _check_period(period: timedelta) -> None:
-    if period <= timedelta():
-        raise IllegalMessageError(f"cannot take heartbeat_period {period}: it must be longer than nothing")
+    if not timedelta() < period <= HEARTBEAT_PERIOD_MAX:
+        rule = f"longer than nothing, and at most {HEARTBEAT_PERIOD_MAX}"
+        raise IllegalMessageError(f"cannot take heartbeat_period {period}: it must be {rule}")

@@ -20,6 +20,9 @@ from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 KEEPALIVE = timedelta(seconds=30)  # a peer that vanished is noticed within this and the next
 KEEPALIVE_TIMEOUT = timedelta(seconds=10)  # for the answer to a ping
 CHUNK_DEADLINE = timedelta(seconds=30)  # for the next chunk of a download; then the download ends and may be resumed
+RETRY_AFTER_MAX = timedelta(minutes=10)  # that a controller can keep an agent away at one stroke
+RECEIVED_BYTES_MAX = 2 << 20  # 2 MiB of one message: twice the largest chunk of a bundle
+SENT_BYTES_MAX = 2 << 20  # 2 MiB: as much as a controller takes
 REFUSALS = frozenset(
     {StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION, StatusCode.INVALID_ARGUMENT}
 )
@@ -34,6 +37,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),  # a quiet stream is pinged for as long as it lives
     ("grpc.use_local_subchannel_pool", 1),  # channels share no connection and no back-off of their own
     ("grpc.enable_retries", 0),  # trying again is the link's decision
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
+    ("grpc.max_send_message_length", SENT_BYTES_MAX),
 )
 
 
@@ -140,6 +145,8 @@ async def _responses(call: aio.UnaryStreamCall[_Request, _Response], what: str) 
             yield cast("_Response", response)
     except aio.AioRpcError as error:
         raise _link_error(error) from error
+    except asyncio.InvalidStateError as error:  # what gRPC raises for a call that has ended
+        raise LinkError(f"cannot read {what}: the call has ended") from error
     except TimeoutError as error:
         raise LinkError(f"cannot read {what}: nothing came for {CHUNK_DEADLINE}") from error
     finally:
@@ -168,6 +175,8 @@ class GrpcStream:
             response = await self._call.read()
         except aio.AioRpcError as error:
             raise _link_error(error) from error
+        except asyncio.InvalidStateError as error:  # as in `send`
+            raise LinkError("cannot receive: the stream has ended") from error
         return response if isinstance(response, agent_service_pb2.ConnectResponse) else None
 
     async def close(self) -> None:
@@ -178,7 +187,14 @@ class GrpcStream:
 
 def _link_error(error: aio.AioRpcError) -> LinkError:
     told = dict(error.trailing_metadata() or ())
-    text = str(told.get(RETRY_AFTER_KEY, ""))
-    retry_after = timedelta(milliseconds=int(text)) if text.isdecimal() else timedelta()
+    retry_after = _retry_after(str(told.get(RETRY_AFTER_KEY, "")))
     message = f"cannot go on with the call: {error.code().name}: {error.details()}"
     return LinkError(message, retry_after=retry_after, is_refusal=error.code() in REFUSALS)
+
+
+def _retry_after(text: str) -> timedelta:
+    """What a controller asks for, as far as it is a number; whatever it says, not for long."""
+    if not text.isdecimal():
+        return timedelta()
+    is_long = len(text) > len(str(RETRY_AFTER_MAX // timedelta(milliseconds=1)))
+    return RETRY_AFTER_MAX if is_long else min(timedelta(milliseconds=int(text)), RETRY_AFTER_MAX)

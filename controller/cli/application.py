@@ -21,6 +21,7 @@ from controller.cli import (
     fleet_commands,
     freeze_commands,
     node_commands,
+    principal_commands,
     release_commands,
     rollback_commands,
     rollout_commands,
@@ -78,6 +79,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(approval_commands.app, name="approval")
     app.add_typer(rollback_commands.app, name="rollback")
     app.add_typer(node_commands.app, name="node")
+    app.add_typer(principal_commands.app, name="principal")
     app.add_typer(component_commands.app, name="component")
     app.add_typer(fleet_commands.app, name="fleet")
     app.add_typer(freeze_commands.app, name="freeze")

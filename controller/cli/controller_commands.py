@@ -91,15 +91,21 @@ def token(
     state_dir: options.StateDir = None,
     output: options.Output = options.Format.TABLE,
 ) -> None:
-    """Make the token of a person or service, on the machine of the controller; one made before ends."""
+    """Make the token of a person or service, on the machine of the controller; one made before ends.
+
+    Who is known already keeps its roles; who is not becomes an admin. `instar principal add` gives less.
+    """
     from controller.cli import document
     from controller.config import settings
-    from controller.rpc import principals
+    from controller.core import roles
+    from controller.rpc import principals, register
 
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
-    register = principals.Register(loaded.principals_file)
-    made = register.make_token(principals.Principal(principals.Kind.API, name))
-    principals.write_private(out, f"{made.reveal()}\n")
+    known = register.Register(loaded.principals_file)
+    entries = {entry.key: entry.principal for entry in known.entries()}
+    new = principals.Principal(principals.Kind.API, name, roles.WHOLE_FLEET_ADMIN)
+    made = known.make_token(entries.get((principals.Kind.API, name), new))
+    register.write_private(out, f"{made.reveal()}\n")
     if output is options.Format.JSON:
         document.write({"name": name, "token_file": str(out)})
         return

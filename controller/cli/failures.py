@@ -67,6 +67,6 @@ def sentence(error: errors.InstarError) -> str:
 
 
 def _code(error: errors.InstarError) -> Exit:
-    if isinstance(error, errors.UnavailableError):
+    if isinstance(error, errors.UnavailableError) and not isinstance(error, errors.ExhaustedError):
         return Exit.UNREACHABLE
     return Exit.REFUSED if error.blame is errors.Blame.CALLER or error.is_retryable else Exit.FAILED

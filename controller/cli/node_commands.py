@@ -200,12 +200,11 @@ def token(
     """Make the token of a node's agent, on the machine of the controller; one made before ends."""
     from controller.cli import document
     from controller.config import settings
-    from controller.rpc import principals
+    from controller.rpc import principals, register
 
     loaded = settings.load({"state_dir": str(state_dir) if state_dir else None}, os.environ, None)
-    register = principals.Register(loaded.principals_file)
-    made = register.make_token(principals.Principal(principals.Kind.AGENT, node))
-    principals.write_private(out, f"{made.reveal()}\n")
+    made = register.Register(loaded.principals_file).make_token(principals.Principal(principals.Kind.AGENT, node))
+    register.write_private(out, f"{made.reveal()}\n")
     if output is options.Format.JSON:
         document.write({"node_id": node, "token_file": str(out)})
         return

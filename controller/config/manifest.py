@@ -53,16 +53,9 @@ def parse(text: str) -> Manifest:
         InvalidRequestError: It is not TOML, a key is unknown, or a value breaks its rule; the field is the dotted key.
     """
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
-        values.refuse("instar.toml", "", f"TOML 1.0 ({fault})")
-    _check_keys(tree, manifest_pb2.Manifest.DESCRIPTOR, "")
-    message = manifest_pb2.Manifest()
-    try:
-        json_format.ParseDict(tree, message)
-    except json_format.ParseError as fault:
-        path = ".".join(_PARSE_FIELD.findall(str(fault)))
-        values.refuse(path or "instar.toml", "", _PARSE_FIELD.sub("", str(fault)).rstrip("."))
+        message = _message(text)
+    except RecursionError:
+        values.refuse("instar.toml", "", "nested less deeply")
     _check(message)
     is_breaking = message.driver == "exec" and not message.exec.hot_swap
     return Manifest(
@@ -75,6 +68,19 @@ def parse(text: str) -> Manifest:
         hot_swap_from=message.hot_swap_from,
         requirements=_requirements(message),
     )
+
+
+def _message(text: str) -> manifest_pb2.Manifest:
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        values.refuse("instar.toml", "", f"TOML 1.0 ({fault})")
+    _check_keys(tree, manifest_pb2.Manifest.DESCRIPTOR, "")
+    try:
+        return json_format.ParseDict(tree, manifest_pb2.Manifest())
+    except json_format.ParseError as fault:
+        path = ".".join(_PARSE_FIELD.findall(str(fault)))
+        values.refuse(path or "instar.toml", "", _PARSE_FIELD.sub("", str(fault)).rstrip("."))
 
 
 def _state_schema(state: manifest_pb2.State) -> model.StateSchema:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import addresses, rules, sources, webs
+from controller.config import addresses, issuers, quotas, rules, sources, webs
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -43,6 +43,8 @@ _TABLES: Mapping[str, object] = {
     "prometheus": [],
     "monitor": {},
     "web": {},
+    "issuer": [],
+    "limits": {},
 }  # of the file; all other keys of it are texts
 _CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
@@ -61,6 +63,8 @@ class Settings:
         prometheus: Servers that may be asked for figures; of the file only.
         monitor: What the fleet is watched for; of the file only.
         web: How others reach it over HTTP; None for not at all; of the file only.
+        issuers: Whose tokens are taken beside the controller's own; of the file only.
+        quotas: How much one caller may ask, and all together hold; the table ``limits`` of the file only.
         metrics_window: For so long every reading of a node is kept in memory.
         metrics_past: For so long one reading each ``metrics_step`` is kept in memory.
         metrics_step: Time between two readings of the thin past.
@@ -76,6 +80,8 @@ class Settings:
     prometheus: tuple[sources.Server, ...] = ()
     monitor: rules.Monitoring = rules.NOTHING
     web: webs.Web | None = None
+    issuers: tuple[issuers.Issuer, ...] = ()
+    quotas: quotas.Quotas = quotas.USUAL
     metrics_window: timedelta = timedelta(minutes=30)
     metrics_past: timedelta = timedelta(hours=4)
     metrics_step: timedelta = timedelta(minutes=1)
@@ -129,6 +135,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         prometheus=sources.read(tables["prometheus"]),
         monitor=rules.read(tables["monitor"]),
         web=webs.read(tables["web"]),
+        issuers=issuers.read(tables["issuer"]),
+        quotas=quotas.read(tables["limits"]),
         metrics_window=_duration("metrics_window", given, METRICS_STEP_MIN, METRICS_WINDOW_MAX),
         metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
         metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),

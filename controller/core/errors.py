@@ -7,6 +7,7 @@ An error changes nothing; the edges turn it into a status code and an exit code,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from enum import Enum, unique
 
 
@@ -86,6 +87,20 @@ class UnavailableError(InstarError):
     """The controller cannot do it now; the same request may work later."""
 
     is_retryable = True
+
+
+class ExhaustedError(UnavailableError):
+    """The caller asks more than it may; the same request may be granted later.
+
+    Args:
+        retry_after: For so long it is of no use to ask again.
+    """
+
+    blame = Blame.CALLER
+
+    def __init__(self, message: str, *, code: str, field: str, rule: str, retry_after: timedelta) -> None:
+        super().__init__(message, code=code, field=field, rule=rule)
+        self.retry_after = retry_after
 
 
 class ConflictError(InstarError):

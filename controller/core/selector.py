@@ -43,6 +43,16 @@ class Requirement:
         is_found = self.key in labels and (not self.values or labels[self.key] in self.values)
         return is_found is self.is_wanted
 
+    def implies(self, other: Requirement) -> bool:
+        """Tell whether every node that this part takes is taken by the other one; False also where it is not seen."""
+        if self.key != other.key:
+            return False
+        if other.is_wanted:
+            return self.is_wanted and (not other.values or (bool(self.values) and self.values <= other.values))
+        if self.is_wanted:
+            return bool(self.values) and bool(other.values) and not self.values & other.values
+        return not self.values or (bool(other.values) and self.values >= other.values)
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:
@@ -58,6 +68,14 @@ class Selector:
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Tell whether a node with these labels is meant."""
         return all(each.matches(labels) for each in self.requirements)
+
+    def lies_within(self, other: Selector) -> bool:
+        """Tell whether it takes no node, of any labels, that the other one does not take.
+
+        Each part of the other one must follow from one part of this one: what holds for all nodes only by several parts
+        together is not seen, and answered with False.
+        """
+        return all(any(each.implies(part) for each in self.requirements) for part in other.requirements)
 
 
 def parse(text: str) -> Selector:

@@ -80,6 +80,42 @@ class Agents(office.Office):
         self._present[node_id] = presence.heard(present, report, self._clock.now())
         self.collector.take(node_id, report, received_at)
 
+    def check_trusted(self, node_id: model.NodeId) -> None:
+        """Let a node speak, also one that nobody knows yet.
+
+        Raises:
+            RefusedError: It is quarantined, code ``node_quarantined``.
+        """
+        node = self._desk.world.nodes.get(node_id)
+        if node is not None and node.quarantined_because:
+            raise errors.RefusedError(
+                f"cannot listen to node {node_id}: it is quarantined: {node.quarantined_because}",
+                code="node_quarantined",
+                field="node_id",
+                value=node_id,
+                rule="a node that is trusted",
+            )
+
+    def check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
+        """Let a session go on.
+
+        Raises:
+            RefusedError: The node is quarantined or was removed, or a later session has taken this one's place.
+        """
+        self.check_trusted(node_id)
+        session = self._desk.world.sessions.get(node_id)
+        if node_id not in self._desk.world.nodes or session is None or session.session_id != session_id:
+            raise _stale(node_id, session_id)
+
+    def wants(self, node_id: model.NodeId, digest: model.Digest) -> bool:
+        """Tell whether a node has use for a bundle: it was asked to run it, or runs it."""
+        node = self._desk.world.nodes.get(node_id)
+        has = () if node is None else node.components.values()
+        asked = self._desk.world.of_node(node_id)
+        return any(digest in (each.digest, each.permanent_digest) for each in has) or any(
+            digest in (each.assign.change.to_digest, each.assign.change.from_digest) for each in asked
+        )
+
     def commands(self, node_id: model.NodeId) -> tuple[commands.Command, ...]:
         """Return what is asked of a node now."""
         return ordering.outstanding(self._desk.world, node_id)
@@ -107,11 +143,15 @@ class Agents(office.Office):
     def _check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> presence.Presence:
         present = self._present.get(node_id)
         if present is None or present.session_id != session_id:
-            raise errors.RefusedError(
-                f"cannot take a report of node {node_id}: its session {session_id} is no longer the latest",
-                code="session_stale",
-                field="session_id",
-                value=session_id,
-                rule="a node speaks through its latest session",
-            )
+            raise _stale(node_id, session_id)
         return present
+
+
+def _stale(node_id: model.NodeId, session_id: model.SessionId) -> errors.RefusedError:
+    return errors.RefusedError(
+        f"cannot go on with node {node_id}: its session {session_id} is no longer the latest",
+        code="session_stale",
+        field="session_id",
+        value=session_id,
+        rule="a node speaks through its latest session",
+    )

@@ -43,6 +43,11 @@ class Fleet(office.Office):
         capped = self.collector.conditions(node_id)
         return replace(shown, conditions=(*shown.conditions, *capped)) if capped else shown
 
+    def labels(self, node_id: model.NodeId) -> Mapping[str, str] | None:
+        """Return the labels of a node; None where there is none."""
+        found = self._desk.world.nodes.get(node_id)
+        return None if found is None else found.labels
+
     def metrics(self, node_id: model.NodeId) -> tuple[model.Metric, ...]:
         """Return the latest metrics of a node's live session; none where it has none."""
         present = self._present.get(node_id)

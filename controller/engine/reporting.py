@@ -18,6 +18,8 @@ from controller.store import rows
 
 # Steps kept of one operation: there are twelve kinds, and the agent repeats some while it holds or resumes.
 STEPS_MAX = 64
+# Components of one node: a host has some dozens.
+COMPONENTS_MAX = 256
 
 # Ids of operations that people of a node began there, without a controller; no rollout is ever named so.
 LOCAL_PREFIX = "local/"
@@ -73,10 +75,23 @@ def durable(component: model.InstalledComponent) -> model.InstalledComponent:
 def merged(
     components: Iterable[model.InstalledComponent], report: model.NodeReport
 ) -> dict[model.ComponentName, model.InstalledComponent]:
-    """Return what a node runs after a report, by name."""
+    """Return what a node runs after a report, by name.
+
+    Raises:
+        InvalidRequestError: It would be more than COMPONENTS_MAX components.
+    """
     kept = {} if report.is_full else {each.name: each for each in components}
     told = {**kept, **{each.name: each for each in report.components}}
-    return {name: told[name] for name in sorted(told) if name not in report.removed}
+    found = {name: told[name] for name in sorted(told) if name not in report.removed}
+    if len(found) > COMPONENTS_MAX:
+        raise errors.InvalidRequestError(
+            f"cannot take the report: it makes {len(found)} components of one node",
+            code="components_many",
+            field="components",
+            value=str(len(found)),
+            rule=f"at most {COMPONENTS_MAX}",
+        )
+    return found
 
 
 def _take_inventory(draft: drafts.Draft, node_id: model.NodeId, report: model.NodeReport) -> None:

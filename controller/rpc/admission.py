@@ -1,7 +1,7 @@
-"""Who may open a session now: a token bucket, so that a fleet that comes back at once is let in at a bearable pace.
+"""Who may open a session now, and how much may be said in it: token buckets, so that no crowd takes up the time of all.
 
 Rules kept: turning away costs nearly nothing and says when to come back; nodes with an operation in flight outrank the
-others. Left out: whether the caller may come at all (`principals`).
+others. Left out: whether the caller may come at all (`callers`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+from controller.core import errors
+
 SESSIONS_PER_SECOND = 200.0  # new ones; 10,000 agents are back within a minute and the API still answers
 SESSIONS_BURST = 400  # at once, after a quiet time
+MESSAGES_PER_SECOND = 40.0  # of one agent, on the long run; ours leaves 50 ms between two
+MESSAGES_BURST = 400.0  # at once
 SESSIONS_RESERVED = 50  # of the burst, for nodes with an operation in flight
 
 
@@ -37,3 +41,37 @@ class TokenBucket:
             return timedelta(seconds=-left_over / SESSIONS_PER_SECOND)
         self._tokens -= 1
         return timedelta()
+
+
+class Allowance:
+    """What one agent may still say in its session.
+
+    Args:
+        node_id: Whose it is, for the refusal.
+        monotonic: Seconds that never go back.
+    """
+
+    def __init__(self, node_id: str, monotonic: Callable[[], float]) -> None:
+        self._node_id = node_id
+        self._monotonic = monotonic
+        self._left = MESSAGES_BURST
+        self._filled_at_seconds = monotonic()
+
+    def take(self) -> None:
+        """Count a message.
+
+        Raises:
+            ExhaustedError: It is one too many, code ``too_many_messages``.
+        """
+        now_seconds = self._monotonic()
+        gained = (now_seconds - self._filled_at_seconds) * MESSAGES_PER_SECOND
+        self._left = min(MESSAGES_BURST, self._left + gained) - 1
+        self._filled_at_seconds = now_seconds
+        if self._left < 0:
+            raise errors.ExhaustedError(
+                f"cannot go on with the session: node {self._node_id} says too much",
+                code="too_many_messages",
+                field="message",
+                rule=f"at most {MESSAGES_PER_SECOND:g} messages a second, and {MESSAGES_BURST:g} at once",
+                retry_after=timedelta(seconds=1),
+            )

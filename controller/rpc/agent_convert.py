@@ -16,13 +16,15 @@ from google.protobuf import descriptor, duration_pb2, timestamp_pb2
 
 from controller.core import errors, model
 from controller.engine import commands
-from controller.rpc import log_reading
+from controller.rpc import agent_bounds, log_reading
 from instar.v1 import agent_service_pb2, node_pb2, operation_pb2
 
 _E = TypeVar("_E", bound=Enum)
 _T = TypeVar("_T")
 
 PROTOCOL_VERSIONS = (1,)  # what this controller speaks: the present one and the two before it, lowest first
+# Of a component whose release is damaged on its node: lower than any other, so that every way leads on from it.
+UNKNOWN_VERSION = "0.0.0-unknown"
 CONDITIONS_MAX = 64  # of one node: a few kinds for each of its components
 CONDITION_CHARS_MAX = 512  # of a message for people; each is stored with its node
 MESSAGE_CHARS_MAX = 512  # of an operation, for people; as much as an agent keeps of one
@@ -45,6 +47,7 @@ _HEALTHS = {
 
 def hello(message: agent_service_pb2.Hello) -> model.NodeHello:
     """How an agent introduces itself."""
+    agent_bounds.check_hello(message)
     return model.NodeHello(
         node_id=model.NodeId(message.node_id),
         boot_id=message.boot_id,
@@ -83,6 +86,7 @@ def heartbeat(message: agent_service_pb2.Heartbeat) -> model.NodeReport:
 
 def report(message: agent_service_pb2.Report, *, is_full: bool, sent_at: datetime | None = None) -> model.NodeReport:
     """What one message tells of a node; a full one that names no conditions says that there are none."""
+    agent_bounds.check_report(message)
     is_told = is_full or message.HasField("conditions")
     if len(message.conditions.items) > CONDITIONS_MAX:
         count = str(len(message.conditions.items))
@@ -125,7 +129,7 @@ def _component(message: node_pb2.ComponentStatus) -> model.InstalledComponent:
         raise _unreadable("components.health", str(message.health), f"one of {node_pb2.Health.keys()}")
     return model.InstalledComponent(
         name=model.ComponentName(message.name),
-        version=message.version,
+        version=message.version or UNKNOWN_VERSION,
         digest=model.Digest(message.digest),
         permanent_digest=model.Digest(message.permanent_digest),
         health=_HEALTHS[message.health],

@@ -1,7 +1,8 @@
 """What agents call, over gRPC: a thin edge around `sessions` and the folder of bundles.
 
 Rules kept: admission comes before cost; every message passes the one session of its stream; a stream whose session has
-ended ends too, also when its peer takes nothing any more. Left out: who may call (`door`), what is said (`sessions`).
+ended ends too, also when its peer takes nothing any more; a bundle is only for nodes that were asked to run it. Left
+out: who may call (`door`), what is said (`sessions`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from grpc import aio
 from controller import clock
 from controller.core import errors, model
 from controller.rpc import admission, principals, sessions, trust_pieces
+from controller.rpc import errors as rpc_errors
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 CHUNK_BYTES = 1 << 20  # 1 MiB: a quarter of what gRPC lets through as one message
 LINGER_SECONDS = 2.0  # for the last messages and the status of a session that has ended
-RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of a session that is turned away for now
 
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ class Engine(sessions.Engine, Protocol):
 
     def node(self, node_id: model.NodeId) -> model.Node:
         """Return what is known of a node; raises NotFoundError."""
+        ...
+
+    def wants(self, node_id: model.NodeId, digest: model.Digest) -> bool:
+        """Tell whether a node has use for a bundle."""
         ...
 
 
@@ -72,7 +77,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def Connect(self, request_iterator: AsyncIterator[_Request], context: _Context) -> AsyncIterator[_Response]:
         """Hold the session of one stream."""
         caller = self._caller(context)
-        await self._admit(caller, context)
+        self._admit(caller)
         stream = _Stream(request_iterator)
         session = sessions.AgentSession(self._engine, stream, caller=caller, registry=self.sessions, clock=self._clock)
         running = _guard(session, caller, stream)
@@ -87,8 +92,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def ReadBlob(
         self, request: agent_service_pb2.ReadBlobRequest, context: _Context
     ) -> AsyncIterator[agent_service_pb2.ReadBlobResponse]:
-        """Send a bundle from an offset on; of a bundle that the agent has whole, nothing."""
-        del context
+        """Send a bundle from an offset on, to a node that has use for it; of one that the agent has whole, nothing."""
+        node_id = model.NodeId(self._caller(context).name)
+        if not self._engine.wants(node_id, model.Digest(request.digest)):
+            raise _not_asked_for(node_id, request.digest)
         blob = await asyncio.to_thread(self._open_blob, model.Digest(request.digest))
         try:
             total_bytes = blob.seek(0, io.SEEK_END)
@@ -111,13 +118,15 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """End every session, telling the agents over which time to come back."""
         await self.sessions.go_away()
 
-    async def _admit(self, caller: principals.Principal, context: _Context) -> None:
+    def _admit(self, caller: principals.Principal) -> None:
         retry_after = self._bucket.take(is_urgent=self._is_urgent(model.NodeId(caller.name)))
         if retry_after > timedelta():
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
+            raise errors.ExhaustedError(
                 f"cannot open a session: too many agents come at once; try again after {retry_after}",
-                ((RETRY_AFTER_KEY, str(retry_after // timedelta(milliseconds=1) + 1)),),
+                code="too_many_sessions",
+                field="node_id",
+                rule=f"at most {admission.SESSIONS_PER_SECOND:g} new sessions a second",
+                retry_after=retry_after,
             )
 
     def _keep(self, ending: Coroutine[Any, Any, None]) -> None:
@@ -131,6 +140,16 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             return self._engine.node(node_id).operation_id is not None
         except errors.NotFoundError:
             return False
+
+
+def _not_asked_for(node_id: model.NodeId, digest: str) -> errors.RefusedError:
+    return errors.RefusedError(
+        f"cannot send bundle {digest!r} to node {node_id}: it was not asked to run it",
+        code=rpc_errors.PERMISSION_DENIED,
+        field="digest",
+        value=digest,
+        rule="a bundle of an operation of this node, or one that it runs",
+    )
 
 
 def _check_offset(offset: int, total_bytes: int) -> None:

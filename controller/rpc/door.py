@@ -1,28 +1,33 @@
 """The door of the controller: each call passes it, shows who it is, and leaves with a typed status.
 
-Rules kept here: the policy is looked up by the name of the method, so that a service cannot forget it; an error of the
-core becomes its status in one place; any other is logged whole and told as INTERNAL; what a known caller is refused is
-kept on record, also where it is no request that the engine could be asked. Left out: what each kind of caller may do
-(`principals`), what errors look like on the wire (`errors`), and a record of those who only read or whom nobody knows:
-they could fill it.
+Rules kept here: the policy is looked up by the name of the method, so that a service cannot forget it; a stream is
+authorised again before each message that goes down; an error of the core becomes its status in one place; any other is
+logged whole and told as INTERNAL; what a known caller is refused is kept on record, also where it is no request that
+the engine could be asked. Left out: what each caller may do (`policies`, `bounds`), how much (`quotas`), what errors
+look like on the wire (`errors`), and a record of those who only read, whom nobody knows, or who ask too much: they
+could fill it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Never, Protocol, TypeAlias
 
 import grpc
+from google.protobuf import message
 from grpc import aio
 
-from controller import engine
-from controller.core import errors
+from controller import clock, engine
+from controller.config import quotas as configured
+from controller.core import errors, roles
+from controller.rpc import attempts, bounds, callers, policies, principals, quotas, streams
 from controller.rpc import errors as rpc_errors
-from controller.rpc import principals
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +44,7 @@ _MAKERS: Mapping[tuple[bool, bool], Callable[..., _Handler]] = {  # by: does the
 _READS = re.compile(r"/(Explain|Export|Get|List|Read|Verify|Watch)[A-Za-z]*$")
 _NAMING = ("rollout", "node_id", "freeze_id", "firing_id", "name", "component")  # fields that name what is acted on
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_UNREADABLE = object()  # stands for a message that is none
 
 
 class Record(Protocol):
@@ -49,11 +55,95 @@ class Record(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What stands at the door, each for one question: who, of what, how much, and for how long."""
+
+    callers: callers.Callers
+    bounds: bounds.Bounds
+    quotas: quotas.Quotas
+    streams: streams.Streams
+
+
+def guards(known: callers.Callers, fleet: bounds.Fleet, allowed: configured.Quotas, time: clock.Clock) -> Guards:
+    """Post the guards of one controller."""
+    return Guards(known, bounds.Bounds(fleet), quotas.Quotas(allowed, time.monotonic), streams.Streams(known, time))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call on its way through the door."""
+
+    guards: Guards
+    method: str
+    context: _Context
+    request: object
+    is_stream: bool
+
+    async def admit(self) -> principals.Principal | None:
+        """Find out who calls, and whether they may; None for a call that is for everybody.
+
+        Raises:
+            InstarError: They may not.
+        """
+        policy = policies.POLICIES.get(self.method)
+        if policy is None:
+            raise _denied(self.method, "nobody, since it has no policy")
+        caller = None if policy.kind is None else await self.guards.callers.admit(self.context)
+        self.guards.quotas.take(self._name(caller))
+        if caller is not None:
+            self._allow(policy, caller)
+        if self.request is _UNREADABLE:
+            raise _unreadable(self.method)
+        return caller
+
+    def again(self) -> principals.Principal:
+        """Authorise a stream once more.
+
+        Raises:
+            InstarError: It may go on no longer.
+        """
+        caller = self.guards.callers.caller(self.context)
+        self._allow(policies.POLICIES[self.method], caller)
+        return caller
+
+    @contextlib.contextmanager
+    def held(self, caller: principals.Principal | None) -> Iterator[streams.Live | None]:
+        """Hold what a call holds while it is answered.
+
+        Raises:
+            ExhaustedError: The caller has too many streams.
+        """
+        if not self.is_stream:
+            yield None
+            return
+        with self.guards.quotas.stream(self._name(caller)):
+            if caller is None:
+                yield None
+                return
+            with self.guards.streams.open(caller, self.again) as live:
+                yield live
+
+    def _allow(self, policy: policies.Policy, caller: principals.Principal) -> None:
+        if caller.kind is not policy.kind:
+            raise _denied(self.method, policy.rule, caller)
+        if caller.kind is principals.Kind.AGENT:
+            return
+        scope = roles.scope(caller.grants, policy.roles)
+        if scope.is_empty:
+            raise _denied(self.method, policy.rule, caller)
+        if self.request is not _UNREADABLE:
+            self.guards.bounds.check(policy.reach, scope, self.request)
+
+    def _name(self, caller: principals.Principal | None) -> str:
+        return str(caller) if caller else f"somebody at {attempts.address_of(self.context.peer())}"
+
+
 class Door(aio.ServerInterceptor):
     """Lets callers in by the policy of the method, and turns errors into statuses on the way out."""
 
-    def __init__(self, register: principals.Register, record: Record) -> None:
-        self._register = register
+    def __init__(self, posted: Guards, record: Record) -> None:
+        self._guards = posted
         self._record = record
 
     async def intercept_service(
@@ -71,53 +161,113 @@ class Door(aio.ServerInterceptor):
         behaviour: Any = (
             handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         )  # Any: the stubs know only the behaviours of the synchronous server
+        is_stream = bool(handler.request_streaming or handler.response_streaming)
+
+        def called(request: object, context: _Context) -> _Call:
+            return _Call(self._guards, method, context, request, is_stream)
+
         wrap = self._streaming if inspect.isasyncgenfunction(behaviour) else self._answering
         make = _MAKERS[handler.request_streaming, handler.response_streaming]
-        return make(wrap(behaviour, method), handler.request_deserializer, handler.response_serializer)
+        if handler.request_streaming:
+            behaviour = _reading(behaviour, method)
+        read = _forgiving(handler.request_deserializer)
+        return make(wrap(behaviour, called), read, handler.response_serializer)
 
-    def _answering(self, behaviour: _Behaviour, method: str) -> _Behaviour:
-        async def call(request: object, context: _Context) -> object:
+    def _answering(self, behaviour: _Behaviour, called: Callable[[object, _Context], _Call]) -> _Behaviour:
+        async def answer(request: object, context: _Context) -> object:
+            call = called(request, context)
+            live: streams.Live | None = None
             try:
-                self._admit(context, method)
-                return await behaviour(request, context)
+                with call.held(await call.admit()) as live:
+                    return await behaviour(request, context)
+            except asyncio.CancelledError:
+                await _leave_cut(live, call)
             except Exception as error:  # noqa: BLE001  # the edge: whatever it is, it leaves as a status
-                await self._keep(error, request, context, method)
-                await _leave(error, context, method)
+                await self._keep(error, call)
+                await _leave(error, call)
 
-        return call
+        return answer
 
-    def _streaming(self, behaviour: _Behaviour, method: str) -> _Behaviour:
-        async def call(request: object, context: _Context) -> AsyncIterator[object]:
+    def _streaming(self, behaviour: _Behaviour, called: Callable[[object, _Context], _Call]) -> _Behaviour:
+        async def answer(request: object, context: _Context) -> AsyncIterator[object]:
+            call = called(request, context)
+            live: streams.Live | None = None
             try:
-                self._admit(context, method)
-                async with contextlib.aclosing(behaviour(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+                with call.held(await call.admit()) as live:
+                    async with contextlib.aclosing(behaviour(request, context)) as responses:
+                        async for response in responses:
+                            if live is not None:
+                                call.again()
+                            yield response
+            except asyncio.CancelledError:
+                await _leave_cut(live, call)
             except Exception as error:  # noqa: BLE001  # the edge: whatever it is, it leaves as a status
-                await _leave(error, context, method)
+                await _leave(error, call)
 
-        return call
+        return answer
 
-    async def _keep(self, error: Exception, request: object, context: _Context, method: str) -> None:
+    async def _keep(self, error: Exception, call: _Call) -> None:
         """Put a refusal of a known caller on the record; that it cannot be kept does not change the answer."""
-        if not isinstance(error, errors.InstarError) or isinstance(error, errors.UnauthenticatedError):
+        if not isinstance(error, errors.InstarError) or isinstance(error, errors.ExhaustedError):
             return
-        if principals.POLICIES.get(method) is None or _READS.search(method):
+        policy = policies.POLICIES.get(call.method)
+        if policy is None or policy.kind is None or _READS.search(call.method):
             return
         try:
-            await self._record(_asked(request, self._register.caller(context).name, method), error)
+            caller = self._guards.callers.caller(call.context)
         except errors.InstarError:
-            _logger.exception("cannot keep that %s was refused", method)
+            return  # nobody who is known, or who is let in
+        try:
+            await self._record(_asked(call.request, caller.name, call.method), error)
+        except errors.InstarError:
+            _logger.exception("cannot keep that %s was refused", call.method)
 
-    def _admit(self, context: _Context, method: str) -> None:
-        if method not in principals.POLICIES:
-            raise _denied(method, "nobody, since it has no policy")
-        kinds = principals.POLICIES[method]
-        if kinds is None:
-            return
-        caller = self._register.caller(context)
-        if caller.kind not in kinds:
-            raise _denied(method, " or ".join(sorted(kind.value for kind in kinds)), caller)
+
+def _forgiving(read: Callable[[bytes], object] | None) -> Callable[[bytes], object] | None:
+    """Let what cannot be read come in as such: gRPC itself would log it as a fault of ours, whoever sent it."""
+    if read is None:
+        return None
+
+    def found(body: bytes) -> object:
+        try:
+            return read(body)
+        except message.DecodeError:
+            return _UNREADABLE
+
+    return found
+
+
+def _reading(behaviour: _Behaviour, method: str) -> _Behaviour:
+    """Have a behaviour that takes a stream see only what can be read."""
+
+    async def readable(requests: AsyncIterator[object]) -> AsyncIterator[object]:
+        async for request in requests:
+            if request is _UNREADABLE:
+                raise _unreadable(method)
+            yield request
+
+    if inspect.isasyncgenfunction(behaviour):
+
+        async def stream(requests: AsyncIterator[object], context: _Context) -> AsyncIterator[object]:
+            async with contextlib.aclosing(behaviour(readable(requests), context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return stream
+
+    async def answer(requests: AsyncIterator[object], context: _Context) -> object:
+        return await behaviour(readable(requests), context)
+
+    return answer
+
+
+def _unreadable(method: str) -> errors.InvalidRequestError:
+    return errors.InvalidRequestError(
+        f"cannot read what was sent to {method}: it is no message of its type",
+        code="message_unreadable",
+        field="message",
+        rule="a message as protocol buffers write it",
+    )
 
 
 def _asked(request: object, actor: str, method: str) -> engine.Asked:
@@ -137,7 +287,7 @@ def _subject(request: object) -> str:
 
 
 def _denied(method: str, rule: str, caller: principals.Principal | None = None) -> errors.RefusedError:
-    who = "the caller" if caller is None else f"{caller.kind.value} {caller.name!r}"
+    who = "the caller" if caller is None else str(caller)
     return errors.RefusedError(
         f"cannot let {who} call {method}: it is for {rule}",
         code=rpc_errors.PERMISSION_DENIED,
@@ -146,10 +296,18 @@ def _denied(method: str, rule: str, caller: principals.Principal | None = None) 
     )
 
 
-async def _leave(error: Exception, context: _Context, method: str) -> Never:
+async def _leave_cut(live: streams.Live | None, call: _Call) -> Never:
+    """End a call that was cancelled: with its reason, where it was cut here."""
+    if live is None or live.ended is None:
+        raise asyncio.CancelledError
+    live.task.uncancel()
+    await _leave(live.ended, call)
+
+
+async def _leave(error: Exception, call: _Call) -> Never:
     if isinstance(error, aio.AbortError):
         raise error
     if isinstance(error, errors.InstarError):
-        await context.abort_with_status(rpc_errors.to_status(error))
-    _logger.error("cannot answer %s", method, exc_info=error)
-    await context.abort_with_status(rpc_errors.to_status(rpc_errors.unexpected()))
+        await call.context.abort_with_status(rpc_errors.to_status(error))
+    _logger.error("cannot answer %s", call.method, exc_info=error)
+    await call.context.abort_with_status(rpc_errors.to_status(rpc_errors.unexpected()))

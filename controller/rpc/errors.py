@@ -8,6 +8,7 @@ leaves as INTERNAL and says nothing of our insides. Left out: exit codes (`contr
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 from google.protobuf import any_pb2, message
@@ -23,6 +24,8 @@ VALUE_CHARS_MAX = 256
 VIOLATIONS_BYTES_MAX = 4096  # of all that is said of single fields; what comes after is only counted
 VIOLATION_CHARS_MAX = 512
 PERMISSION_DENIED = "permission_denied"  # code of the refusals that are about the caller, not about the state of things
+_ABOUT_THE_CALLER = frozenset({PERMISSION_DENIED, "principal_denied", "node_quarantined"})
+RETRY_AFTER_KEY = "retry-after-ms"  # trailing metadata of whoever is turned away for now
 UNREACHABLE = "controller_unreachable"  # code of failures in which no controller answered
 
 _STATUS_BY_TYPE: dict[type[errors.InstarError], grpc.StatusCode] = {
@@ -31,6 +34,7 @@ _STATUS_BY_TYPE: dict[type[errors.InstarError], grpc.StatusCode] = {
     errors.RefusedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.ExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ConflictError: grpc.StatusCode.ABORTED,
     errors.IllegalEventError: grpc.StatusCode.OUT_OF_RANGE,
     errors.InstarError: grpc.StatusCode.INTERNAL,
@@ -48,7 +52,7 @@ def unexpected() -> errors.InstarError:
 
 def status_code(error: errors.InstarError) -> grpc.StatusCode:
     """The gRPC status that an error leaves as."""
-    if error.code == PERMISSION_DENIED:
+    if error.code in _ABOUT_THE_CALLER:
         return grpc.StatusCode.PERMISSION_DENIED
     for kind in type(error).__mro__:
         if kind in _STATUS_BY_TYPE:
@@ -74,7 +78,12 @@ def to_status(error: errors.InstarError) -> grpc.Status:
         details.append(_packed(_bad_request(error)))
     code: int = status_code(error).value[0]
     text = str(error)[:MESSAGE_CHARS_MAX]
-    status: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=text, details=details))
+    found = rpc_status.to_status(status_pb2.Status(code=code, message=text, details=details))
+    if isinstance(error, errors.ExhaustedError):
+        milliseconds = error.retry_after // timedelta(milliseconds=1) + 1  # whoever comes then does not come too early
+        told = (*found.trailing_metadata, (RETRY_AFTER_KEY, str(milliseconds)))
+        found = found._replace(trailing_metadata=told)
+    status: grpc.Status = found
     return status
 
 
@@ -108,9 +117,19 @@ def from_rpc(failure: aio.AioRpcError) -> errors.InstarError:
     problems = tuple(_problems(details))
     if problems:
         return errors.InvalidFieldsError(text, problems)
-    kind = _TYPE_BY_STATUS.get(failure.code(), errors.InstarError)
     told = info.metadata
+    if failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return errors.ExhaustedError(
+            text, code=info.reason, field=told["field"], rule=told["rule"], retry_after=retry_after(failure)
+        )
+    kind = _TYPE_BY_STATUS.get(failure.code(), errors.InstarError)
     return kind(text, code=info.reason, field=told["field"], value=told["value"], rule=told["rule"])
+
+
+def retry_after(failure: aio.AioRpcError) -> timedelta:
+    """How long the controller wants to be left alone; nothing where it does not say."""
+    text = str(dict(failure.trailing_metadata() or ()).get(RETRY_AFTER_KEY, ""))
+    return timedelta(milliseconds=int(text)) if text.isdecimal() else timedelta()
 
 
 def _without_info(code: grpc.StatusCode, text: str) -> errors.InstarError:

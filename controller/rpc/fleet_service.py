@@ -6,14 +6,16 @@ node's live session, and never kept here; what keeps nodes from work has a reaso
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from typing import Any
 
 from grpc import aio
 
 from controller import clock, engine
 from controller.config import values
-from controller.core import errors, model
-from controller.rpc import convert, fleet_convert, log_reading, principals, rollout_convert, sessions
+from controller.core import errors, model, roles
+from controller.rpc import callers, convert, fleet_convert, log_reading, principals, register, rollout_convert, sessions
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc, node_pb2
 
 LOG_BYTES_MAX = 64 << 10  # 64 KiB, as the protocol says
@@ -26,27 +28,30 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
 
     Args:
         present: The live sessions.
+        enrolled: Where it is kept that an agent is let in no longer.
     """
 
     def __init__(
         self,
         machine: engine.Engine,
         present: sessions.Sessions,
-        register: principals.Register,
+        known: callers.Callers,
+        enrolled: register.Register,
         time: clock.Clock,
     ) -> None:
         self._engine = machine
         self._sessions = present
-        self._register = register
+        self._callers = known
+        self._register = enrolled
         self._clock = time
         self._room = log_reading.Room()
 
     async def ListNodes(
         self, request: fleet_service_pb2.ListNodesRequest, context: _Context
     ) -> fleet_service_pb2.ListNodesResponse:
-        """List the nodes that a selector takes, by identity."""
-        del context
-        nodes = self._engine.nodes(request.selector)
+        """List the nodes that a selector takes, by identity, as far as the caller's scope goes."""
+        sight = self._callers.caller(context).sight
+        nodes = (each for each in self._engine.nodes(request.selector) if sight.takes(each.labels))
         return fleet_service_pb2.ListNodesResponse(nodes=map(self._message, nodes))
 
     async def GetNode(
@@ -116,9 +121,12 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
     async def RemoveNode(
         self, request: fleet_service_pb2.RemoveNodeRequest, context: _Context
     ) -> fleet_service_pb2.RemoveNodeResponse:
-        """Forget a node."""
-        reason = convert.reason(request.reason, "remove the node")
-        await self._engine.remove_node(model.NodeId(request.node_id), reason=reason, actor=self._actor(context))
+        """Forget a node, and let its agent in no longer until it is given a new proof of who it is."""
+        reason, actor = convert.reason(request.reason, "remove the node"), self._actor(context)
+        node_id = self._engine.node(model.NodeId(request.node_id)).id
+        deny = functools.partial(self._register.deny, principals.Kind.AGENT, node_id, f"the node was removed: {reason}")
+        await asyncio.to_thread(deny)  # first: it would come back as a new node at once
+        await self._engine.remove_node(node_id, reason=reason, actor=actor)
         return fleet_service_pb2.RemoveNodeResponse()
 
     async def ExplainNode(
@@ -140,10 +148,13 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
     async def ListRuleStates(
         self, request: fleet_service_pb2.ListRuleStatesRequest, context: _Context
     ) -> fleet_service_pb2.ListRuleStatesResponse:
-        """Say how the rules of the monitor stand."""
-        del context
-        node_id = self._engine.node(model.NodeId(request.node_id)).id if request.node_id else None
-        watched = self._engine.rules_watched(request.rule, node_id)
+        """Say how the rules of the monitor stand, on nodes as far as the caller's scope goes."""
+        sight = self._callers.caller(context).sight
+        node_id = model.NodeId(request.node_id) if request.node_id else None
+        if node_id is not None and sight.is_whole:
+            node_id = self._engine.node(node_id).id
+        found = self._engine.rules_watched(request.rule, node_id)
+        watched = [each for each in found if sight.is_whole or self._is_seen(sight, each.node_id)]
         rules = (each for each in self._engine.rules() if request.rule in ("", each.name))
         return fleet_convert.rule_states(rules, watched, self._engine.rules_looked_at())
 
@@ -173,8 +184,13 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         await self._engine.remove_freeze(model.FreezeId(request.freeze_id), reason=reason, actor=self._actor(context))
         return fleet_service_pb2.RemoveFreezeResponse()
 
+    def _is_seen(self, sight: roles.Scope, node_id: model.NodeId | None) -> bool:
+        """Tell whether a scope that is not the whole fleet takes a node; the fleet itself it does not."""
+        labels = None if node_id is None else self._engine.labels(node_id)
+        return labels is not None and sight.takes(labels)
+
     def _actor(self, context: _Context) -> str:
-        return self._register.caller(context).name
+        return self._callers.caller(context).name
 
     def _message(self, node: model.Node) -> node_pb2.Node:
         return fleet_convert.node(node, self._engine.metrics(node.id))

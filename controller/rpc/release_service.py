@@ -2,13 +2,14 @@
 
 Rules kept here: nothing is kept before digest, form and manifest were checked, nor, where releases are signed, before
 signed metadata name it; a version names one digest for ever; the disk is touched in a worker thread, never in the loop.
-Left out: what signatures are worth (`trust`), and who may publish what.
+Left out: what signatures are worth (`trust`), and who may publish (`policies`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from grpc import aio
@@ -16,7 +17,7 @@ from grpc import aio
 from controller import clock, engine, releases
 from controller.config import manifest
 from controller.core import errors, model
-from controller.rpc import convert, principals, release_convert, trust_pieces
+from controller.rpc import callers, convert, release_convert, trust_pieces
 from instar.v1 import release_pb2, release_service_pb2, release_service_pb2_grpc
 
 PUBLISHES_MAX = 4  # at the same time: more would only share the disk
@@ -52,14 +53,14 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         self,
         machine: engine.Engine,
         blobs: releases.Blobs,
-        register: principals.Register,
+        known: callers.Callers,
         time: clock.Clock,
         trust: Trust,
     ) -> None:
         self._engine = machine
         self._trust = trust
         self._blobs = blobs
-        self._register = register
+        self._callers = known
         self._clock = time
         self._publishes = asyncio.Semaphore(PUBLISHES_MAX)
 
@@ -73,7 +74,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
                 async for part in request_iterator:
                     await asyncio.to_thread(incoming.write, part.chunk)
                 text = await asyncio.to_thread(incoming.checked_manifest)
-                release = self._release(manifest.parse(text), bundle, self._register.caller(context).name)
+                release = self._release(manifest.parse(text), bundle, self._callers.caller(context).name)
                 self._refuse_other_bytes(release)
                 self._trust.refuse_unsigned(release.component, release.version, release.digest, release.size_bytes)
                 await asyncio.to_thread(incoming.keep)
@@ -84,9 +85,12 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
     async def GetRelease(
         self, request: release_service_pb2.GetReleaseRequest, context: _Context
     ) -> release_service_pb2.GetReleaseResponse:
-        """Find one release, and say where it stands."""
-        del context
+        """Find one release, and say where it stands; of the nodes that left it, as far as the caller's scope goes."""
         found = self._engine.whereabouts(model.ComponentName(request.component), request.version)
+        sight = self._callers.caller(context).sight
+        if not sight.is_whole:
+            seen = tuple(each for each in found.leavers if sight.takes(self._engine.labels(each.node_id) or {}))
+            found = replace(found, leavers=seen, left_by=len(seen))
         return release_convert.whereabouts(found)
 
     async def ListReleases(
@@ -110,7 +114,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         """Declare the edges and barriers of a component, in the place of those before."""
         edges, barriers = release_convert.from_graph(request.graph)
         component = model.ComponentName(request.graph.component)
-        await self._engine.put_graph(component, edges, barriers, actor=self._register.caller(context).name)
+        await self._engine.put_graph(component, edges, barriers, actor=self._callers.caller(context).name)
         return release_service_pb2.PutGraphResponse(graph=self._graph(component))
 
     async def BlockRelease(
@@ -119,7 +123,7 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         """Close every way to a version; without a reason, open them again."""
         reason = convert.reason(request.reason, "block the release") if request.reason else ""
         component = model.ComponentName(request.component)
-        actor = self._register.caller(context).name
+        actor = self._callers.caller(context).name
         await self._engine.block_release(component, request.version, reason=reason, actor=actor)
         return release_service_pb2.BlockReleaseResponse(graph=self._graph(component))
 
@@ -131,13 +135,13 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
             model.ComponentName(request.component),
             request.version,
             request.channel,
-            actor=self._register.caller(context).name,
+            actor=self._callers.caller(context).name,
         )
         return release_service_pb2.PromoteReleaseResponse(channel=release_convert.channel(channel))
 
     async def PutTrust(self, request_iterator: _Pieces, context: _Context) -> release_service_pb2.PutTrustResponse:
         """Take metadata that people have signed, all of it or none."""
-        actor = self._register.caller(context).name
+        actor = self._callers.caller(context).name
         async with self._publishes:
             files = await trust_pieces.joined(request_iterator)
             stored = await self._trust.put(files)

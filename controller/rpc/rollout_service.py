@@ -8,6 +8,7 @@ an approval may be given or denied without one; who decides is who shows the tok
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
@@ -16,8 +17,8 @@ from typing import Any, Protocol
 from grpc import aio
 
 from controller import clock, engine
-from controller.core import errors, model
-from controller.rpc import analysis_convert, convert, principals, request_convert, rollout_convert
+from controller.core import errors, model, roles
+from controller.rpc import analysis_convert, bounds, callers, convert, request_convert, rollout_convert
 from controller.telemetry import ids
 from instar.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
 
@@ -56,9 +57,10 @@ class _Verb(Protocol):
 class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
     """Plans upgrades and carries them out."""
 
-    def __init__(self, machine: engine.Engine, register: principals.Register, time: clock.Clock) -> None:
+    def __init__(self, machine: engine.Engine, known: callers.Callers, time: clock.Clock) -> None:
         self._engine = machine
-        self._register = register
+        self._callers = known
+        self._bounds = bounds.Bounds(machine)
         self._clock = time
 
     async def PlanUpgrade(
@@ -66,7 +68,7 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
     ) -> rollout_service_pb2.PlanUpgradeResponse:
         """Say what a request would do."""
         wanted = request_convert.from_request(request.upgrade)
-        plan = await self._engine.plan(wanted, actor=self._register.caller(context).name)
+        plan = await self._engine.plan(wanted, actor=self._callers.caller(context).name)
         # A plan of the largest fleet takes a second to be said: agents are answered meanwhile.
         message = await asyncio.to_thread(rollout_convert.plan, plan)
         return rollout_service_pb2.PlanUpgradeResponse(plan=message)
@@ -86,7 +88,7 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         rollout = await self._engine.start_upgrade(
             request_convert.from_request(request.upgrade),
             request_id=request.request_id,
-            actor=self._register.caller(context).name,
+            actor=self._callers.caller(context).name,
             saved=rollout_convert.from_plan(request.plan) if request.HasField("plan") else None,
         )
         return rollout_service_pb2.StartUpgradeResponse(rollout=self._message(rollout))
@@ -101,10 +103,11 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
     async def ListRollouts(
         self, request: rollout_service_pb2.ListRolloutsRequest, context: _Context
     ) -> rollout_service_pb2.ListRolloutsResponse:
-        """List the rollouts, newest first."""
-        del context
-        limit = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
-        return rollout_service_pb2.ListRolloutsResponse(rollouts=map(self._message, self._engine.rollouts(limit)))
+        """List the rollouts, newest first; of the newest PAGE_SIZE_MAX those that lie within the caller's scope."""
+        limit, sight = _limit(request.page_size), self._callers.caller(context).sight
+        newest = self._engine.rollouts(limit if sight.is_whole else PAGE_SIZE_MAX)
+        seen = (each for each in newest if self._bounds.has_rollout(sight, each))
+        return rollout_service_pb2.ListRolloutsResponse(rollouts=map(self._message, itertools.islice(seen, limit)))
 
     async def WatchRollout(
         self, request: rollout_service_pb2.WatchRolloutRequest, context: _Context
@@ -113,7 +116,8 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         del context
         found = self._engine.rollout(request.rollout)
         async for rollout in self._engine.watch(found.id):
-            if rollout.revision > request.after_revision or rollout.state.is_terminal:
+            is_new = rollout.revision > request.after_revision or not request.after_revision  # the first one is 0
+            if is_new or rollout.state.is_terminal:
                 yield rollout_service_pb2.WatchRolloutResponse(rollout=self._message(rollout))
 
     async def RevertRollout(
@@ -161,17 +165,19 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
     async def ListApprovals(
         self, request: rollout_service_pb2.ListApprovalsRequest, context: _Context
     ) -> rollout_service_pb2.ListApprovalsResponse:
-        """List what waits for an approval, newest first."""
-        del context
-        limit = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
-        found = self._engine.approvals(limit, with_decided=request.decided)
-        return rollout_service_pb2.ListApprovalsResponse(approvals=map(rollout_convert.approval, found))
+        """List what waits for an approval, newest first, as far as the caller's scope goes."""
+        limit, sight = _limit(request.page_size), self._callers.caller(context).sight
+        found = self._engine.approvals(limit if sight.is_whole else PAGE_SIZE_MAX, with_decided=request.decided)
+        seen = (each for each in found if sight.is_whole or self._is_seen(sight, each))
+        return rollout_service_pb2.ListApprovalsResponse(
+            approvals=map(rollout_convert.approval, itertools.islice(seen, limit))
+        )
 
     async def ApproveRollout(
         self, request: rollout_service_pb2.ApproveRolloutRequest, context: _Context
     ) -> rollout_service_pb2.ApproveRolloutResponse:
         """Let a rollout begin that waits for it."""
-        reason, actor = convert.remark(request.reason), self._register.caller(context).name
+        reason, actor = convert.remark(request.reason), self._callers.caller(context).name
         rollout = await self._engine.approve(request.rollout, reason=reason, actor=actor)
         return rollout_service_pb2.ApproveRolloutResponse(rollout=self._message(rollout))
 
@@ -179,7 +185,7 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         self, request: rollout_service_pb2.DenyRolloutRequest, context: _Context
     ) -> rollout_service_pb2.DenyRolloutResponse:
         """Cancel a rollout that waits for an approval."""
-        reason, actor = convert.remark(request.reason), self._register.caller(context).name
+        reason, actor = convert.remark(request.reason), self._callers.caller(context).name
         rollout = await self._engine.deny(request.rollout, reason=reason, actor=actor)
         return rollout_service_pb2.DenyRolloutResponse(rollout=self._message(rollout))
 
@@ -211,7 +217,7 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
             request.selector,
             _time_limit(request),
             reason=reason,
-            actor=self._register.caller(context).name,
+            actor=self._callers.caller(context).name,
         )
         return rollout_service_pb2.RollBackEmergencyResponse(rollouts=map(self._message, rollouts), freeze_id=freeze_id)
 
@@ -219,10 +225,17 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         """Have the engine do what an operator asks of a rollout."""
         reason = convert.reason(order.reason, f"{word} the rollout")
         found = self._engine.rollout(order.rollout)
-        return self._message(await verb(found.id, reason=reason, actor=self._register.caller(context).name))
+        return self._message(await verb(found.id, reason=reason, actor=self._callers.caller(context).name))
+
+    def _is_seen(self, sight: roles.Scope, approval: model.Approval) -> bool:
+        return self._bounds.has_rollout(sight, self._engine.rollout(approval.rollout_id))
 
     def _message(self, rollout: model.Rollout) -> rollout_pb2.Rollout:
         return rollout_convert.rollout(rollout, ids.trace_id(rollout.id), self._clock.now())
+
+
+def _limit(page_size: int) -> int:
+    return min(page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
 
 
 def _time_limit(request: rollout_service_pb2.RollBackEmergencyRequest) -> timedelta:

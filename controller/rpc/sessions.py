@@ -1,7 +1,8 @@
 """The controller's end of the agents' streams, whatever carries them.
 
 Rules kept: a message is acknowledged only when the engine has made it durable; a gap is healed by a full report and by
-nothing else; commands are the engine's level-triggered truth, said again until answered; what is owed to a peer is kept
+nothing else; commands are the engine's level-triggered truth, said again until answered, and each time only to a node
+that is still trusted; what is owed to a peer is kept
 as facts and becomes a message when it can be sent, so that a slow peer costs nothing; a peer that neither speaks nor
 listens is evicted; a later session of a node ends the earlier one. Left out: gRPC (`agent_service`) and all decisions.
 """
@@ -49,6 +50,12 @@ class Engine(Protocol):
         """Take a report; durable on return. Raises an InstarError when the session is stale."""
         ...
 
+    def check_trusted(self, node_id: model.NodeId) -> None:
+        """Let a node speak; raises a RefusedError where it is quarantined."""
+
+    def check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
+        """Let a session go on; raises a RefusedError where it may not."""
+
     def commands(self, node_id: model.NodeId) -> tuple[commands.Command, ...]:
         """What is asked of a node now."""
         ...
@@ -70,8 +77,8 @@ class Transport(Protocol):
         ...
 
 
-class _Ended(Exception):  # noqa: N818 an end of the conversation, not an error
-    """The session has come to its end, and nobody is to blame."""
+class _Ended(Exception):  # noqa: N818 an end of the conversation, not an error: nobody is to blame
+    """The session has come to its end."""
 
 
 class Sessions:
@@ -111,11 +118,7 @@ class Sessions:
             self._emptied.set()
 
     def logs(self, node_id: model.NodeId) -> log_reading.Questions:
-        """Find where a node is asked for logs.
-
-        Raises:
-            RefusedError: The node is not connected.
-        """
+        """Find where a node is asked for logs; raises a RefusedError where it is not connected."""
         session = self._open.get(node_id)
         if session is None:
             raise log_reading.not_connected(node_id)
@@ -163,6 +166,7 @@ class AgentSession:
         # What the agent has told.
         self._sequence = 0
         self._echo_send_time: timestamp_pb2.Timestamp | None = None
+        self._allowance = admission.Allowance(self.node_id, clock.monotonic)
         self._answered: frozenset[tuple[model.OperationId, int]] = frozenset()
         # What is owed to it.
         self._unacknowledged = 0
@@ -201,6 +205,7 @@ class AgentSession:
 
     async def _hold(self) -> None:
         hello, protocol_version = await self._greeted()
+        self._engine.check_trusted(self.node_id)
         grant = await self._engine.open_session(hello)
         self._session_id, self.generation = grant.session_id, grant.generation
         self._heartbeat_period = grant.heartbeat_period
@@ -234,7 +239,7 @@ class AgentSession:
         hello = message.hello
         if self._caller.kind is not principals.Kind.AGENT or hello.node_id != self._caller.name:
             raise errors.RefusedError(
-                f"cannot open a session for node_id {hello.node_id!r}: the token is that of {self._caller.name!r}",
+                f"cannot open a session for node_id {hello.node_id!r}: the caller is {self._caller.name!r}",
                 code=rpc_errors.PERMISSION_DENIED,
                 field="hello.node_id",
                 value=hello.node_id,
@@ -252,6 +257,7 @@ class AgentSession:
                 silence.reschedule(None)  # from here on it is we who work
                 if message is None:
                     raise _Ended
+                self._allowance.take()
                 await self._take(message)
 
     async def _take(self, message: _Request) -> None:
@@ -309,6 +315,7 @@ class AgentSession:
             self._due.clear()
             if self._eviction is not None:
                 raise self._eviction
+            self._engine.check_session(self.node_id, self._session_id)
             for response in self._owed():
                 await self._send(response)
             if self._go_away_window is not None:
@@ -359,6 +366,7 @@ class AgentSession:
         return max(0.0, due_seconds - asyncio.get_running_loop().time())
 
     async def _send(self, response: _Response) -> None:
+        self._engine.check_session(self.node_id, self._session_id)  # nothing goes down to whom nobody trusts any more
         async with _within(WRITE_DEADLINE_SECONDS, "cannot go on with the session: the agent took nothing"):
             await self._transport.send(response)
 

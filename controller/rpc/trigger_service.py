@@ -14,7 +14,7 @@ from grpc import aio
 
 from controller import clock, engine
 from controller.core import model
-from controller.rpc import convert, firing_convert, principals, trigger_convert
+from controller.rpc import callers, convert, firing_convert, trigger_convert
 from instar.v1 import trigger_pb2, trigger_service_pb2, trigger_service_pb2_grpc
 
 PAGE_SIZE_DEFAULT = 100
@@ -72,9 +72,9 @@ class _Decided(Protocol):
 class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
     """Keeps triggers, and takes events."""
 
-    def __init__(self, machine: engine.Engine, register: principals.Register, time: clock.Clock) -> None:
+    def __init__(self, machine: engine.Engine, known: callers.Callers, time: clock.Clock) -> None:
         self._engine = machine
-        self._register = register
+        self._callers = known
         self._clock = time
 
     async def ApplyTrigger(
@@ -220,4 +220,4 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         return firing_convert.view(*self._engine.trigger(name))
 
     def _actor(self, context: _Context) -> str:
-        return self._register.caller(context).name
+        return self._callers.caller(context).name

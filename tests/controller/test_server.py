@@ -20,6 +20,7 @@ from controller import server
 from controller.config import settings
 from controller.core import errors
 from controller.rpc import errors as rpc_errors
+from controller.rpc import listener
 from controller.store import database, executor, reading
 from instar.v1 import (
     fleet_service_pb2,
@@ -75,7 +76,7 @@ async def test_a_second_controller_on_one_store_is_refused_and_the_first_goes_on
 
 
 async def test_a_message_past_the_limit_is_not_taken_in(tmp_path: Path) -> None:
-    request = fleet_service_pb2.GetNodeRequest(node_id="n" * server.MESSAGE_BYTES_MAX)
+    request = fleet_service_pb2.GetNodeRequest(node_id="n" * listener.RECEIVED_BYTES_MAX)
     async with server.serving(settings_in(tmp_path)) as address, aio.insecure_channel(address) as channel:
         with pytest.raises(aio.AioRpcError) as caught:
             await fleet_service_pb2_grpc.FleetServiceStub(channel).GetNode(request)

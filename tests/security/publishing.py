@@ -19,7 +19,7 @@ from controller import server
 from controller.config import settings
 from controller.core import errors, versions
 from controller.rpc import errors as rpc_errors
-from controller.rpc import principals, trust_pieces
+from controller.rpc import principals, register, trust_pieces
 from controller.trust import drafting, keys, metadata, publisher, repository
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, release_service_pb2, release_service_pb2_grpc
 from tests.security import judged
@@ -161,8 +161,8 @@ async def serving(folder: Path, trust_dir: Path | None) -> AsyncIterator[House]:
     """A controller in this process."""
     loaded = settings.Settings("127.0.0.1:0", folder, timedelta(seconds=1), "", trust_dir=trust_dir)
     async with server.serving(loaded) as address, aio.insecure_channel(address) as channel:
-        register = principals.Register(loaded.principals_file)
-        node_token = register.make_token(principals.Principal(principals.Kind.AGENT, NODE))
+        enrolled = register.Register(loaded.principals_file)
+        node_token = enrolled.make_token(principals.Principal(principals.Kind.AGENT, NODE)).reveal()
         yield House(
             address,
             loaded,

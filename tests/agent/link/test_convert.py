@@ -244,15 +244,21 @@ def test_an_assignment_that_cannot_be_read_is_an_error(assign: agent_service_pb2
 @pytest.mark.parametrize(
     ("report", "field"),
     [
-        (agent_service_pb2.Report(components=[node_pb2.ComponentStatus(health=9)]), "components.health"),  # type: ignore[arg-type]  # a later enum
         (
-            agent_service_pb2.Report(components=[node_pb2.ComponentStatus(instances=[node_pb2.Instance()])]),
+            agent_service_pb2.Report(components=[node_pb2.ComponentStatus(version="1.0.0", health=9)]),  # type: ignore[arg-type]  # a later enum
+            "components.health",
+        ),
+        (
+            agent_service_pb2.Report(
+                components=[node_pb2.ComponentStatus(version="1.0.0", instances=[node_pb2.Instance()])]
+            ),
             "components.instances.state",
         ),
+        (agent_service_pb2.Report(components=[node_pb2.ComponentStatus(version="one")]), "components.version"),
         (agent_service_pb2.Report(operations=[operation_pb2.OperationStatus()]), "operations.state"),
         (agent_service_pb2.Report(steps=[operation_pb2.StepRecord(step=77)]), "steps.step"),  # type: ignore[arg-type]  # a later enum
     ],
-    ids=["health", "instance state", "operation state", "step"],
+    ids=["health", "instance state", "version", "operation state", "step"],
 )
 def test_a_report_that_cannot_be_read_names_its_field(report: agent_service_pb2.Report, field: str) -> None:
     with pytest.raises(errors.InvalidRequestError, match="cannot read") as caught:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 from grpc import aio
 
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, node_pb2, operation_pb2
@@ -214,18 +215,22 @@ async def _agent(channel: aio.Channel, script: _Script, ready: Callable[[], None
     stub = agent_service_pb2_grpc.AgentServiceStub(channel)
     outgoing: asyncio.Queue[_Said] = asyncio.Queue()
     call = stub.Connect(_said(script, outgoing), metadata=(("authorization", f"Bearer {script.token}"),))
-    async for response in call:
-        match response.WhichOneof("message"):
-            case "welcome":
-                ready()
-            case "assign":
-                outgoing.put_nowait(script.answer(script.node_id, response.assign))
-            case "cancel":
-                outgoing.put_nowait(given_up(response.cancel))
-            case "read_log":
-                outgoing.put_nowait(_log(response.read_log))
-            case _:
-                pass
+    try:
+        async for response in call:
+            match response.WhichOneof("message"):
+                case "welcome":
+                    ready()
+                case "assign":
+                    outgoing.put_nowait(script.answer(script.node_id, response.assign))
+                case "cancel":
+                    outgoing.put_nowait(given_up(response.cancel))
+                case "read_log":
+                    outgoing.put_nowait(_log(response.read_log))
+                case _:
+                    pass
+    except aio.AioRpcError as failure:
+        if failure.code() is not grpc.StatusCode.PERMISSION_DENIED:  # the node was cut off, as somebody wanted
+            raise
 
 
 def _log(asked: agent_service_pb2.ReadLog) -> agent_service_pb2.LogText:

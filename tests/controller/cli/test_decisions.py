@@ -55,6 +55,8 @@ async def test_a_node_is_quarantined_and_forgotten(home: house.House) -> None:
         assert (found.code, found.document["quarantine_reason"]) == (0, "odd answers")
         explained = await home.instar("node", "explain", "n-1", "-o", "json")
         assert any("odd answers" in one["message"] for one in explained.document["reasons"])
+        while [one["node_id"] for one in await nodes(home) if one["connected"]] != ["n-2"]:
+            pass
     while any(one["connected"] for one in await nodes(home)):
         pass
     assert (await home.instar("node", "remove", "n-1", "--reason", "scrapped", "-o", "json")).document == {

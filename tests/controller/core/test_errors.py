@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from controller.core import errors
 
 
@@ -11,3 +13,10 @@ def test_a_source_of_metrics_that_gives_no_answer_says_who_has_to_mend_it_and_wh
     )
     assert (error.blame, error.is_retryable, error.code) == (errors.Blame.SOURCE, True, "partial")
     assert (error.field, error.value) == ("source", "main")
+
+
+def test_who_asks_too_much_is_told_when_to_come_back_and_may() -> None:
+    found = errors.ExhaustedError(
+        "cannot take it", code="rate_limited", field="x", rule="less", retry_after=timedelta(1)
+    )
+    assert (found.retry_after, found.is_retryable, found.blame) == (timedelta(1), True, errors.Blame.CALLER)

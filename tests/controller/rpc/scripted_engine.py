@@ -13,7 +13,7 @@ from grpc import aio
 
 from controller import clock, releases
 from controller.core import errors, model
-from controller.rpc import door, fleet_service, principals, release_service, rollout_service, sessions, trigger_service
+from controller.rpc import door, fleet_service, release_service, rollout_service, sessions, trigger_service
 from controller.rpc import errors as rpc_errors
 from controller.trust import unsigned
 from instar.v1 import (
@@ -22,12 +22,13 @@ from instar.v1 import (
     rollout_service_pb2_grpc,
     trigger_service_pb2_grpc,
 )
+from tests.controller.rpc import doors
 
 ACTOR = "ann"
 # What the real one answers without waiting.
 _AT_ONCE = frozenset(
     {
-        *("rollout", "rollouts", "node", "nodes", "metrics", "release", "releases"),
+        *("rollout", "rollouts", "node", "nodes", "labels", "metrics", "release", "releases"),
         *("explain_rollout", "explain_node", "statistics", "graph", "freezes", "approvals"),
         *("rules", "rules_watched", "rules_looked_at"),
         *("triggers", "trigger", "firings", "firing", "explain_trigger"),
@@ -106,21 +107,23 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     """Serve on loopback, and call as somebody who may."""
     scripted = ScriptedEngine()
     machine = cast("Any", scripted)
-    register = principals.Register(folder / "principals")
-    token = register.make_token(principals.Principal(principals.Kind.API, ACTOR)).reveal()
-    server = aio.server(interceptors=[door.Door(register, machine.keep_refusal)])
+    enrolled = doors.enrolled(folder)
+    token = enrolled.make_token(doors.api(ACTOR)).reveal()
+    guards = doors.guards(enrolled, machine, time)
+    known = guards.callers
+    server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal)])
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
-        fleet_service.FleetService(machine, sessions.Sessions(), register, time), server
+        fleet_service.FleetService(machine, sessions.Sessions(), known, enrolled, time), server
     )
     release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, releases.Blobs(folder / "blobs"), register, time, unsigned.Unsigned()),
+        release_service.ReleaseService(machine, releases.Blobs(folder / "blobs"), known, time, unsigned.Unsigned()),
         server,
     )
     rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
-        rollout_service.RolloutService(machine, register, time), server
+        rollout_service.RolloutService(machine, known, time), server
     )
     trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
-        trigger_service.TriggerService(machine, register, time), server
+        trigger_service.TriggerService(machine, known, time), server
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -40,6 +40,8 @@ class SmallEngine:
         self.asked: dict[model.NodeId, tuple[Command, ...]] = {}
         self.wakes: dict[model.NodeId, list[Callable[[], None]]] = {}
         self.failure: errors.InstarError | None = None
+        self.quarantined: set[model.NodeId] = set()
+        self.unwanted: set[model.Digest] = set()
         self.refused: list[tuple[engine.Asked, errors.InstarError]] = []
 
     async def open_session(self, hello: model.NodeHello) -> commands.SessionGrant:
@@ -63,6 +65,18 @@ class SmallEngine:
         if told.session_id != session_id:
             raise errors.ConflictError("cannot take the report: the session is stale", code="session_stale")
         self._apply(told, report)
+
+    def check_trusted(self, node_id: model.NodeId) -> None:
+        if node_id in self.quarantined:
+            raise errors.RefusedError(f"cannot listen to {node_id}", code="node_quarantined", field="node_id")
+
+    def check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
+        del session_id
+        self.check_trusted(node_id)
+
+    def wants(self, node_id: model.NodeId, digest: model.Digest) -> bool:
+        del node_id
+        return digest not in self.unwanted
 
     def commands(self, node_id: model.NodeId) -> tuple[Command, ...]:
         return self.asked.get(node_id, ())

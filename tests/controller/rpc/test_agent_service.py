@@ -23,10 +23,10 @@ from agent.link import transport
 from controller import clock
 from controller.core import errors, model
 from controller.engine import commands
-from controller.rpc import admission, agent_convert, agent_service, door, principals, sessions
+from controller.rpc import admission, agent_convert, agent_service, door, sessions
 from controller.trust import unsigned
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, node_pb2
-from tests.controller.rpc import small_engine
+from tests.controller.rpc import doors, small_engine
 
 NODE = model.NodeId("n-1")
 BLOB = bytes(range(256)) * 4 * 1024 * 3 + b"end"  # three chunks and a bit
@@ -92,11 +92,16 @@ class Controller:
 async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     system = clock.SystemClock()
     engine = small_engine.SmallEngine(system.now)
-    register = principals.Register(tmp_path / "tokens")
-    token = register.make_token(principals.Principal(principals.Kind.AGENT, NODE)).reveal()
-    server = aio.server(interceptors=[door.Door(register, engine.keep_refusal)])
+    enrolled = doors.enrolled(tmp_path)
+    token = enrolled.make_token(doors.agent(NODE)).reveal()
+    guards = doors.guards(enrolled, engine, system)
+    server = aio.server(interceptors=[door.Door(guards, engine.keep_refusal)])
     service = agent_service.AgentService(
-        engine, caller=register.caller, open_blob=open_blob, read_trust=unsigned.Unsigned().read, clock=system
+        engine,
+        caller=guards.callers.caller,
+        open_blob=open_blob,
+        read_trust=unsigned.Unsigned().read,
+        clock=system,
     )
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")

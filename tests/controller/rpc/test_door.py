@@ -13,9 +13,9 @@ from google.protobuf import empty_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]  # ships no stubs
 
-from controller import engine
+from controller import clock, engine
 from controller.core import errors
-from controller.rpc import door, principals
+from controller.rpc import door, policies, register
 from controller.rpc import errors as rpc_errors
 from instar.v1 import (
     agent_service_pb2,
@@ -25,6 +25,7 @@ from instar.v1 import (
     rollout_service_pb2,
     trigger_service_pb2,
 )
+from tests.controller.rpc import doors
 
 SERVICES = [
     module.DESCRIPTOR.services_by_name[name]
@@ -47,11 +48,11 @@ Ask = Callable[[str, str | None], Awaitable[object]]
 
 def test_every_method_that_is_served_has_a_policy_and_no_other_has() -> None:
     served = {f"/{service.full_name}/{method.name}" for service in SERVICES for method in service.methods}
-    assert set(principals.POLICIES) == served
+    assert set(policies.POLICIES) == served
 
 
 def test_only_health_is_for_everybody() -> None:
-    open_to_all = {method for method, kinds in principals.POLICIES.items() if kinds is None}
+    open_to_all = {method for method, policy in policies.POLICIES.items() if policy.kind is None}
     assert all(method.startswith("/grpc.health.v1.Health/") for method in open_to_all)
 
 
@@ -84,9 +85,9 @@ class Behaviours:
 
 
 @asynccontextmanager
-async def standing(register: principals.Register, behaviours: Behaviours) -> AsyncIterator[Ask]:
+async def standing(enrolled: register.Register, behaviours: Behaviours) -> AsyncIterator[Ask]:
     """A server with one answering and one streaming method, and a way to call them with a token."""
-    server = aio.server(interceptors=[door.Door(register, behaviours.keep)])
+    server = aio.server(interceptors=[door.Door(doors.guards(enrolled, None, clock.SystemClock()), behaviours.keep)])
     answering: Any = grpc.unary_unary_rpc_method_handler(behaviours.answer, bytes, _serialized)
     streaming: Any = grpc.unary_stream_rpc_method_handler(behaviours.stream, bytes, _serialized)
     for service, method, handler in (
@@ -122,11 +123,11 @@ async def failure(ask: Ask, method: str, token: str | None) -> errors.InstarErro
 
 
 async def test_each_kind_of_caller_passes_where_its_policy_says_and_nowhere_else(tmp_path: Path) -> None:
-    register = principals.Register(tmp_path / "principals")
+    enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
-    api = register.make_token(principals.Principal(principals.Kind.API, "ci")).reveal()
-    agent = register.make_token(principals.Principal(principals.Kind.AGENT, "n-1")).reveal()
-    async with standing(register, behaviours) as ask:
+    api = enrolled.make_token(doors.api("ci")).reveal()
+    agent = enrolled.make_token(doors.agent("n-1")).reveal()
+    async with standing(enrolled, behaviours) as ask:
         assert await ask(API_METHOD, api) == b""
         assert await ask(AGENT_METHOD, agent) == [b"", b""]
         for method, token in ((API_METHOD, agent), (AGENT_METHOD, api), ("/instar.v1.Unheard/Of", api)):
@@ -141,7 +142,7 @@ async def test_nobody_passes_without_a_token_of_this_controller(
     tmp_path: Path, method: str, token: str | None, code: str
 ) -> None:
     behaviours = Behaviours()
-    async with standing(principals.Register(tmp_path / "principals"), behaviours) as ask:
+    async with standing(doors.enrolled(tmp_path), behaviours) as ask:
         found = await failure(ask, method, token)
     assert isinstance(found, errors.UnauthenticatedError)
     assert (found.code, found.field) == (code, "token")
@@ -150,12 +151,11 @@ async def test_nobody_passes_without_a_token_of_this_controller(
 
 @pytest.mark.parametrize("method", [API_METHOD, AGENT_METHOD])
 async def test_an_error_of_the_core_leaves_with_what_it_names(tmp_path: Path, method: str) -> None:
-    register = principals.Register(tmp_path / "principals")
+    enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
     behaviours.error = errors.RefusedError("cannot do it", code="not_now", field="window")
-    kind = principals.Kind.API if method == API_METHOD else principals.Kind.AGENT
-    token = register.make_token(principals.Principal(kind, "n-1")).reveal()
-    async with standing(register, behaviours) as ask:
+    token = enrolled.make_token(doors.api("n-1") if method == API_METHOD else doors.agent("n-1")).reveal()
+    async with standing(enrolled, behaviours) as ask:
         found = await failure(ask, method, token)
     assert (type(found), found.code, found.field) == (errors.RefusedError, "not_now", "window")
 
@@ -164,12 +164,11 @@ async def test_an_error_of_the_core_leaves_with_what_it_names(tmp_path: Path, me
 async def test_an_error_that_nobody_foresaw_tells_the_log_all_and_the_caller_nothing(
     tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    register = principals.Register(tmp_path / "principals")
+    enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
     behaviours.error = KeyError("the secret path /var/lib/x")
-    kind = principals.Kind.API if method == API_METHOD else principals.Kind.AGENT
-    token = register.make_token(principals.Principal(kind, "n-1")).reveal()
-    async with standing(register, behaviours) as ask:
+    token = enrolled.make_token(doors.api("n-1") if method == API_METHOD else doors.agent("n-1")).reveal()
+    async with standing(enrolled, behaviours) as ask:
         found = await failure(ask, method, token)
     assert (type(found), found.code) == (errors.InstarError, "internal")
     assert "secret" not in str(found)
@@ -177,12 +176,12 @@ async def test_an_error_that_nobody_foresaw_tells_the_log_all_and_the_caller_not
 
 
 async def test_what_a_known_caller_is_refused_goes_on_the_record_by_the_name_of_the_method(tmp_path: Path) -> None:
-    register = principals.Register(tmp_path / "principals")
+    enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
     behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
-    people = register.make_token(principals.Principal(principals.Kind.API, "ann")).reveal()
-    agent = register.make_token(principals.Principal(principals.Kind.AGENT, "n-1")).reveal()
-    async with standing(register, behaviours) as ask:
+    people = enrolled.make_token(doors.api("ann")).reveal()
+    agent = enrolled.make_token(doors.agent("n-1")).reveal()
+    async with standing(enrolled, behaviours) as ask:
         for token in (people, agent, "wrong", None):
             await failure(ask, ORDER_METHOD, token)
         await failure(ask, API_METHOD, people)  # it only reads
@@ -193,12 +192,12 @@ async def test_what_a_known_caller_is_refused_goes_on_the_record_by_the_name_of_
 async def test_a_refusal_that_cannot_be_kept_is_a_refusal_all_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    register = principals.Register(tmp_path / "principals")
+    enrolled = doors.enrolled(tmp_path)
     behaviours = Behaviours()
     behaviours.error = errors.InvalidRequestError("cannot do it", code="unknown_strategy", field="strategy")
     behaviours.keeping = errors.UnavailableError("cannot write: the disk is full", code="store_full")
-    token = register.make_token(principals.Principal(principals.Kind.API, "ann")).reveal()
-    async with standing(register, behaviours) as ask:
+    token = enrolled.make_token(doors.api("ann")).reveal()
+    async with standing(enrolled, behaviours) as ask:
         found = await failure(ask, ORDER_METHOD, token)
     assert found.code == "unknown_strategy"
     assert "the disk is full" in caplog.text

@@ -215,6 +215,7 @@ async def test_a_node_is_let_to_work_again_and_forgotten(stage: scripted_engine.
     answer = await stage.ask("UncordonNode", fleet_service_pb2.UncordonNodeRequest(node_id="n-1"))
     assert stage.engine.asked("uncordon_node") == (("n-1",), {"actor": ACTOR})
     assert answer.node.node_id == "n-1"
+    stage.engine.answers["node"] = scripted_engine.node()
     await stage.ask("RemoveNode", fleet_service_pb2.RemoveNodeRequest(node_id="n-1", reason="scrapped"))
     assert stage.engine.asked("remove_node") == (("n-1",), {"reason": "scrapped", "actor": ACTOR})
     assert (await stage.refused("RemoveNode", fleet_service_pb2.RemoveNodeRequest(node_id="n-1"))).field == "reason"
