@@ -10,10 +10,12 @@ import asyncio
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tests.integration import judged as houses
+from tests.integration import notes, trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,55 +23,84 @@ class Arm:
     """A kind of release, and what has to become of it."""
 
     name: str
-    fails_every: int
-    wanted: tuple[str, str]
+    fails_percent: float
+    wanted: tuple[str, str, int]
 
 
 ARMS = (
-    Arm("harmful", houses.HARMFUL_FAILS_EVERY, ("REVERTED", "WORSE")),
-    Arm("harmless", houses.HARMLESS_FAILS_EVERY, ("SUCCEEDED", "NO_WORSE")),
+    Arm("harmful", trials.WHOLE.harmful_percent, ("REVERTED", "WORSE", 1)),
+    Arm("harmless", trials.WHOLE.harmless_percent, ("SUCCEEDED", "NO_WORSE", 2)),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one rollout."""
+    """What became of one rollout.
 
-    state: str
-    finding: str
+    Args:
+        became: The state of the rollout, what was found, and the wave in which that was.
+        requests: From the end of the rollout before on.
+        failed_percent: Of what the new version answered.
+    """
+
+    became: tuple[str, str, int]
     elapsed_seconds: float
     message: str
+    requests: notes.Told
+    failed_percent: float
 
 
 async def _runs(source: houses.Source, count: int) -> dict[str, list[Outcome]]:
     found: dict[str, list[Outcome]] = defaultdict(list)
-    async with houses.up(source) as judged:
+    async with houses.up(trials.WHOLE, is_scraped=source is houses.Source.PROMETHEUS) as judged:
         for number in range(count):
             for arm in ARMS:
-                outcome = _outcome(await judged.roll_out(arm.fails_every))
+                rollout = await judged.roll_out(arm.fails_percent, source)
+                outcome = _outcome(rollout, judged.requests.since(), judged.newest)
                 found[arm.name].append(outcome)
-                said = f"{outcome.state}, {outcome.message} after {outcome.elapsed_seconds:g} s"
-                _say(f"{source.value} {number + 1} {arm.name}: {said}", file=sys.stderr)
+                _say(f"{source.value} {number + 1} {arm.name}: {_line(outcome)}", file=sys.stderr)
     return found
 
 
-def _outcome(rollout: Any) -> Outcome:  # noqa: ANN401  # JSON
+def _outcome(rollout: Any, told: notes.Told, version: str) -> Outcome:  # noqa: ANN401  # JSON
     record = rollout["judging"] or {}
     judgement = record.get("decided") or {"finding": "NONE", "elapsed": "0s", "message": rollout["message"]}
-    seconds = float(judgement["elapsed"].removesuffix("s"))
-    return Outcome(rollout["state"], judgement["finding"], seconds, judgement["message"])
+    return Outcome(
+        became=(rollout["state"], judgement["finding"], rollout["wave"]),
+        elapsed_seconds=float(judgement["elapsed"].removesuffix("s")),
+        message=judgement["message"],
+        requests=told,
+        failed_percent=100 * told.failed.get(version, 0) / max(told.answered.get(version, 0), 1),
+    )
 
 
-def _document(arm: Arm, found: list[Outcome]) -> dict[str, object]:
-    seconds = sorted(each.elapsed_seconds for each in found)
-    held = sum((each.state, each.finding) == arm.wanted for each in found)
-    others = [f"{each.state} {each.finding}" for each in found if (each.state, each.finding) != arm.wanted]
+def _line(outcome: Outcome) -> str:
+    state, finding, wave = outcome.became
+    requests = outcome.requests
+    return (
+        f"{state} in wave {wave}, {finding} after {outcome.elapsed_seconds:g} s, {outcome.message}; "
+        f"{outcome.failed_percent:.2f} % of what the new version answered failed; "
+        f"{requests.per_second:.1f} requests/s, p99 {requests.p99_ms} ms, {requests.lost} lost"
+    )
+
+
+def _document(arm: Arm, found: Sequence[Outcome]) -> dict[str, object]:
+    failed = [each.failed_percent for each in found]
     return {
         "runs": len(found),
-        "held": held,
-        "others": others,
-        "decided_after_seconds": {"median": seconds[len(seconds) // 2], "max": seconds[-1]},
+        "held": sum(each.became == arm.wanted for each in found),
+        "others": [" ".join(map(str, each.became)) for each in found if each.became != arm.wanted],
+        "decided_after_seconds": _spread([each.elapsed_seconds for each in found]),
+        "failed_percent": _spread(failed),
+        "requests_per_second": _spread([each.requests.per_second for each in found]),
+        "p99_ms": _spread([each.requests.p99_ms or 0.0 for each in found]),
+        "lost": sum(each.requests.lost for each in found),
     }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(round(each, 3) for each in values)
+    return {"min": ordered[0], "median": ordered[len(ordered) // 2], "max": ordered[-1]}
 
 
 def _say(line: str, *, file: Any = sys.stdout) -> None:  # noqa: ANN401  # either stream
@@ -90,12 +121,7 @@ def main() -> int:
         for source, outcomes in found.items()
     }
     _say(json.dumps(told, indent=2))
-    is_held = all(
-        (each.state, each.finding) == arm.wanted
-        for outcomes in found.values()
-        for arm in ARMS
-        for each in outcomes[arm.name]
-    )
+    is_held = all(each.became == arm.wanted for by_arm in found.values() for arm in ARMS for each in by_arm[arm.name])
     return 0 if is_held else 1
 
 

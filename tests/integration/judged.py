@@ -1,13 +1,8 @@
-"""Six real nodes under load, and the judge: releases that fail more or as many requests as the one before.
+"""Real nodes under load, and the judge: releases that fail more or as many requests as the one before.
 
 Rules kept: times are scaled by what an operator can set, and by nothing else; who fails is known to nobody but the
-service's own counters, for every probe is answered well. A release of this test always fails some requests, every
-hundredth, so that there is something to compare; one that does harm fails every twentieth, five percent.
-
-The arms: 2 canary and 4 untouched nodes, 40 requests a second each, 20 s of the past. So a canary that fails every
-twentieth is found after some ten seconds, and five times as many errors as before are excluded after fifteen. Errors
-come at even distances here, so chance moves the counts by no more than one or two: of a thousand harmless rollouts
-fewer than ten would be taken back, and of as many that do harm fewer than fifty would pass.
+service's own counters, for every probe is answered well. A release of this test always fails some requests, each by
+chance, so that there is something to compare; one that does harm fails more of them (`trials`).
 
 The figures come from what the nodes report themselves, or from a Prometheus server that scrapes them.
 """
@@ -25,32 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.cli.demo import bundles, fleet, process
-from tests.integration import scraping, zones
+from controller.cli.demo import api, bundles, fleet, process, record
+from tests.integration import notes, scraping, trials, zones
 
-NODES = 6
-CANARY = 2
-REQUESTS_PER_SECOND = 240.0  # over all nodes
-HARMLESS_FAILS_EVERY = 100
-HARMFUL_FAILS_EVERY = 20
-HEARTBEAT_PERIOD = "0.5s"
-PAST_SECONDS = 20.0
-READY_SECONDS = 60.0  # for nodes to come up on two busy cores
-ANALYSIS = {
-    "metrics": [
-        {
-            "name": "error rate",
-            "measure": {"kind": "RATIO", "series": "web_errors_total", "per": "web_requests_total"},
-            "harm_percent": 400,
-        }
-    ],
-    "duration": "15s",
-    "past": f"{PAST_SECONDS:g}s",
-    "warm_up": "1s",
-    "first_look": "3s",
-    "inconclusive_after": "90s",
-    "unknown_after": "30s",
-}
+HEARTBEAT_PERIOD = "1s"
+SCRAPE_PERIOD = "1s"
+READY_SECONDS = 90.0  # for nodes to come up on two busy cores
+SETTLED_SECONDS = 1.0  # more than the past: what changed last, and is not to be a part of it, has been heard of by then
+CARRIED_OUT_SECONDS = 180.0  # for a rollout, beside what the judge takes
 
 
 class Source(enum.Enum):
@@ -65,52 +42,73 @@ class Judged:
     """What runs, and how many versions there are.
 
     Args:
-        prometheus: The server that is asked; None where the nodes' own reports are.
+        prometheus: The server that may be asked; None where there is none.
+        requests: What became of them, once the load has begun.
     """
 
     house: zones.Zones
+    trial: trials.Trial
     prometheus: scraping.Prometheus | None
+    requests: notes.Notes
     published: int = 0
 
-    async def roll_out(self, fails_every: int) -> Any:  # noqa: ANN401  # JSON
-        """Publish the next version, roll it out behind the judge, and follow it to its end."""
-        version = await self.publish(fails_every)
-        await asyncio.sleep(PAST_SECONDS)  # the past is a part of what is compared
-        name = f"web-{version}"
-        options = ("--canary-nodes", str(CANARY), "--analysis", str(self.house.root / "analysis.json"))
-        await self.house.ask("upgrade", "start", "web", version, "--name", name, *options, *zones.QUICK)
-        return await self.house.ended(name)
+    @property
+    def newest(self) -> str:
+        """The version that was published last."""
+        return f"1.{self.published}.0"
 
-    async def publish(self, fails_every: int) -> str:
-        """Publish a version that fails every so-manieth request."""
+    async def roll_out(self, fails_percent: float, source: Source) -> Any:  # noqa: ANN401  # JSON
+        """Publish the next version, roll it out behind the judge, and follow it to its end."""
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(self.publish(fails_percent))
+            # The past is a part of what is compared.
+            group.create_task(asyncio.sleep(self.trial.past_seconds + SETTLED_SECONDS))
+        version = publishing.result()
+        name = f"web-{version}"
+        options = ("--canary-nodes", str(self.trial.canary), "--analysis", str(self._analysis(source)))
+        await self.house.ask("upgrade", "start", "web", version, "--name", name, *options, *zones.QUICK)
+        return await self.house.ended(name, self.trial.inconclusive_seconds + CARRIED_OUT_SECONDS)
+
+    async def publish(self, fails_percent: float) -> str:
+        """Publish a version that fails so many requests in a hundred."""
         self.published += 1
-        source = bundles.Source(f"1.{self.published}.0", fails_every=fails_every, scrape_period="0.5s")
+        source = bundles.Source(self.newest, fails_percent=fails_percent, scrape_period=SCRAPE_PERIOD)
         await self.house.controller.publish(source)
         return source.version
 
+    def _analysis(self, source: Source) -> Path:
+        file = self.house.root / f"{source.value}.json"
+        named = {"source": scraping.SOURCE} if source is Source.PROMETHEUS else {}
+        file.write_text(json.dumps(self.trial.analysis | named), encoding="utf-8")
+        return file
+
 
 @asynccontextmanager
-async def up(source: Source) -> AsyncIterator[Judged]:
-    """A controller and nodes that run a first version, under load; where it is asked, a Prometheus server too."""
+async def up(trial: trials.Trial, *, is_scraped: bool) -> AsyncIterator[Judged]:
+    """A controller and nodes that run a first version, under load.
+
+    Args:
+        is_scraped: Whether there is a Prometheus server too.
+    """
     root = Path(tempfile.mkdtemp(prefix="ij-"))  # short: sockets live in it
     async with AsyncExitStack() as started:
         started.callback(shutil.rmtree, root, ignore_errors=True)
-        server = scraping.Prometheus(root / "prometheus") if source is Source.PROMETHEUS else None
+        server = scraping.Prometheus(root / "prometheus") if is_scraped else None
         controller = _controller(root / "controller", server)
         started.push_async_callback(controller.stop)
         await controller.start()
-        house = zones.Zones(root, controller, [fleet.Node(f"n{i}", root / f"n{i}", controller) for i in range(NODES)])
+        nodes = [fleet.Node(f"n{i}", root / f"n{i}", controller) for i in range(trial.nodes)]
+        house = zones.Zones(root, controller, nodes)
         if server is not None:
             started.push_async_callback(server.stop)
-            await server.start(house.nodes)
-        asked = ANALYSIS if server is None else ANALYSIS | {"source": scraping.SOURCE}
-        (root / "analysis.json").write_text(json.dumps(asked), encoding="utf-8")
-        for node in house.nodes:
-            started.push_async_callback(node.stop)
-            await node.enrol()
-            await node.start()
+            await server.start(nodes)
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                started.push_async_callback(node.stop)
+                group.create_task(_start(node))
+        told = notes.Notes([root / node.id / "requests.tsv" for node in nodes])
         try:
-            yield await _set_up(Judged(house, server), started)
+            yield await _set_up(Judged(house, trial, server, told), started)
         except BaseException as error:
             error.add_note(f"--- controller\n{process.tail(root / 'controller' / 'controller.log')}")
             raise
@@ -122,18 +120,32 @@ def _controller(folder: Path, server: scraping.Prometheus | None) -> fleet.Contr
     return scraping.Controller(folder, HEARTBEAT_PERIOD, server.url)
 
 
+async def _start(node: fleet.Node) -> None:
+    await node.enrol()
+    await node.start()
+
+
 async def _set_up(judged: Judged, started: AsyncExitStack) -> Judged:
-    house = judged.house
+    house, trial = judged.house, judged.trial
 
-    async def are_connected() -> bool:
-        found = await house.ask("node", "list")
-        return [node["connected"] for node in found["nodes"]].count(True) == NODES
+    async with house.controller.connect() as link:
 
-    await process.until("the nodes are connected", are_connected, seconds=READY_SECONDS)
-    version = await judged.publish(HARMLESS_FAILS_EVERY)
+        async def are_connected() -> bool:
+            return sum(node.connected for node in await api.nodes(link)) == trial.nodes
+
+        await process.until("the nodes are connected", are_connected, seconds=READY_SECONDS)
+    version = await judged.publish(trial.harmless_percent)
     words = ("web", version, "--install", "--strategy", "immediate", "--name", "first", *zones.QUICK)
     await house.ask("upgrade", "start", *words)
     assert (await house.ended("first"))["state"] == "SUCCEEDED"
-    load = await fleet.start_load(house.nodes, house.root, requests_per_second=REQUESTS_PER_SECOND)
-    started.push_async_callback(load.stop)
+    # Each node has a client of its own: one for all of them would be the first to starve on a busy machine.
+    for node, path in zip(house.nodes, judged.requests.paths, strict=True):
+        load = await fleet.start_load([node], path.parent, requests_per_second=trial.requests_per_second)
+        started.push_async_callback(load.stop)
+
+    async def is_under_load() -> bool:
+        return all(map(record.number, judged.requests.paths))
+
+    await process.until("the first requests are answered", is_under_load, seconds=READY_SECONDS)
+    judged.requests.since()  # those of the start are nobody's
     return judged

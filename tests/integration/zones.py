@@ -104,8 +104,8 @@ class Zones:
     controller: fleet.Controller
     nodes: Sequence[fleet.Node]
 
-    async def say(self, *arguments: str) -> Said:
-        """Run a command of the operators' command line, to its end."""
+    async def say(self, *arguments: str, seconds: float = WAIT_SECONDS) -> Said:
+        """Run a command of the operators' command line, to its end, which comes within so many seconds."""
         started = await asyncio.create_subprocess_exec(
             process.script("instar"),
             *arguments,
@@ -114,7 +114,7 @@ class Zones:
             stderr=asyncio.subprocess.PIPE,
             env=self.controller._environment(),
         )
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(seconds):
             out, err = await started.communicate()
         return Said(started.returncode or 0, out.decode(), err.decode())
 
@@ -150,9 +150,9 @@ class Zones:
                 await asyncio.sleep(0)
         return found
 
-    async def ended(self, name: str) -> Any:  # noqa: ANN401  # JSON
+    async def ended(self, name: str, seconds: float = WAIT_SECONDS) -> Any:  # noqa: ANN401  # JSON
         """Wait until a rollout has ended; the exit code tells how, and is left to the caller."""
-        watched = await self.say("rollout", "watch", name, "--timeout", f"{WAIT_SECONDS:g}s")
+        watched = await self.say("rollout", "watch", name, "--timeout", f"{seconds:g}s", seconds=seconds)
         assert watched.code in {0, 1, 3, 5}, watched
         return await self.rollout(name)
 

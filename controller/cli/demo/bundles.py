@@ -36,12 +36,14 @@ class Source:
     Args:
         unhealthy_after_seconds: Time after activation from which its health probe fails; None for never.
         fails_every: Every so-manieth request fails; 0 for none.
+        fails_percent: So many requests in a hundred fail, each by chance.
         scrape_period: How often its counters are read.
     """
 
     version: str
     unhealthy_after_seconds: float | None = None
     fails_every: int = 0
+    fails_percent: float = 0.0
     scrape_period: str = "2s"
 
     @property
@@ -98,6 +100,7 @@ def manifest(source: Source) -> str:
     seconds = source.unhealthy_after_seconds
     environment = "" if seconds is None else f'WEB_UNHEALTHY_AFTER_SECONDS = "{seconds}"\n'
     environment += f'WEB_FAILS_EVERY = "{source.fails_every}"\n' if source.fails_every else ""
+    environment += f'WEB_FAILS_PERCENT = "{source.fails_percent:g}"\n' if source.fails_percent else ""
     return _MANIFEST.format(
         component=COMPONENT,
         version=source.version,

@@ -62,7 +62,7 @@ def read(path: Path) -> Iterator[Record]:
     with path.open(encoding="ascii") as lines:
         for text in lines:
             if text.endswith("\n"):
-                yield _parsed(text)
+                yield parsed(text)
 
 
 def number(path: Path) -> int:
@@ -73,7 +73,12 @@ def number(path: Path) -> int:
         return 0
 
 
-def _parsed(text: str) -> Record:
+def parsed(text: str) -> Record:
+    """The record that one line holds.
+
+    Raises:
+        ValueError: It is no such line.
+    """
     fields = text.rstrip("\n").split("\t")
     if len(fields) != FIELDS:
         raise ValueError(f"cannot read a request record of {len(fields)} fields: {FIELDS} are needed")

@@ -3,15 +3,19 @@
 It speaks the hand-over protocol through `instar_handover`, so that it can be upgraded while it serves. It answers `/`,
 `/healthz` and `/metrics`; its version comes from the environment that its keeper gives it. With
 WEB_UNHEALTHY_AFTER_SECONDS it is a bad release of the insidious kind: it starts, takes traffic and answers correctly,
-but says that it is not well from so many seconds after its first connection on. With WEB_FAILS_EVERY it is one that no
-probe finds: every so-manieth request fails, and only its own counters tell.
+but says that it is not well from so many seconds after its first connection on. With WEB_FAILS_EVERY or
+WEB_FAILS_PERCENT it is one that no probe finds: every so-manieth request fails, or each by chance, and only its own
+counters tell. Chance is drawn from a generator that is seeded with the identity of the instance: what one life of one
+node fails can be drawn again, and no two of them fail the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
+from dataclasses import dataclass
 
 from instar_handover import asyncio_server, connection
 
@@ -27,20 +31,40 @@ web_handling_seconds_total{{version="{version}"}} {seconds:.6f}
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Which requests fail.
+
+    Args:
+        every: Every so-manieth one; 0 for none.
+        percent: So many in a hundred, each by chance.
+        chance: Where chance is drawn from.
+    """
+
+    every: int
+    percent: float
+    chance: random.Random
+
+    def meet(self, number: int) -> bool:
+        """Whether the so-manieth request fails."""
+        is_drawn = self.chance.random() * 100 < self.percent
+        return is_drawn or (self.every > 0 and number % self.every == 0)
+
+
 class Web:
     """The service.
 
     Args:
         version: Its version.
         unhealthy_after_seconds: Time after its first connection from which it is not well; None for never.
-        fails_every: Every so-manieth request fails; 0 for none.
+        faults: Which requests fail.
     """
 
-    def __init__(self, version: str, unhealthy_after_seconds: float | None, fails_every: int) -> None:
+    def __init__(self, version: str, unhealthy_after_seconds: float | None, faults: Faults) -> None:
         self._version = version
         self._unhealthy_after_seconds = unhealthy_after_seconds
         self._took_traffic_seconds: float | None = None
-        self._fails_every = fails_every
+        self._faults = faults
         self._answered = 0
         self._failed = 0
         self._handling_seconds = 0.0
@@ -77,7 +101,7 @@ class Web:
         await asyncio.sleep(HANDLER_SECONDS)
         self._handling_seconds += time.monotonic() - began_seconds
         self._answered += 1
-        if self._fails_every and self._answered % self._fails_every == 0:
+        if self._faults.meet(self._answered):
             self._failed += 1
             return 500, "this one failed\n"
         return 200, f"web {self._version}\n"
@@ -103,8 +127,12 @@ class Web:
 def main() -> None:
     """Serve until drained."""
     after = os.environ.get("WEB_UNHEALTHY_AFTER_SECONDS")
-    fails_every = int(os.environ.get("WEB_FAILS_EVERY", "0"))
-    web = Web(os.environ.get("INSTAR_VERSION", "0.0.0"), float(after) if after else None, fails_every)
+    faults = Faults(
+        every=int(os.environ.get("WEB_FAILS_EVERY", "0")),
+        percent=float(os.environ.get("WEB_FAILS_PERCENT", "0")),
+        chance=random.Random(os.environ.get("INSTAR_INSTANCE_ID", "")),  # noqa: S311  # it keeps no secret
+    )
+    web = Web(os.environ.get("INSTAR_VERSION", "0.0.0"), float(after) if after else None, faults)
     asyncio.run(asyncio_server.serve(web.attend))
 
 

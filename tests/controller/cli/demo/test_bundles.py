@@ -21,3 +21,8 @@ def test_a_source_tree_holds_the_service_and_a_manifest_without_unknown_keys(
     assert (manifest.name, manifest.version) == ("web", source.version)
     assert (tmp_path / "web" / manifest.command[1]).is_file()
     assert bool(manifest.environment) is (source is bundles.BAD)
+
+
+def test_a_release_that_fails_requests_says_how_many() -> None:
+    told = tomllib.loads(bundles.manifest(bundles.Source("1.0.0", fails_every=20, fails_percent=0.5)))
+    assert told["environment"] == {"WEB_FAILS_EVERY": "20", "WEB_FAILS_PERCENT": "0.5"}
