@@ -58,7 +58,6 @@ def enrolling_options(allowed: quotas.Quotas) -> Options:
     """The options of the server for nodes that have no certificate yet: as above, and narrower where that is enough."""
     narrower = {
         "grpc.max_receive_message_length": ENROLLING_BYTES_MAX,
-        "grpc.max_send_message_length": RECEIVED_BYTES_MAX,
         "grpc.max_connection_age_ms": ENROLLING_AGE // _MS,
     }
     return tuple((dict(options(allowed)) | narrower).items())

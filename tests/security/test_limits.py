@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import grpc
 import pytest
@@ -21,15 +21,29 @@ from agent.core import secret
 from agent.link import loop as agent_loop
 from agent.link import transport
 from controller import clock
+from controller.cli.demo import fleet
 from controller.config import quotas as configured
 from controller.config import settings
 from controller.core import errors
-from controller.rpc import admission, agent_bounds, agent_convert, agent_service, attempts, door, listener, quotas
+from controller.engine import enrolling
+from controller.rpc import (
+    admission,
+    agent_bounds,
+    agent_convert,
+    agent_service,
+    attempts,
+    door,
+    enrolment_service,
+    listener,
+    quotas,
+)
 from controller.rpc import errors as rpc_errors
 from controller.trust import unsigned
 from instar.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    enrolment_service_pb2,
+    enrolment_service_pb2_grpc,
     fleet_service_pb2,
     node_pb2,
     operation_pb2,
@@ -37,7 +51,7 @@ from instar.v1 import (
     rollout_service_pb2_grpc,
 )
 from tests.controller.rpc import doors, small_engine
-from tests.security import posts, test_authorisation, test_live_streams
+from tests.security import house, posts, test_authorisation, test_live_streams
 
 LIST = fleet_service_pb2.ListNodesRequest()
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -550,6 +564,74 @@ def test_quotas_come_back_with_time_and_are_forgotten_past_the_limit(monkeypatch
         found.take(name)
     found.take("a")  # forgotten, and so new
     assert len(found._left) == 2
+
+
+# Certificates, and nodes that have none yet.
+
+
+def at_home(folder: Path) -> house.House:
+    (port,) = fleet.free_ports(1)
+    return house.House(folder, enrol_listen=f"127.0.0.1:{port}")
+
+
+def coming_in(home: house.House) -> aio.Channel:
+    secured = grpc.ssl_channel_credentials(home.roots)
+    return aio.secure_channel(home.enrol_address, secured, options=posts.ONE_CONNECTION)
+
+
+BEGIN = enrolment_service_pb2.BeginRecoveryRequest(node_id="n-1")
+
+
+async def test_51_who_shows_wrong_certificates_waits_and_a_good_one_passes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "FREE_ATTEMPTS", 1)
+    monkeypatch.setattr(attempts, "FORGIVEN_PER_SECOND", 0.0)
+    monkeypatch.setattr(attempts, "WAITING_MAX", 0)
+    home = at_home(tmp_path)
+    wrong = house.forged(home.known.signing(house.K.CLIENTS), [], [house.CLIENT])
+    async with home.serving():
+        found = [await home.call(wrong) for _ in range(2)]
+        assert await home.call(home.client()) is None
+    assert [error and error.code() for error in found] == [
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ]
+
+
+async def test_50_whoever_comes_in_says_little_at_once_and_few_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment_service, "ENROLLING_MAX", 1)
+    home, going_on, reached = at_home(tmp_path), asyncio.Event(), asyncio.Event()
+
+    async def slow(_: object, text: str, request: str) -> Never:
+        del text, request
+        reached.set()
+        await going_on.wait()
+        raise errors.UnauthenticatedError("cannot let it in", code="slow", field="token", rule="none")
+
+    monkeypatch.setattr(enrolling.Enrolling, "enrol", slow)
+    async with home.serving(), coming_in(home) as channel:
+        stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
+        long = enrolment_service_pb2.BeginRecoveryRequest(node_id="n" * listener.ENROLLING_BYTES_MAX)
+        assert await failing(stub.BeginRecovery(long)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        first = stub.Enrol(enrolment_service_pb2.EnrolRequest())
+        async with asyncio.timeout(posts.DEADLINE_SECONDS):
+            await reached.wait()
+        assert await failing(stub.BeginRecovery(BEGIN)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        going_on.set()
+        assert await failing(first) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_49_whoever_comes_in_does_not_stay_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "ENROLLING_AGE", timedelta(seconds=1))
+    home = at_home(tmp_path)
+    async with home.serving(), coming_in(home) as channel:
+        await enrolment_service_pb2_grpc.EnrolmentServiceStub(channel).BeginRecovery(BEGIN)
+        async with asyncio.timeout(posts.DEADLINE_SECONDS):
+            while channel.get_state() is grpc.ChannelConnectivity.READY:
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
 
 @pytest.mark.parametrize(
