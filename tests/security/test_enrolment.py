@@ -29,7 +29,7 @@ from controller.rpc import principals, register
 from controller.store import tables
 from controller.trust import authorities, spiffe
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
-from tests.security import house, nodes, posts
+from tests.security import house, nodes, posts, test_live_streams
 
 AGENT = str(Path(sysconfig.get_path("scripts")) / "instar-agent")
 
@@ -297,6 +297,8 @@ async def test_38_a_session_by_certificate_is_cut_off_and_told_why(tmp_path: Pat
         host = nodes.Host(home, "web-1")
         await host.enrol(await nodes.token(home, "web-1"))
         async with home.channel(host.pair) as channel, posts.session(channel, "web-1", ()) as call:
+            await call.write(test_live_streams.heartbeat(2))
+            assert (await call.read()).acknowledgement.sequence == 2  # and nothing more comes down by itself
             if cause == "denied":
                 register.Register(home.settings.principals_file).deny(principals.Kind.AGENT, "web-1", "stolen")
             if cause == "authority dropped":

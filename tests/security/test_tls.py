@@ -16,7 +16,8 @@ from controller.cli import credentials, failures
 from controller.cli.demo import fleet
 from controller.config import settings
 from controller.core import errors, secret
-from controller.trust import authorities, certificates, clients, listening
+from controller.rpc import callers, issuers, register
+from controller.trust import authorities, certificates, clients, listening, peers
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 from tests.controller.cli import house as programs
 from tests.security import house
@@ -176,6 +177,22 @@ async def test_the_certificate_of_the_listeners_is_renewed_at_half_its_life(tmp_
     assert await asyncio.to_thread(own.shown) is first
     clock.at += certificates.SERVER_LIFETIME / 2
     assert (await asyncio.to_thread(own.shown)).chain != first.chain
+
+
+def test_streams_are_looked_at_again_when_other_certificates_may_be_believed_and_only_then(tmp_path: Path) -> None:
+    home, clock = house.House(tmp_path), _Clock(house.now())
+    folder = home.state_dir / "ca"
+    own = listening.Listening(folder, ["localhost"], clock)
+    enrolled = register.Register(home.settings.principals_file)
+    known = callers.Callers(enrolled, issuers.Issuers((), clock), clock, peers.Peers(lambda: own.known, clock.now))
+    first = known.revision()
+    clock.at += certificates.SERVER_LIFETIME / 2  # then the listeners' own certificate is another one
+    assert known.revision() == first
+    authorities.begin_rotation(folder, K.AGENTS, house.now())
+    second = known.revision()
+    authorities.sign_with_new(folder, K.AGENTS, house.now(), is_forced=True)
+    authorities.drop_old(folder, K.AGENTS, house.now(), is_forced=True)
+    assert len({first, second, known.revision()}) == 3
 
 
 @dataclasses.dataclass
