@@ -64,6 +64,8 @@ class Peers:
             UnauthenticatedError: There is none, or it cannot be believed.
         """
         known = self._refreshed()
+        if list(shown.get(VERSION_KEY, ())) != [TLS_VERSION]:
+            raise _refused("the connection is not of TLS 1.3", "TLS 1.3")
         text = b"".join(shown.get(CERTIFICATE_KEY, ()))
         peer = self._looked_at.get(text) or self._look(text, shown, known)
         if not peer.certificate.not_valid_before_utc <= self._now() < peer.certificate.not_valid_after_utc:
@@ -87,8 +89,6 @@ class Peers:
         return known
 
     def _look(self, text: bytes, shown: _Auth, known: authorities.Authorities) -> Peer:
-        if list(shown.get(VERSION_KEY, ())) != [TLS_VERSION]:
-            raise _refused("the connection is not of TLS 1.3", "TLS 1.3")
         if not text:
             raise _refused("the connection shows none", "a certificate of this controller's authorities")
         peer = _believed(x509.load_pem_x509_certificate(text), tuple(shown.get(SPIFFE_KEY, ())), known)

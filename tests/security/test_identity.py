@@ -16,9 +16,9 @@ import grpc
 import pytest
 from grpc import aio
 
-from controller.core import roles
+from controller.core import errors, roles
 from controller.rpc import principals, register
-from controller.trust import authorities, clients, spiffe
+from controller.trust import authorities, clients, peers, spiffe
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 from tests.security import house
 
@@ -87,7 +87,7 @@ async def test_40_a_certificate_for_servers_or_expired_or_of_others_ends_in_the_
 
 
 async def test_a_certificate_that_runs_out_on_a_connection_is_nobodys_from_then_on(home: house.House) -> None:
-    span = (house.now() - timedelta(hours=1), house.now() + timedelta(seconds=3))
+    span = (house.now() - timedelta(hours=1), house.now() + timedelta(seconds=8))
     pair = house.forged(home.known.signing(house.K.CLIENTS), [CI], [house.CLIENT], span)
     async with home.channel(pair) as channel:
         assert await _refusal(channel) is None
@@ -136,6 +136,17 @@ async def test_nothing_older_than_tls_1_3_is_spoken(home: house.House) -> None:
     assert await asyncio.to_thread(_handshake, home, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.to_thread(_handshake, home, ssl.TLSVersion.TLSv1_2)
+
+
+def test_a_certificate_counts_on_each_connection_by_tls_1_3_alone(tmp_path: Path) -> None:
+    known = authorities.create(tmp_path / "ca", house.DOMAIN, house.now())
+    certificate = clients.issue(known, "ci", 1, house.now()).certificate.encode()
+    shown = {peers.CERTIFICATE_KEY: [certificate], peers.SPIFFE_KEY: [CI.encode()], peers.VERSION_KEY: [b"TLSv1.3"]}
+    looked = peers.Peers(lambda: known, house.now)
+    assert looked.find(shown).identity.name == "ci"
+    for version in ([b"TLSv1.2"], []):
+        with pytest.raises(errors.UnauthenticatedError, match=r"the connection is not of TLS 1\.3"):
+            looked.find({**shown, peers.VERSION_KEY: version})
 
 
 def _handshake(home: house.House, version: ssl.TLSVersion) -> str | None:
