@@ -225,10 +225,21 @@ class Instances:
             await self.keeper.start(specification(change.component, launch, style, operation_id=change.operation_id))
 
     async def mark(self, change: drivers.Change, old: processes.Instance | None) -> None:
-        """Put the keeper's mark: from now on the change is undecided, and the keeper watches it too."""
+        """Put the keeper's mark: from now on the change is undecided, and the keeper watches it too.
+
+        Raises:
+            drivers.DriverError: The new instance has ended already, or there can be no mark.
+        """
         launch = new_of(change)
         async with blaming(model.Fault.VERSION, "not_activated"):
-            await self.keeper.mark(change.operation_id, launch.instance_id, old.id if old else None, change.time_left)
+            try:
+                await self.keeper.mark(
+                    change.operation_id, launch.instance_id, old.id if old else None, change.time_left
+                )
+            except processes.KeeperError as error:
+                if error.code == "instance_gone":
+                    await self.started(launch.instance_id)  # which says how it ended
+                raise
 
     async def started(self, instance_id: str) -> processes.Instance:
         """Wait until an instance is more than starting; a dead one never is.

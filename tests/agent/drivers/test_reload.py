@@ -39,6 +39,26 @@ async def test_a_new_nginx_master_that_fails_leaves_the_old_one_and_its_workers_
     assert (caught.value.fault, len(before[1])) == (model.Fault.VERSION, 2)
 
 
+async def test_a_new_nginx_master_that_has_failed_before_it_could_be_marked_is_told_by_its_end(tmp_path: Path) -> None:
+    async with stage.on(fixtures, fixtures.nginx(tmp_path)) as on:
+        old, new = await on.installed("1.0.0"), on.launch("1.1.0", conformance.Behaviour.CRASHES_AT_START)
+        change, driver = on.change(new, old), on.driver
+        await on.call("prepare", change)
+        assert isinstance(driver, reload.Reload)
+        way = driver._way(new.manifest, change.method)
+        assert isinstance(way, reload.Masters)
+        await way._on.start(change, way._style)
+
+        async def has_ended() -> bool:
+            seen = await way._on.find(new.instance_id)
+            return seen is not None and seen.exit_code == 1
+
+        assert await stage.until(has_ended)
+        with pytest.raises(drivers.DriverError, match="ended with exit code 1") as caught:
+            await way._on.mark(change, None)
+        assert (caught.value.fault, caught.value.reason) == (model.Fault.VERSION, "crashed_at_start")
+
+
 async def test_a_paused_nginx_master_has_no_workers_and_gets_new_ones_when_it_is_resumed(tmp_path: Path) -> None:
     async with stage.on(fixtures, fixtures.nginx(tmp_path)) as on:
         old = await on.installed("1.0.0")
