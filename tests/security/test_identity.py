@@ -52,7 +52,7 @@ async def test_a_user_of_the_api_is_let_in_by_a_certificate_and_by_nothing_else(
         ("two names", [CI, house.uri(CLIENT, "other")], [house.CLIENT], house.K.CLIENTS, "exactly one name"),
         ("no name but the common one", [], [house.CLIENT], house.K.CLIENTS, "exactly one name"),
         ("a name of elsewhere", ["spiffe://other/client/ci"], [house.CLIENT], house.K.CLIENTS, "exactly one name"),
-        ("a name of no kind", [f"spiffe://{house.DOMAIN}/root/ci"], [house.CLIENT], house.K.CLIENTS, "exactly one"),
+        ("a name of no kind", [f"spiffe://{house.DOMAIN}/person/ci"], [house.CLIENT], house.K.CLIENTS, "exactly one"),
         ("no purpose", [CI], [], house.K.CLIENTS, "clientAuth, and no other"),
         ("both purposes", [CI], [house.CLIENT, house.SERVER], house.K.CLIENTS, "clientAuth, and no other"),
         ("a client's name from the agents' authority", [CI], [house.CLIENT], house.K.AGENTS, "the authority for such"),
