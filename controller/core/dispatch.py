@@ -15,6 +15,7 @@ back; a change whose earlier one on the node came to nothing is dropped. Left ou
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import Enum, unique
@@ -246,12 +247,18 @@ def _may_go_back(draft: drafts.Draft, number: int, at: datetime) -> bool:
     each = draft.of(number)
     if progress.place(each, is_going_back=True) is not _P.WAITING or draft.stands_against(each.change.node_id):
         return False
-    later = [draft.of(other) for other in draft.numbers_of(each.change.node_id) if other > number]
-    places = [progress.place(other, is_going_back=True) for other in later]
+    places = _places_of_later(draft, each)
     if _P.INFRASTRUCTURE_FAILED in places:
         draft.put(progress.left(each), at)
         return False
     return all(where.is_final for where in places)
+
+
+def _places_of_later(draft: drafts.Draft, each: model.Progress) -> list[_P]:
+    """Say where the later changes of the same node stand in a revert."""
+    latest_first = map(draft.of, reversed(draft.numbers_of(each.change.node_id)))
+    later = itertools.takewhile(lambda other: other.key != each.key, latest_first)
+    return [progress.place(other, is_going_back=True) for other in later]
 
 
 # What waits.
@@ -262,6 +269,8 @@ def may_try_again(draft: drafts.Draft, each: model.Progress, at: datetime) -> bo
     node_id = each.change.node_id
     if draft.is_held_by_rules or parallel_room(draft) <= 0 or draft.stands_against(node_id) or draft.is_out(node_id):
         return False
+    if draft.is_going_back and not all(where.is_final for where in _places_of_later(draft, each)):
+        return False  # the node has shown meanwhile that it runs a later one, which goes back first
     has_room = floor_room(draft) > 0 and not is_full(draft, each.change.domain)
     return has_room and is_window_open(draft, at)
 

@@ -24,16 +24,32 @@ NODE_REMOVED = "node_removed"
 
 
 def hear(draft: drafts.Draft, report: events.NodeReported) -> None:
-    """Take a node's word on each of its changes that has begun, the latest first."""
-    for number in reversed(draft.numbers_of(report.node_id)):
+    """Take a node's word on each of its changes that has begun, the latest first; in a revert those that end first."""
+    numbers = draft.numbers_of(report.node_id)
+    for number in numbers if draft.is_going_back else reversed(numbers):
         key = draft.key(number)
         before = draft.changes[key]
-        if not before.attempt:
+        if not before.attempt or (draft.is_going_back and _is_overtaken(draft, number, before)):
             continue
         after = hearing.hear(report, _rules(draft, before, report.at))
         if after is not before:
             draft.exchange(key, before, after, report.at)
             _follow(draft, number, before, after, report.at)
+
+
+def _is_overtaken(draft: drafts.Draft, number: int, later: model.Progress) -> bool:
+    """Tell whether what a node shows of an ended change comes too late: an earlier one of the node is going back.
+
+    A node may run what it said it had refused. Its earlier change goes back all the same, and first: one operation
+    holds a node (G4). Of the same component nothing of the later one is left once that is done; another component's is
+    heard then.
+    """
+    if later.is_reverting:
+        return False
+    earlier = (draft.of(other) for other in draft.numbers_of(later.change.node_id) if other < number)
+    going_back = (each for each in earlier if each.is_reverting and each.state not in progress.ENDS)
+    name = later.change.component
+    return any(not progress.is_done(each) or each.change.component == name for each in going_back)
 
 
 def _rules(draft: drafts.Draft, before: model.Progress, at: datetime) -> hearing.Rules:
