@@ -112,7 +112,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     """
     loaded.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     time = clock.SystemClock()
-    store = database.Store(loaded.state_dir / DATABASE_NAME, executor.WriterThread())
+    store = database.Store(loaded.store or loaded.state_dir / DATABASE_NAME, executor.WriterThread())
     with contextlib.closing(store):
         own = _own_certificate(loaded, time)
         enrolled = register.Register(loaded.principals_file)

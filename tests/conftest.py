@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
-from controller.config import tls
+from controller.config import stores, tls
+from tests import postgresql
 
 # Some tests fork; what gRPC does in a child then is to poll descriptors that the child has closed.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -29,3 +32,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def is_rewriting(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--rewrite"))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgresql.Cluster]:
+    """A PostgreSQL server for all tests of a process."""
+    made = postgresql.Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | stores.PostgreSQL:
+    """Where a store may be: a file that is not there yet, or a database of its own."""
+    return tmp_path / "store" if request.param == "sqlite" else request.getfixturevalue("cluster").make()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare(request: pytest.FixtureRequest, tmp_path: Path) -> Path | stores.PostgreSQL:
+    """Where nobody has made a table yet."""
+    return tmp_path / "store" if request.param == "sqlite" else request.getfixturevalue("cluster").make_bare()

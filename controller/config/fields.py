@@ -67,6 +67,13 @@ class Table:
             refuse(self.key(name), value, f"text in quotes, printable and at most {TEXT_CHARS_MAX} characters long")
         return value
 
+    def hidden(self, name: str) -> str:
+        """Read a text that may hold a secret, so that no refusal repeats it; empty where there is none."""
+        value = self._take(name, "")
+        if not isinstance(value, str) or len(value) > TEXT_CHARS_MAX or not value.isprintable():
+            refuse(self.key(name), "", f"text in quotes, printable and at most {TEXT_CHARS_MAX} characters long")
+        return value
+
     def name(self, name: str) -> str:
         """Read a name."""
         value = self.text(name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import addresses, issuers, quotas, rules, sources, tls, webs
+from controller.config import addresses, issuers, quotas, rules, sources, stores, tls, webs
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -38,6 +38,7 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "metrics_step": "INSTAR_METRICS_STEP",
     "metrics_retention": "INSTAR_METRICS_RETENTION",
 }
+STORE_URL = "INSTAR_STORE_URL"  # beside the file; not on the command line, which everybody on the host can read
 _OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _TABLES: Mapping[str, object] = {
     "prometheus": [],
@@ -46,6 +47,7 @@ _TABLES: Mapping[str, object] = {
     "tls": None,
     "issuer": [],
     "limits": {},
+    "store": {},
 }  # of the file; all other keys of it are texts
 _CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
@@ -72,6 +74,7 @@ class Settings:
         metrics_step: Time between two readings of the thin past.
         metrics_retention: For so long the thin past is kept in the store.
         trust_dir: Folder with the first root and the online keys of signed releases; None where releases are unsigned.
+        store: The database of the store; None for a file in ``state_dir``.
     """
 
     listen: str
@@ -90,6 +93,7 @@ class Settings:
     metrics_step: timedelta = timedelta(minutes=1)
     metrics_retention: timedelta = timedelta(hours=6)
     trust_dir: Path | None = None
+    store: stores.PostgreSQL | None = None
 
     @property
     def operator_token_file(self) -> Path:
@@ -163,6 +167,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         metrics_step=_duration("metrics_step", given, METRICS_STEP_MIN, METRICS_STEP_MAX),
         metrics_retention=_duration("metrics_retention", given, METRICS_STEP_MIN, METRICS_RETENTION_MAX),
         trust_dir=Path(given["trust_dir"]).absolute() if given["trust_dir"] else None,
+        store=stores.read(tables["store"], environment.get(STORE_URL, "")),
     )
 
 

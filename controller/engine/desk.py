@@ -11,7 +11,8 @@ the loop serves others.
 What follows from a piece of work by rule, whoever asked for it, is drafted right behind it.
 
 Rules kept: work that raises leaves no mark, and harms no other; nobody hears of a change that is not durable; when a
-transaction fails the world is read again from the store, for what failed may have been written all the same.
+transaction fails the world is read again from the store, for what failed may have been written all the same; until that
+has been possible nothing is drafted.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Desk:
         self._has_work = asyncio.Event()
         self._has_ended = asyncio.Event()
         self._is_closed = False
+        self._is_doubted = False  # the world may not be what is stored, and could not be read again
         self.world = self._read()
 
     async def submit(self, work: Callable[[drafts.Draft], Answer]) -> Answer:
@@ -129,6 +131,9 @@ class Desk:
         await self._has_ended.wait()
 
     async def _serve(self, works: list[_Work]) -> None:
+        if self._is_doubted and (failure := self._read_or_doubt()):
+            _answer([(work, _Outcome()) for work in works], failure)
+            return
         batch = drafts.Draft(self.world, self._clock.now())
         answers: list[tuple[_Work, _Outcome]] = []
         for first in range(0, len(works), WORK_MAX):
@@ -136,15 +141,7 @@ class Desk:
                 await asyncio.sleep(0)
             due = (each for each in works[first : first + WORK_MAX] if not each.answer.done())
             answers += [(work, self._draft(work, batch)) for work in due]
-        failure = await self._write(batch)
-        for work, outcome in answers:
-            if work.answer.done():
-                continue
-            error = failure or outcome.error
-            if error is not None:
-                work.answer.set_exception(error)
-            else:
-                work.answer.set_result(outcome.value)
+        _answer(answers, await self._write(batch))
 
     def _draft(self, work: _Work, batch: drafts.Draft) -> _Outcome:
         draft = drafts.Draft(batch.world, batch.at, earlier=batch)
@@ -172,19 +169,42 @@ class Desk:
     def _recover(self, error: Exception) -> errors.InstarError:
         _log.error("cannot commit: %s", error)
         self._hooks.doubted()
+        self._read_or_doubt()
+        return _ours(error)
+
+    def _read_or_doubt(self) -> errors.InstarError | None:
+        """Read the world again; where that fails nothing is drafted on it before it has been read."""
         try:
             self.world = self._read()
-        except Exception:  # noqa: BLE001 whatever a driver raises, the answer is the same
-            # The world as it was may be behind the store; compare-and-set then refuses what is made of it.
-            _log.exception("cannot read the store again")
-        if isinstance(error, errors.InstarError):
-            return error
-        return errors.UnavailableError(
-            f"cannot store it: {error}",
-            code="store_unavailable",
-            field="store",
-            rule="what is accepted is durable; nothing is accepted that cannot be written",
-        )
+        except Exception as error:  # noqa: BLE001 whatever a driver raises, the answer is the same
+            _log.error("cannot read the store again: %s", error)
+            self._is_doubted = True
+            return _ours(error)
+        self._is_doubted = False
+        return None
 
     def _read(self) -> worlds.World:
         return worlds.from_snapshot(self._store.read(reading.snapshot), self._owner, self._connected)
+
+
+def _answer(answers: list[tuple[_Work, _Outcome]], failure: Exception | None) -> None:
+    for work, outcome in answers:
+        if work.answer.done():
+            continue
+        error = failure or outcome.error
+        if error is not None:
+            work.answer.set_exception(error)
+        else:
+            work.answer.set_result(outcome.value)
+
+
+def _ours(error: Exception) -> errors.InstarError:
+    """Say what a driver raised as whoever asked can take it."""
+    if isinstance(error, errors.InstarError):
+        return error
+    return errors.UnavailableError(
+        f"cannot store it: {error}",
+        code="store_unavailable",
+        field="store",
+        rule="what is accepted is durable; nothing is accepted that cannot be written",
+    )

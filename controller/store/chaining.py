@@ -28,6 +28,11 @@ class Chaining:
         self.head: chain.Head | None = None
         self._drafted: tuple[chain.Epoch, chain.Head] | None = None
 
+    def start(self) -> None:
+        """Forget what was drafted by a transaction that came to nothing."""
+        if self._drafted is not None:
+            self.doubt()
+
     def write(self, connection: sa.Connection, entries: Sequence[chain.Entry], at: datetime) -> None:
         """Write what was done, inside the transaction that the caller began."""
         if not entries:
@@ -36,7 +41,7 @@ class Chaining:
         head = self.head or audits.head_of(connection, epoch)
         written = []
         for entry in entries:
-            row = chain.follow(head, entry)
+            row = chain.follow(head, _plain(entry))
             head = row.head
             written.append(forms.audit_row(row))
         connection.execute(sa.insert(tables.audit), written)
@@ -57,3 +62,11 @@ def _begun(connection: sa.Connection, at: datetime) -> chain.Epoch:
     epoch = chain.begin(audits.head(connection), at)
     connection.execute(sa.insert(tables.audit_epochs), [forms.audit_epoch_row(epoch)])
     return epoch
+
+
+def _plain(entry: chain.Entry) -> chain.Entry:
+    """Put a mark where an entry has NUL, which not every database can hold: what is hashed is what is stored."""
+    told = (entry.actor, entry.action, entry.subject, entry.reason, entry.result)
+    if not any("\0" in each for each in told):
+        return entry
+    return chain.Entry(entry.at, *(each.replace("\0", "\N{REPLACEMENT CHARACTER}") for each in told))

@@ -1,76 +1,72 @@
-"""Opens the database: its settings, its migrations, and the promise that no second controller writes to it.
+"""The store as the engine sees it: pieces of work become transactions, in a file of SQLite or a database of PostgreSQL.
 
-Rules kept: WAL with synchronous=FULL (of 300 acknowledged commits, a power cut took all 300 under NORMAL and none
-under FULL); every transaction begins IMMEDIATE on the one writing connection, so that none fails half-way for a
-lock; a lock file beside the database, freed by the operating system when its holder dies, keeps a second controller
-out. Left out: what is written.
+Rules kept: what returns is durable; transactions run one after another, in the order in which they were asked for;
+reads see what is committed. Left out: how each database keeps that (`sqlite`, `postgres`), and what is written.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import pool
 
-from controller.core import errors, model
+from controller.config import stores
+from controller.core import model
 from controller.core.audit import chain
-from controller.store import audits, chaining, executor, migration, reading, rows, tables, writing
+from controller.store import audits, chaining, executor, reading, rows, sqlite, writing
 
 Result = TypeVar("Result")
 
-# How long a statement waits for a foreign process, such as a backup, to let go of the file.
-BUSY_TIMEOUT_MILLISECONDS = 5_000
-_LOCK_SUFFIX = ".lock"
+# A file, a database of PostgreSQL, or nowhere but in memory.
+Where = Path | stores.PostgreSQL | None
+
+
+class Database(Protocol):
+    """Where transactions happen."""
+
+    def write(self, work: Callable[[sa.Connection], Result]) -> Result:
+        """Run the work in a transaction of its own; it may run several times, of which one counts."""
+        ...
+
+    def read(self, query: Callable[[sa.Connection], Result]) -> Result:
+        """Run a query on one state of what is committed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
 
 
 class Store:
-    """One open database.
+    """One open store.
 
     Args:
-        path: The database's file; None for one in memory, which lives as long as this object.
+        where: Its file, or its database; None for one in memory, which lives as long as this object.
         transactions: Where transactions run.
 
     Raises:
         RefusedError: Another controller has the file open, or a newer program wrote it.
+        UnavailableError: The database does not answer.
     """
 
-    def __init__(self, path: Path | None, transactions: executor.Executor) -> None:
+    def __init__(self, where: Where, transactions: executor.Executor) -> None:
         self._transactions = transactions
         self._log = chaining.Chaining()
-        self._lock = None if path is None else _lock(path)
-        if path is not None:
-            path.touch(mode=0o600)
-        url = "sqlite://" if path is None else f"sqlite:///{path}"
-        try:
-            self._engine = _engine(url, begin="BEGIN IMMEDIATE")
-            self._writer = self._engine.connect()
-            self._reading_engine = self._engine if path is None else _engine(url, begin="BEGIN")
-            self._reader = self._writer if path is None else self._reading_engine.connect()
-            self._make_tables(path)
-        except BaseException:
-            _unlock(self._lock)
-            raise
-
-    def _make_tables(self, path: Path | None) -> None:
-        with self._writer.begin():
-            if path is None:
-                tables.metadata.create_all(self._writer)
-            else:
-                migration.upgrade(self._writer, str(path))
+        self._database = _open(where)
 
     async def write(self, work: Callable[[sa.Connection], Result]) -> Result:
         """Run the work in a transaction of its own, and return what it returns once that is durable."""
 
+        def attempt(connection: sa.Connection) -> Result:
+            self._log.start()
+            return work(connection)
+
         def transaction() -> Result:
             try:
-                with self._writer.begin():
-                    result = work(self._writer)
+                result = self._database.write(attempt)
             except BaseException:
                 self._log.doubt()
                 raise
@@ -136,58 +132,17 @@ class Store:
 
     def read(self, query: Callable[[sa.Connection], Result]) -> Result:
         """Run a query now, on what is committed; for one of the statements of ``reading``, which take a millisecond."""
-        with self._reader.begin():
-            return query(self._reader)
+        return self._database.read(query)
 
     def close(self) -> None:
-        """Finish what was asked, close the file and let another controller have it."""
+        """Finish what was asked, and let another controller have the store."""
         self._transactions.close()
-        self._reader.close()
-        self._writer.close()
-        self._reading_engine.dispose()
-        self._engine.dispose()
-        _unlock(self._lock)
-        self._lock = None
+        self._database.close()
 
 
-def _engine(url: str, *, begin: str) -> sa.Engine:
-    # Each engine has exactly one connection; the thread that uses it changes once, between opening and writing.
-    engine = sa.create_engine(url, poolclass=pool.StaticPool, connect_args={"check_same_thread": False})
+def _open(where: Where) -> Database:
+    if not isinstance(where, stores.PostgreSQL):
+        return sqlite.File(where)
+    from controller.store import postgres  # noqa: PLC0415  # the driver is there only where it is wanted
 
-    @sa.event.listens_for(engine, "connect")
-    def configure(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 the driver's own objects
-        connection.isolation_level = None
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            f"busy_timeout={BUSY_TIMEOUT_MILLISECONDS}",
-            "foreign_keys=ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    @sa.event.listens_for(engine, "begin")
-    def start(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path.with_name(path.name + _LOCK_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise errors.RefusedError(
-            f"cannot open the store {path}: another controller is using it",
-            code="store_in_use",
-            field="store",
-            value=str(path),
-            rule="one controller at a time opens a store",
-        ) from error
-    return descriptor
-
-
-def _unlock(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
+    return postgres.Server(where)

@@ -10,10 +10,9 @@ from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from controller.core import model
-from controller.store import forms, tables
+from controller.store import forms, replacing, tables
 
 _T, _I = tables.join_tokens, tables.identities
 
@@ -37,7 +36,7 @@ def put_token(connection: sa.Connection, token: model.JoinToken) -> None:
     """Write a join token, or what has become of it."""
     values = asdict(token) | {"token_id": token.id, "expires_at": forms.instant(token.expires_at)}
     del values["id"]
-    connection.execute(sqlite.insert(_T).values(values).on_conflict_do_update(index_elements=["token_id"], set_=values))
+    replacing.upsert(connection, _T, [values])
 
 
 def forget_tokens(connection: sa.Connection, before: datetime) -> None:
@@ -53,5 +52,4 @@ def identity(connection: sa.Connection, node_id: model.NodeId) -> model.NodeIden
 
 def put_identity(connection: sa.Connection, identity: model.NodeIdentity) -> None:
     """Write what is known of a node's certificates."""
-    values = asdict(identity)
-    connection.execute(sqlite.insert(_I).values(values).on_conflict_do_update(index_elements=["node_id"], set_=values))
+    replacing.upsert(connection, _I, [asdict(identity)])

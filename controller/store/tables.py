@@ -8,8 +8,6 @@ the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import sqlalchemy as sa
 
 metadata = sa.MetaData(
@@ -21,15 +19,17 @@ metadata = sa.MetaData(
 )
 
 
+# PostgreSQL else sorts text as people of some country do, and passes over the punctuation of instants.
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _NOTHING = '{"v":1,"data":[]}'  # an empty map or tuple, as the codec writes it
 
 
 def _key(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, primary_key=True)
+    return sa.Column(name, TEXT, primary_key=True)
 
 
 def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
+    return sa.Column(name, TEXT, nullable=False)
 
 
 def _number(name: str) -> sa.Column[int]:
@@ -48,7 +48,7 @@ releases = sa.Table(
     metadata,
     _key("component"),
     _key("version"),
-    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("digest", TEXT, nullable=False),
     _text("body"),
 )
 
@@ -87,16 +87,16 @@ nodes = sa.Table(
     _text("agent_version"),
     _text("labels"),
     _text("capabilities"),
-    sa.Column("last_seen_at", sa.Text),
+    sa.Column("last_seen_at", TEXT),
     _text("components"),
     _text("bad_digests"),
     # Nodes that were stored before there were these columns have nothing in them.
-    sa.Column("conditions", sa.Text, nullable=False, server_default=_NOTHING),
-    sa.Column("own_labels", sa.Text, nullable=False, server_default=_NOTHING),
-    sa.Column("set_labels", sa.Text, nullable=False, server_default=_NOTHING),
-    sa.Column("cordoned_because", sa.Text, nullable=False, server_default=""),
-    sa.Column("quarantined_because", sa.Text, nullable=False, server_default=""),
-    sa.Column("offline_since", sa.Text),
+    sa.Column("conditions", TEXT, nullable=False, server_default=_NOTHING),
+    sa.Column("own_labels", TEXT, nullable=False, server_default=_NOTHING),
+    sa.Column("set_labels", TEXT, nullable=False, server_default=_NOTHING),
+    sa.Column("cordoned_because", TEXT, nullable=False, server_default=""),
+    sa.Column("quarantined_because", TEXT, nullable=False, server_default=""),
+    sa.Column("offline_since", TEXT),
 )
 
 sessions = sa.Table(
@@ -122,7 +122,7 @@ rollouts = sa.Table(
     _text("plan"),
     _text("head"),
     # Names of all that it changes, each between blanks, so that one is found by what it contains.
-    sa.Column("components", sa.Text, nullable=False, server_default=""),
+    sa.Column("components", TEXT, nullable=False, server_default=""),
     sa.Index("ix_rollouts_name", "name"),
     sa.Index("ix_rollouts_is_terminal", "is_terminal"),
 )
@@ -221,31 +221,6 @@ audit = sa.Table(
     sa.Index("ix_audit_subject", "subject"),
     sqlite_with_rowid=False,  # its key is what it is read by
 )
-
-# SQLite alone keeps the audit from being rewritten: nothing goes, nothing changes, and what comes continues the chain.
-# A REPLACE would take a row away without asking; so what is there already is refused too.
-AUDIT_GUARDS: Mapping[str, str] = {
-    "audit_is_kept": "BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are never deleted'); END",
-    "audit_stays": "BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are never changed'); END",
-    "audit_goes_on": """BEFORE INSERT ON audit
-        WHEN NEW.epoch < (SELECT max(number) FROM audit_epochs)
-        OR EXISTS (SELECT 1 FROM audit WHERE epoch = NEW.epoch AND position = NEW.position)
-        OR NEW.previous_hash IS NOT (
-            SELECT hash FROM audit WHERE epoch = NEW.epoch AND position = NEW.position - 1
-            UNION ALL SELECT hash FROM audit_epochs WHERE number = NEW.epoch AND NEW.position = 1
-        )
-        BEGIN SELECT RAISE(ABORT, 'an audit row continues the chain of the latest epoch'); END""",
-    "audit_epochs_are_kept": """BEFORE DELETE ON audit_epochs
-        BEGIN SELECT RAISE(ABORT, 'audit epochs are never deleted'); END""",
-    "audit_epochs_stay": """BEFORE UPDATE ON audit_epochs
-        BEGIN SELECT RAISE(ABORT, 'audit epochs are never changed'); END""",
-    "audit_epochs_go_on": """BEFORE INSERT ON audit_epochs
-        WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM audit_epochs)
-        BEGIN SELECT RAISE(ABORT, 'an audit epoch follows the latest one'); END""",
-}
-for _name, _rule in AUDIT_GUARDS.items():
-    _guard = sa.DDL(f"CREATE TRIGGER {_name} {_rule}")  # type: ignore[no-untyped-call] # it is not annotated
-    sa.event.listen(audit, "after_create", _guard.execute_if(dialect="sqlite"))
 
 refusals = sa.Table(
     "refusals",

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from controller.core import errors, model, statistics
-from controller.store import chaining, codec, forms, rows, tables
+from controller.store import chaining, codec, forms, replacing, rows, tables
 
 ALIVE = "alive_at"
 TOTALS = "totals"
@@ -24,9 +23,6 @@ REFUSED = "refused"
 FIRINGS_MAX = 1_000
 FIRINGS_FORGOTTEN = 100  # at once: to look at each firing would cost more than to keep some
 LOOKED_AT = "rules_looked_at"
-
-# Columns that never change once a row is there; to write them again would be to write their indexes again.
-_FIXED = {tables.assignments: ("rollout_id", "node_id")}
 
 # Those that are asked most often are made once: making one takes longer than running it.
 _REPLACE_HEAD = sa.update(tables.rollouts).where(
@@ -61,21 +57,21 @@ def apply(connection: sa.Connection, commit: rows.Commit, log: chaining.Chaining
     _delete(connection, tables.nodes, [{"node_id": each} for each in commit.removed_nodes])
     _delete(connection, tables.identities, [{"node_id": each} for each in commit.removed_nodes])
     _write_nodes(connection, commit.nodes)
-    _upsert(connection, tables.sessions, [forms.session_row(each) for each in commit.sessions])
+    replacing.upsert(connection, tables.sessions, [forms.session_row(each) for each in commit.sessions])
     _write_assignments(connection, commit.assignments)
-    _insert_once(connection, tables.steps, [forms.step_row(each) for each in commit.steps])
+    replacing.insert_once(connection, tables.steps, [forms.step_row(each) for each in commit.steps])
     _insert(connection, tables.events, [forms.event_row(each) for each in commit.occurrences])
     log.write(connection, commit.audit, commit.at)
     _insert(connection, tables.refusals, [forms.refusal_row(each) for each in commit.refusals])
     requests = [{"request_id": request_id, "rollout_id": rollout_id} for request_id, rollout_id in commit.requests]
     _insert(connection, tables.requests, requests)
-    _insert_once(connection, tables.outbox, [forms.span_row(each) for each in commit.spans])
+    replacing.insert_once(connection, tables.outbox, [forms.span_row(each) for each in commit.spans])
     _write_graph(connection, commit)
-    _insert_once(connection, tables.outcomes, [forms.outcome_row(each) for each in commit.outcomes])
+    replacing.insert_once(connection, tables.outcomes, [forms.outcome_row(each) for each in commit.outcomes])
     _write_counters(connection, commit)
     _write_watches(connection, commit)
     _write_triggers(connection, commit)
-    _upsert(connection, tables.meta, [{"name": ALIVE, "value": forms.instant(commit.at)}])
+    replacing.upsert(connection, tables.meta, [{"name": ALIVE, "value": forms.instant(commit.at)}])
 
 
 def take_leases(connection: sa.Connection, owner: str) -> None:
@@ -93,7 +89,7 @@ def mark_emitted(connection: sa.Connection, numbers: Sequence[int]) -> None:
 
 def write_chunks(connection: sa.Connection, chunks: Sequence[model.SeriesChunk]) -> None:
     """Write chunks of series, each in the place of what was there under its key."""
-    _upsert(connection, tables.series_chunks, [forms.chunk_row(each) for each in chunks])
+    replacing.upsert(connection, tables.series_chunks, [forms.chunk_row(each) for each in chunks])
 
 
 def delete_chunks(connection: sa.Connection, before: datetime, limit: int) -> int:
@@ -118,7 +114,7 @@ def _write_rollout(connection: sa.Connection, write: rows.RolloutWrite) -> None:
         head = forms.head_columns(rollout)
         _replace_head(connection, write, {**head, **forms.plan_columns(rollout)} if write.is_replanned else head)
     if rollout.approval is not None and (write.replaces is None or write.is_decided):
-        _upsert(connection, tables.approvals, [forms.approval_row(rollout.approval)])
+        replacing.upsert(connection, tables.approvals, [forms.approval_row(rollout.approval)])
     _write_changes(connection, write)
     _write_standings(connection, write)
 
@@ -128,7 +124,7 @@ def _write_changes(connection: sa.Connection, write: rows.RolloutWrite) -> None:
     if write.is_replanned:
         connection.execute(sa.delete(table).where(table.c.rollout_id == rollout.id))
     keys = dict.fromkeys(rollout.changes if write.is_replanned else write.changes)
-    _upsert(
+    replacing.upsert(
         connection,
         table,
         [forms.change_row(rollout.id, rollout.changes[key]) for key in keys if key in rollout.changes],
@@ -147,7 +143,7 @@ def _write_changes(connection: sa.Connection, write: rows.RolloutWrite) -> None:
 def _write_standings(connection: sa.Connection, write: rows.RolloutWrite) -> None:
     rollout, known, told = write.rollout, write.rollout.standings, dict.fromkeys(write.standings)
     stand = [forms.standing_row(rollout.id, each, known[each]) for each in told if each in known]
-    _upsert(connection, tables.standings, stand)
+    replacing.upsert(connection, tables.standings, stand)
     gone = [{"rollout_id": rollout.id, "node_id": each} for each in told if each not in known]
     _delete(connection, tables.standings, gone)
 
@@ -177,37 +173,37 @@ def _write_graph(connection: sa.Connection, commit: rows.Commit) -> None:
             connection.execute(sa.delete(table).where(table.c.component == each.component))
         _insert(connection, tables.edges, [forms.edge_row(at, edge) for at, edge in enumerate(each.edges)])
         _insert(connection, tables.barriers, [forms.barrier_row(barrier) for barrier in each.barriers])
-    _upsert(connection, tables.channels, [forms.channel_row(each) for each in commit.channels])
+    replacing.upsert(connection, tables.channels, [forms.channel_row(each) for each in commit.channels])
     _delete(connection, tables.blocks, [{"component": each[0], "version": each[1]} for each in commit.unblocked])
-    _upsert(connection, tables.blocks, [forms.block_row(each) for each in commit.blocks])
+    replacing.upsert(connection, tables.blocks, [forms.block_row(each) for each in commit.blocks])
     _delete(connection, tables.freezes, [{"freeze_id": each} for each in commit.lifted])
-    _upsert(connection, tables.freezes, [forms.freeze_row(each) for each in commit.freezes])
+    replacing.upsert(connection, tables.freezes, [forms.freeze_row(each) for each in commit.freezes])
 
 
 def _write_counters(connection: sa.Connection, commit: rows.Commit) -> None:
     if commit.totals is not None:
         totals = codec.encode(commit.totals, statistics.Totals)
-        _upsert(connection, tables.meta, [{"name": TOTALS, "value": totals}])
+        replacing.upsert(connection, tables.meta, [{"name": TOTALS, "value": totals}])
     if commit.refused is not None:
-        _upsert(connection, tables.meta, [{"name": REFUSED, "value": str(commit.refused)}])
+        replacing.upsert(connection, tables.meta, [{"name": REFUSED, "value": str(commit.refused)}])
 
 
 def _write_watches(connection: sa.Connection, commit: rows.Commit) -> None:
     gone = [{"rule": rule, "node_id": node_id or ""} for rule, node_id in commit.unwatched]
     _delete(connection, tables.rule_watches, gone)
-    _upsert(connection, tables.rule_watches, [forms.watch_row(each) for each in commit.watched])
+    replacing.upsert(connection, tables.rule_watches, [forms.watch_row(each) for each in commit.watched])
     if commit.looked_at is not None:
-        _upsert(connection, tables.meta, [{"name": LOOKED_AT, "value": forms.instant(commit.looked_at)}])
+        replacing.upsert(connection, tables.meta, [{"name": LOOKED_AT, "value": forms.instant(commit.looked_at)}])
 
 
 def _write_triggers(connection: sa.Connection, commit: rows.Commit) -> None:
     _delete(connection, tables.triggers, [{"name": each} for each in commit.removed_triggers])
-    _upsert(connection, tables.triggers, [forms.trigger_row(each) for each in commit.triggers])
+    replacing.upsert(connection, tables.triggers, [forms.trigger_row(each) for each in commit.triggers])
     gone = [forms.signal_key(key) for key, signal in commit.signals if signal is None]
     _delete(connection, tables.trigger_signals, gone)
     kept = [forms.signal_row(key, signal) for key, signal in commit.signals if signal is not None]
-    _upsert(connection, tables.trigger_signals, kept)
-    _upsert(connection, tables.firings, [forms.firing_row(each) for each in commit.firings])
+    replacing.upsert(connection, tables.trigger_signals, kept)
+    replacing.upsert(connection, tables.firings, [forms.firing_row(each) for each in commit.firings])
     old = [each for each in commit.firings if each.number > FIRINGS_MAX and each.number % FIRINGS_FORGOTTEN == 0]
     for each in old:
         _forget_firings(connection, each)
@@ -262,18 +258,17 @@ def _check_fence(connection: sa.Connection, node_id: model.NodeId, fence: int) -
 
 def _write_assignments(connection: sa.Connection, assignments: Sequence[rows.Assignment]) -> None:
     # Closed ones first: a node's next operation may be opened only when none is open.
-    _upsert(connection, tables.assignments, [forms.assignment_row(each) for each in assignments if not each.is_open])
-    _upsert(connection, tables.assignments, [forms.assignment_row(each) for each in assignments if each.is_open])
+    replacing.upsert(
+        connection, tables.assignments, [forms.assignment_row(each) for each in assignments if not each.is_open]
+    )
+    replacing.upsert(
+        connection, tables.assignments, [forms.assignment_row(each) for each in assignments if each.is_open]
+    )
 
 
 def _insert(connection: sa.Connection, table: sa.Table, values: Sequence[forms.Row]) -> None:
     if values:
         connection.execute(sa.insert(table), values)
-
-
-def _insert_once(connection: sa.Connection, table: sa.Table, values: Sequence[forms.Row]) -> None:
-    if values:
-        connection.execute(sqlite.insert(table).on_conflict_do_nothing(), values)
 
 
 def _delete(connection: sa.Connection, table: sa.Table, keys: Sequence[forms.Row]) -> None:
@@ -285,17 +280,3 @@ def _delete(connection: sa.Connection, table: sa.Table, keys: Sequence[forms.Row
 @functools.cache
 def _delete_from(table: sa.Table) -> sa.Delete:
     return sa.delete(table).where(*(column == sa.bindparam(f"of_{column.name}") for column in table.primary_key))
-
-
-def _upsert(connection: sa.Connection, table: sa.Table, values: Sequence[forms.Row]) -> None:
-    if values:
-        connection.execute(_upsert_into(table), values)
-
-
-@functools.cache
-def _upsert_into(table: sa.Table) -> sa.Insert:
-    statement = sqlite.insert(table)
-    keys = [column.name for column in table.primary_key]
-    kept = {*keys, *_FIXED.get(table, ())}
-    changed = {column.name: statement.excluded[column.name] for column in table.columns if column.name not in kept}
-    return statement.on_conflict_do_update(index_elements=keys, set_=changed)

@@ -111,15 +111,15 @@ async def test_a_collector_whose_store_cannot_be_written_to_fails_the_activation
     whole = activation.Activation(
         before.stage, activation.Stage("collector", lambda: made.start_collection(PERIOD), made.stop_collection)
     )
-    raw: Any = store._writer.connection.driver_connection
-    raw.execute("PRAGMA query_only = ON")
+    file: Any = store._database
+    file._writer.connection.driver_connection.execute("PRAGMA query_only = ON")
     for _ in range(2):
         with pytest.raises(errors.UnavailableError, match="collector did not start: cannot begin to collect") as caught:
             await whole.activate()
         assert (caught.value.code, caught.value.value) == ("stage_failed", "collector")
         assert not made.counts().is_collecting
     assert happened == ["start before", "stop before"] * 2
-    raw.execute("PRAGMA query_only = OFF")
+    file._writer.connection.driver_connection.execute("PRAGMA query_only = OFF")
     assert await whole.activate() == ("before", "collector")
     assert made.counts().is_collecting
     assert await whole.deactivate() == ("collector", "before")

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from controller.cli.demo import process
+from tests import postgresql
 
 
-async def demo(*arguments: str) -> dict[str, Any]:
+async def demo(*arguments: str, **variables: str) -> dict[str, Any]:
     argv = [process.script("instar"), "demo", *arguments, "-o", "json"]
-    found: dict[str, Any] = json.loads(await process.run("run the demo", argv, environment=os.environ))
+    found: dict[str, Any] = json.loads(await process.run("run the demo", argv, environment=os.environ | variables))
     return found
 
 
@@ -36,14 +37,23 @@ async def test_the_demo_upgrades_a_live_service_and_loses_nothing() -> None:
 
 
 @pytest.mark.slow
-async def test_the_demo_s_bad_release_takes_traffic_and_is_undone_by_itself() -> None:
-    found = await demo("--nodes", "2", "--bad")
+async def test_the_demo_s_bad_release_takes_traffic_and_is_undone_by_itself_also_on_postgresql(
+    cluster: postgresql.Cluster,
+) -> None:
+    database = cluster.make_name("template1")
+    url = cluster.at(database).url.reveal()
+    found = await demo("--nodes", "2", "--bad", INSTAR_STORE_URL=url)
 
     assert [one["state"] for one in found["rollouts"]] == ["SUCCEEDED", "SUCCEEDED", "REVERTED"]
     assert found["rollout"]["name"] == "web-1.2.0"
     assert found["versions"] == {"1.1.0": 2}
     assert found["requests"]["failed"] == 0
     assert found["requests"]["by_version"]["1.2.0"] > 0
+    assert cluster.execute("SELECT name, state FROM rollouts ORDER BY rollout_id", database) == [
+        ("web-1.0.0", "SUCCEEDED"),
+        ("web-1.1.0", "SUCCEEDED"),
+        ("web-1.2.0", "REVERTED"),
+    ]
 
 
 @pytest.mark.slow

@@ -28,10 +28,19 @@ def demo(
     self_upgrade: Annotated[
         bool, typer.Option("--self-upgrade", help="Go on to two releases of the agent itself.")
     ] = False,
+    store_url: Annotated[
+        str,
+        typer.Option(
+            envvar="INSTAR_STORE_URL",
+            help="A database of PostgreSQL, empty and to be thrown away; else a file.",
+            show_default=False,
+        ),
+    ] = "",
     output: options.Output = options.Format.TABLE,
 ) -> None:
     """Upgrade a live service under load, on this machine: controller, agents and service as separate processes."""
     from controller.cli.demo import process, scenario
+    from controller.core import secret
     from instar.v1 import rollout_pb2
 
     wanted = scenario.Options(
@@ -39,6 +48,7 @@ def demo(
         strategy=rollout_pb2.Strategy.Value(f"STRATEGY_{strategy.name}"),
         is_bad=bad,
         is_self_upgrade=self_upgrade,
+        store_url=secret.Secret(store_url),
     )
     began_seconds = time.monotonic()
 

@@ -21,11 +21,13 @@ from controller import clock
 from controller.cli import connection, credentials, failures
 from controller.cli.demo import api, bundles, keeper_socket, process
 from controller.config import settings
+from controller.core import secret
 from controller.trust import authorities, clients
 from instar.v1 import fleet_service_pb2
 
 READY_SECONDS = 60.0  # for a controller or an agent to come up on a busy machine
 HOST = "127.0.0.1"
+_IN_A_FILE = secret.Secret("")
 DOMAIN = "demo.instar"  # of the throw-away authorities
 
 
@@ -46,15 +48,25 @@ class Controller:
         otlp_port: Port of the loopback where it sends its spans; None for nowhere.
         heartbeat_period: Time between two heartbeats of an agent, such as "1s".
         has_tls: It has throw-away authorities, and everybody shows a certificate; else bearer tokens.
+        store_url: The database of its store; empty for a file.
     """
 
-    def __init__(self, folder: Path, otlp_port: int | None, heartbeat_period: str, *, has_tls: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        otlp_port: int | None,
+        heartbeat_period: str,
+        *,
+        has_tls: bool = False,
+        store_url: secret.Secret[str] = _IN_A_FILE,
+    ) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
         self._heartbeat_period = heartbeat_period
         self._port, self._enrol_port = free_ports(2)
         self._otlp_port = otlp_port
         self.has_tls = has_tls
+        self._store_url = store_url
         self._process: process.Process | None = None
 
     @property
@@ -199,6 +211,7 @@ class Controller:
                 "INSTAR_HEARTBEAT_PERIOD": self._heartbeat_period,
                 "INSTAR_TRUST_DIR": str(self._trust / "online"),
             }
+            | {settings.STORE_URL: self._store_url.reveal()}
             | self.client_environment
             | ({} if self._otlp_port is None else _otlp_environment(self._otlp_port))
         )

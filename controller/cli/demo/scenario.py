@@ -22,6 +22,7 @@ from pathlib import Path
 
 from controller import clock
 from controller.cli.demo import api, bundles, figures, fleet, process, receiver, record, report, self_upgrade, stage
+from controller.core import secret
 from instar.v1 import rollout_pb2
 
 REQUESTS_PER_SECOND = 300.0  # over all nodes together: two small cores answer them with room to spare
@@ -44,12 +45,14 @@ class Options:
         nodes: Number of nodes.
         is_bad: Whether to go on to the release that fails its health probe.
         is_self_upgrade: Whether to upgrade the agents themselves, too.
+        store_url: The database of the controller's store; empty for a file.
     """
 
     nodes: int
     strategy: rollout_pb2.Strategy.ValueType
     is_bad: bool
     is_self_upgrade: bool
+    store_url: secret.Secret[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ async def run(options: Options, say: stage.Say) -> report.Report:
     try:
         async with AsyncExitStack() as started:
             script = _script(options)
-            made = await _set_up(options.nodes, script, root, started, say)
+            made = await _set_up(options, script, root, started, say)
             found = await _perform(made, script, lambda: ticks.monotonic() - began_seconds)
     except asyncio.CancelledError:
         shutil.rmtree(root)
@@ -105,15 +108,17 @@ def _script(options: Options) -> Script:
     return Script(services, self_upgrade.steps(options.strategy) if options.is_self_upgrade else ())
 
 
-async def _set_up(number: int, script: Script, root: Path, started: AsyncExitStack, say: stage.Say) -> stage.Stage:
+async def _set_up(options: Options, script: Script, root: Path, started: AsyncExitStack, say: stage.Say) -> stage.Stage:
     spans = receiver.Receiver()
     server, otlp_port = await receiver.serve(spans)
     started.push_async_callback(server.stop, None)
-    controller = fleet.Controller(root / "controller", otlp_port, HEARTBEAT_PERIOD, has_tls=True)
+    controller = fleet.Controller(
+        root / "controller", otlp_port, HEARTBEAT_PERIOD, has_tls=True, store_url=options.store_url
+    )
     started.push_async_callback(controller.stop)
     await controller.start()
     say(f"the controller listens on {controller.address}, and speaks TLS 1.3 by authorities of its own")
-    nodes = [fleet.Node(f"demo-{index}", root / f"n{index}", controller) for index in range(1, number + 1)]
+    nodes = [fleet.Node(f"demo-{index}", root / f"n{index}", controller) for index in range(1, options.nodes + 1)]
     started.push_async_callback(_together, [node.stop for node in nodes])
     sources = [step.source for step in (INSTALL, *script.steps)]
     await _together([*(partial(controller.publish, source) for source in sources), *(node.enrol for node in nodes)])

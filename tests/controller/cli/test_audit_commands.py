@@ -13,7 +13,7 @@ import pytest
 
 from controller.cli import application, audit_files
 from controller.core.audit import chain
-from controller.store import tables
+from controller.store import guards
 from tests import documents
 from tests.controller.cli import house
 from tests.controller.core.audit import chains
@@ -100,7 +100,7 @@ async def test_what_somebody_does_to_the_database_is_found_by_both_sides_and_by_
         await home.instar("freeze", "add", "--reason", reason)
     head = (await home.instar("audit", "verify", "-o", "json")).document["head"]
     with sqlite3.connect(home.state_dir / "controller.db") as connection:
-        for name in tables.AUDIT_GUARDS:
+        for name in guards.AUDIT_GUARDS:
             connection.execute(f"DROP TRIGGER {name}")
         connection.execute("UPDATE audit SET reason = 'nothing' WHERE reason = 'holidays'")
         connection.execute("DELETE FROM audit WHERE reason = 'moving'")

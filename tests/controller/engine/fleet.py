@@ -67,8 +67,8 @@ class CountedIds:
 class Controller:
     """One life after another of a controller on one file."""
 
-    def __init__(self, path: Path | None, monitoring: rules.Monitoring = rules.NOTHING) -> None:
-        self._path = path
+    def __init__(self, where: database.Where, monitoring: rules.Monitoring = rules.NOTHING) -> None:
+        self._where = where
         self.monitoring = monitoring
         self._life = 0
         self.store: database.Store
@@ -76,7 +76,7 @@ class Controller:
 
     async def start(self, *, requester_may_approve: bool = False) -> engine.Engine:
         self._life += 1
-        self.store = database.Store(self._path, executor.InlineExecutor())
+        self.store = database.Store(self._where, executor.InlineExecutor())
         ids = CountedIds(self._life)
         self.engine = engine.Engine(
             self.store,
@@ -285,11 +285,12 @@ def replayed(rollout: model.Rollout, journal: tuple[rows.Occurrence, ...]) -> mo
 Tale = Callable[[Controller, list[Agent]], Coroutine[Any, Any, None]]
 
 
-def told(path: Path, tale: Tale, nodes: int = 3, monitoring: rules.Monitoring = rules.NOTHING) -> None:
-    """Tell a tale of a fleet that runs the first version."""
+def told(where: database.Where, tale: Tale, nodes: int = 3, monitoring: rules.Monitoring = rules.NOTHING) -> None:
+    """Tell a tale of a fleet that runs the first version, on a store, or on a file in a folder."""
 
     async def story() -> None:
-        controller = Controller(path / "store", monitoring)
+        place = where / "store" if isinstance(where, Path) and where.is_dir() else where
+        controller = Controller(place, monitoring)
         await tale(controller, await upgraded_fleet(controller, nodes))
         await controller.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from controller import clock
+from controller.core import errors, model
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
-from controller.store import database, executor, reading
+from controller.store import database, executor, postgres, reading, rows
+from tests import breaking, postgresql
 
 FAILS = 70  # the piece of work that raises, in the second slice of a large transaction
 
@@ -20,8 +23,8 @@ FAILS = 70  # the piece of work that raises, in the second slice of a large tran
 class Watched:
     """A desk on a real store, and how many pieces of work each of its transactions held."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = database.Store(path, executor.WriterThread())
+    def __init__(self, where: database.Where) -> None:
+        self.store = database.Store(where, executor.WriterThread())
         self.sizes: list[int] = []
         hooks = desks.Hooks(lambda _: None, lambda draft: self.sizes.append(len(draft.audit)), lambda: None)
         self.desk = desks.Desk(self.store, clock.SystemClock(), "owner", hooks, ())
@@ -87,3 +90,40 @@ async def test_others_are_heard_while_a_large_transaction_is_drafted(watched: Wa
     count = 4 * desks.STORM_WORK_MAX
     await asyncio.gather(*(watched.desk.submit(functools.partial(work, number=number)) for number in range(count)))
     assert watched.sizes[0] == desks.STORM_WORK_MAX
+
+
+async def test_after_a_commit_of_which_nothing_is_known_nothing_is_drafted_before_the_store_has_been_read_again(
+    cluster: postgresql.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server waits for a stand-by that does not exist: the commit is under way for as long as we like."""
+    monkeypatch.setattr(postgres, "RESOLVE_ATTEMPTS_MAX", 1)
+    name, drafted = cluster.make_name(postgresql.TEMPLATE), list[str]()
+
+    def go_on(draft: drafts.Draft) -> None:
+        drafted.extend(draft.world.sessions)
+
+    with contextlib.closing(breaking.Wire(cluster.port)) as wire:
+        watched = Watched(cluster.at(name, port=wire.port))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watched.desk.run())
+            cluster.set("synchronous_standby_names", "nobody")
+            try:
+                wire.break_at_commit(breaking.SENT)
+                for work in (_open_session, go_on):
+                    with pytest.raises(errors.UnavailableError) as caught:
+                        await watched.desk.submit(work)
+                    assert caught.value.code == "outcome_unknown"
+            finally:
+                cluster.set("synchronous_standby_names", "")
+            async with asyncio.timeout(30):
+                while cluster.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await watched.desk.submit(go_on)
+            await watched.desk.close()
+        watched.store.close()
+    assert drafted == ["n1"]
+
+
+def _open_session(draft: drafts.Draft) -> None:
+    token = "of the keeper"  # noqa: S105  # it is none
+    draft.put_session(rows.Session(model.NodeId("n1"), model.SessionId("s"), 1, "boot", token, draft.at))

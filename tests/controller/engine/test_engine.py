@@ -15,15 +15,15 @@ import sqlalchemy as sa
 from controller import engine
 from controller.core import errors, model, rollout
 from controller.engine import commands
-from controller.store import reading, rows, tables
+from controller.store import database, reading, rows, tables
 from tests.controller.engine import fleet
 
 S = model.RolloutState
 
 
-def test_a_rollout_goes_from_start_to_success_and_its_state_is_what_the_store_holds(tmp_path: Path) -> None:
+def test_a_rollout_goes_from_start_to_success_and_its_state_is_what_the_store_holds(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller)
         machine = controller.engine
         begun = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -42,9 +42,9 @@ def test_a_rollout_goes_from_start_to_success_and_its_state_is_what_the_store_ho
     fleet.in_virtual_time(story)
 
 
-def test_a_journal_replayed_from_the_start_gives_the_state_that_is_stored(tmp_path: Path) -> None:
+def test_a_journal_replayed_from_the_start_gives_the_state_that_is_stored(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller)
         machine = controller.engine
         begun = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -58,9 +58,9 @@ def test_a_journal_replayed_from_the_start_gives_the_state_that_is_stored(tmp_pa
     fleet.in_virtual_time(story)
 
 
-def test_a_controller_that_crashed_goes_on_where_it_was_and_asks_for_no_operation_twice(tmp_path: Path) -> None:
+def test_a_controller_that_crashed_goes_on_where_it_was_and_asks_for_no_operation_twice(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller)
         wanted = fleet.request(policy=model.Policy(max_parallel=1))
         await controller.engine.start_upgrade(wanted, request_id="one", actor="ann")
@@ -79,9 +79,11 @@ def test_a_controller_that_crashed_goes_on_where_it_was_and_asks_for_no_operatio
     fleet.in_virtual_time(story)
 
 
-def test_commands_after_a_crash_are_those_from_before_and_what_the_core_says_is_outstanding(tmp_path: Path) -> None:
+def test_commands_after_a_crash_are_those_from_before_and_what_the_core_says_is_outstanding(
+    where: database.Where,
+) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller)
         begun = await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
         before = [controller.engine.commands(agent.node_id) for agent in agents]
@@ -94,9 +96,9 @@ def test_commands_after_a_crash_are_those_from_before_and_what_the_core_says_is_
     fleet.in_virtual_time(story)
 
 
-def test_deadlines_stand_where_they_stood_after_a_crash(tmp_path: Path) -> None:
+def test_deadlines_stand_where_they_stood_after_a_crash(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         await fleet.upgraded_fleet(controller)
         begun = await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
         await asyncio.sleep(100)
@@ -113,9 +115,9 @@ def _progress(found: model.Rollout) -> list[model.Progress]:
     return sorted(found.changes.values(), key=lambda each: each.change.node_id)
 
 
-def test_an_absence_is_told_to_each_running_rollout_from_the_last_sign_of_life(tmp_path: Path) -> None:
+def test_an_absence_is_told_to_each_running_rollout_from_the_last_sign_of_life(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         await fleet.upgraded_fleet(controller)
         begun = await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
         await asyncio.sleep(42)
@@ -132,9 +134,9 @@ def test_an_absence_is_told_to_each_running_rollout_from_the_last_sign_of_life(t
     fleet.in_virtual_time(story)
 
 
-def test_silent_nodes_are_ticked_to_the_end_of_their_rollout(tmp_path: Path) -> None:
+def test_silent_nodes_are_ticked_to_the_end_of_their_rollout(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         await fleet.upgraded_fleet(controller)
         begun = await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
         seen = [each.state async for each in controller.engine.watch(begun.id)]
@@ -145,9 +147,9 @@ def test_silent_nodes_are_ticked_to_the_end_of_their_rollout(tmp_path: Path) -> 
     fleet.in_virtual_time(story)
 
 
-def test_a_deadline_that_a_commit_brings_forward_is_met_when_it_is_due(tmp_path: Path) -> None:
+def test_a_deadline_that_a_commit_brings_forward_is_met_when_it_is_due(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         await fleet.upgraded_fleet(controller)
         await asyncio.sleep(1)
         policy = model.Policy(unknown_deadline=timedelta(seconds=2))
@@ -160,9 +162,9 @@ def test_a_deadline_that_a_commit_brings_forward_is_met_when_it_is_due(tmp_path:
     fleet.in_virtual_time(story)
 
 
-def test_a_watcher_sees_the_state_now_each_later_one_and_the_end(tmp_path: Path) -> None:
+def test_a_watcher_sees_the_state_now_each_later_one_and_the_end(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller)
         machine = controller.engine
         begun = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -182,9 +184,9 @@ def test_a_watcher_sees_the_state_now_each_later_one_and_the_end(tmp_path: Path)
     fleet.in_virtual_time(story)
 
 
-def test_the_same_request_identity_again_returns_the_same_rollout_also_after_a_crash(tmp_path: Path) -> None:
+def test_the_same_request_identity_again_returns_the_same_rollout_also_after_a_crash(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         await fleet.upgraded_fleet(controller)
         first = await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
         again = await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -199,9 +201,9 @@ def test_the_same_request_identity_again_returns_the_same_rollout_also_after_a_c
     fleet.in_virtual_time(story)
 
 
-def test_a_node_is_in_one_unfinished_rollout_at_a_time_and_the_refusal_is_stored(tmp_path: Path) -> None:
+def test_a_node_is_in_one_unfinished_rollout_at_a_time_and_the_refusal_is_stored(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         await fleet.upgraded_fleet(controller)
         machine = controller.engine
         await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -218,9 +220,9 @@ def test_a_node_is_in_one_unfinished_rollout_at_a_time_and_the_refusal_is_stored
     fleet.in_virtual_time(story)
 
 
-def test_the_planners_refusals_change_nothing_and_are_stored(tmp_path: Path) -> None:
+def test_the_planners_refusals_change_nothing_and_are_stored(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         await fleet.upgraded_fleet(controller)
         machine = controller.engine
         with pytest.raises(errors.NotFoundError):
@@ -233,9 +235,9 @@ def test_the_planners_refusals_change_nothing_and_are_stored(tmp_path: Path) -> 
     fleet.in_virtual_time(story)
 
 
-def test_unknown_names_are_not_found(tmp_path: Path) -> None:
+def test_unknown_names_are_not_found(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         machine = await controller.start()
         for ask, code in (
             (lambda: machine.rollout("none"), "rollout_not_found"),
@@ -250,9 +252,9 @@ def test_unknown_names_are_not_found(tmp_path: Path) -> None:
     fleet.in_virtual_time(story)
 
 
-def test_a_version_names_the_same_bytes_for_ever(tmp_path: Path) -> None:
+def test_a_version_names_the_same_bytes_for_ever(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         machine = await controller.start()
         assert await machine.publish(fleet.release("1.0.0"))
         assert not await machine.publish(fleet.release("1.0.0"))
@@ -266,9 +268,9 @@ def test_a_version_names_the_same_bytes_for_ever(tmp_path: Path) -> None:
     fleet.in_virtual_time(story)
 
 
-def test_a_state_that_somebody_else_changed_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_state_that_somebody_else_changed_is_not_overwritten(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller)
         machine = controller.engine
         begun = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -289,9 +291,9 @@ def test_a_state_that_somebody_else_changed_is_not_overwritten(tmp_path: Path) -
     fleet.in_virtual_time(story)
 
 
-def test_a_revert_takes_a_finished_rollout_back_and_only_once(tmp_path: Path) -> None:
+def test_a_revert_takes_a_finished_rollout_back_and_only_once(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller, nodes=2)
         machine = controller.engine
         begun = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -315,9 +317,9 @@ def test_a_revert_takes_a_finished_rollout_back_and_only_once(tmp_path: Path) ->
     fleet.in_virtual_time(story)
 
 
-def test_subscribers_hear_when_commands_may_have_changed(tmp_path: Path) -> None:
+def test_subscribers_hear_when_commands_may_have_changed(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller, nodes=1)
         machine = controller.engine
         heard: list[tuple[commands.Command, ...]] = []
@@ -353,9 +355,9 @@ def test_a_full_disk_stops_acceptance_and_loses_nothing(tmp_path: Path) -> None:
     fleet.in_virtual_time(story)
 
 
-def test_many_reports_share_a_transaction_and_a_bad_one_harms_no_other(tmp_path: Path) -> None:
+def test_many_reports_share_a_transaction_and_a_bad_one_harms_no_other(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller, nodes=20)
         machine = controller.engine
         await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -403,9 +405,9 @@ def test_the_same_story_happens_in_memory() -> None:
     fleet.in_virtual_time(story)
 
 
-def test_what_is_asked_after_the_stop_is_refused(tmp_path: Path) -> None:
+def test_what_is_asked_after_the_stop_is_refused(where: database.Where) -> None:
     async def story() -> None:
-        controller = fleet.Controller(tmp_path / "store")
+        controller = fleet.Controller(where)
         machine = await controller.start()
         await controller.stop()
         with pytest.raises(errors.UnavailableError):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 from controller import engine
 from controller.core import model
-from controller.store import reading
+from controller.store import database, reading
 from tests.controller.engine import fleet
 
 S = model.RolloutState
@@ -28,7 +27,7 @@ def outcomes(controller: fleet.Controller) -> list[model.Outcome]:
     return sorted(found, key=lambda each: (each.node_id, each.to_version))
 
 
-def test_each_upgrade_leaves_one_outcome_that_is_known_after_a_crash(tmp_path: Path) -> None:
+def test_each_upgrade_leaves_one_outcome_that_is_known_after_a_crash(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         agents[0].labels = {"zone": "a", "class": "large"}
@@ -48,10 +47,12 @@ def test_each_upgrade_leaves_one_outcome_that_is_known_after_a_crash(tmp_path: P
         assert sum(before.values(), start=0) == 3 * KINDS
         assert learnt(await controller.restart()) == before
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_version_that_was_found_at_fault_after_its_commit_is_a_failure_and_not_a_success(tmp_path: Path) -> None:
+def test_a_version_that_was_found_at_fault_after_its_commit_is_a_failure_and_not_a_success(
+    where: database.Where,
+) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         policy = model.Policy(healthy_deadline=timedelta(seconds=60))
@@ -68,10 +69,10 @@ def test_a_version_that_was_found_at_fault_after_its_commit_is_a_failure_and_not
         [again] = [each for each in outcomes(controller) if each.operation_id == command.operation_id]
         assert again == outcome
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_success_that_only_shows_in_what_the_node_runs_is_a_success(tmp_path: Path) -> None:
+def test_a_success_that_only_shows_in_what_the_node_runs_is_a_success(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         policy = model.Policy(unknown_deadline=timedelta(seconds=30), max_infrastructure_failures=3)
@@ -89,10 +90,10 @@ def test_a_success_that_only_shows_in_what_the_node_runs_is_a_success(tmp_path: 
         assert (outcome.is_success, outcome.is_version_fault) == (True, False)
         assert machine.statistics().completed == 1
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_an_operation_that_leads_to_no_version_teaches_nothing_and_is_counted(tmp_path: Path) -> None:
+def test_an_operation_that_leads_to_no_version_teaches_nothing_and_is_counted(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         wanted = fleet.request(target_version="", kind=model.ChangeKind.RESTART)
@@ -102,10 +103,10 @@ def test_an_operation_that_leads_to_no_version_teaches_nothing_and_is_counted(tm
         assert outcomes(controller) == []
         assert machine.statistics().failed == 1
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_the_statistics_are_one_consistent_set_also_after_a_crash(tmp_path: Path) -> None:
+def test_the_statistics_are_one_consistent_set_also_after_a_crash(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         wanted = fleet.request(policy=model.Policy(max_parallel=1))
@@ -123,10 +124,10 @@ def test_the_statistics_are_one_consistent_set_also_after_a_crash(tmp_path: Path
         again = (await controller.restart()).statistics()
         assert replace(again, active_nodes=2) == counted
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_an_operation_of_which_nobody_heard_in_time_is_counted_as_timed_out_once(tmp_path: Path) -> None:
+def test_an_operation_of_which_nobody_heard_in_time_is_counted_as_timed_out_once(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         begun = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -139,10 +140,10 @@ def test_an_operation_of_which_nobody_heard_in_time_is_counted_as_timed_out_once
         await agents[0].tell_status(machine, command, model.OperationState.EXPIRED)
         assert machine.statistics() == counted
 
-    fleet.told(tmp_path, tale, nodes=1)
+    fleet.told(where, tale, nodes=1)
 
 
-def test_what_was_learnt_is_what_a_plan_expects_and_advises_also_after_a_restart(tmp_path: Path) -> None:
+def test_what_was_learnt_is_what_a_plan_expects_and_advises_also_after_a_restart(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -159,4 +160,4 @@ def test_what_was_learnt_is_what_a_plan_expects_and_advises_also_after_a_restart
         begun = await machine.start_upgrade(fleet.request(), request_id="two", actor="ann")
         assert (await controller.restart()).rollout(begun.id).plan.advice == plan.advice
 
-    fleet.told(tmp_path, tale, nodes=6)
+    fleet.told(where, tale, nodes=6)

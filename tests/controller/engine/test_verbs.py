@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from controller.core import errors, model
-from controller.store import reading
+from controller.store import database, reading
 from tests.controller.engine import fleet
 
 S = model.RolloutState
@@ -26,7 +25,9 @@ def audited(controller: fleet.Controller, rollout: model.Rollout) -> list[tuple[
     return [(each.actor, each.action, each.reason) for each in entries]
 
 
-def test_a_paused_rollout_starts_nothing_also_after_a_crash_and_goes_on_once_it_is_resumed(tmp_path: Path) -> None:
+def test_a_paused_rollout_starts_nothing_also_after_a_crash_and_goes_on_once_it_is_resumed(
+    where: database.Where,
+) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         wanted = fleet.request(policy=model.Policy(max_parallel=1))
         begun = await controller.engine.start_upgrade(wanted, request_id="one", actor="ann")
@@ -45,10 +46,10 @@ def test_a_paused_rollout_starts_nothing_also_after_a_crash_and_goes_on_once_it_
         assert machine.rollout(begun.id).state is S.SUCCEEDED
         assert {("bob", "rollout.pause", "lunch"), ("bob", "rollout.resume", "done")} <= set(audited(controller, begun))
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_rollout_that_is_promoted_by_hand_waits_for_it(tmp_path: Path) -> None:
+def test_a_rollout_that_is_promoted_by_hand_waits_for_it(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         begun = await machine.start_upgrade(CANARY, request_id="one", actor="ann")
@@ -62,10 +63,10 @@ def test_a_rollout_that_is_promoted_by_hand_waits_for_it(tmp_path: Path) -> None
             await agent.obey(machine)
         assert machine.rollout(begun.id).state is S.SUCCEEDED
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_cancelled_rollout_lets_its_nodes_go(tmp_path: Path) -> None:
+def test_a_cancelled_rollout_lets_its_nodes_go(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         begun = await machine.start_upgrade(CANARY, request_id="one", actor="ann")
@@ -78,10 +79,10 @@ def test_a_cancelled_rollout_lets_its_nodes_go(tmp_path: Path) -> None:
         assert again.state is S.RUNNING
         assert ("bob", "rollout.cancel", "no need") in audited(controller, begun)
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_retry_takes_up_what_failed_also_of_a_rollout_that_has_ended_and_after_a_crash(tmp_path: Path) -> None:
+def test_a_retry_takes_up_what_failed_also_of_a_rollout_that_has_ended_and_after_a_crash(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         policy = model.Policy(max_infrastructure_failures=1)
         begun = await controller.engine.start_upgrade(fleet.request(policy=policy), request_id="one", actor="ann")
@@ -101,10 +102,10 @@ def test_a_retry_takes_up_what_failed_also_of_a_rollout_that_has_ended_and_after
         assert machine.rollout(begun.id).state is S.SUCCEEDED
         assert [agent.version for agent in agents] == ["1.1.0"] * 3
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_rollout_is_not_taken_up_again_while_another_one_has_its_nodes(tmp_path: Path) -> None:
+def test_a_rollout_is_not_taken_up_again_while_another_one_has_its_nodes(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         policy = model.Policy(max_failures=1)
@@ -119,11 +120,11 @@ def test_a_rollout_is_not_taken_up_again_while_another_one_has_its_nodes(tmp_pat
             assert refused.value.code == "rollout_conflict"
         assert machine.rollout(first.id).state is S.SUCCEEDED
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "promote", "cancel"])
-def test_a_verb_that_comes_too_late_is_refused_counted_and_kept(tmp_path: Path, verb: str) -> None:
+def test_a_verb_that_comes_too_late_is_refused_counted_and_kept(where: database.Where, verb: str) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         begun = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -137,20 +138,20 @@ def test_a_verb_that_comes_too_late_is_refused_counted_and_kept(tmp_path: Path, 
         assert (kept.actor, kept.action) == ("bob", f"{verb}_rollout")
         assert machine.statistics().refused == 1
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_an_unknown_rollout_is_not_found_by_any_verb(tmp_path: Path) -> None:
+def test_an_unknown_rollout_is_not_found_by_any_verb(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, _: list[fleet.Agent]) -> None:
         machine = controller.engine
         for verb in (machine.pause, machine.resume, machine.promote, machine.cancel, machine.retry, machine.revert):
             with pytest.raises(errors.NotFoundError):
                 await verb(model.RolloutId("r-none"), reason="odd", actor="bob")
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_wave_bakes_in_the_engines_time(tmp_path: Path) -> None:
+def test_a_wave_bakes_in_the_engines_time(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         wanted = fleet.request(
@@ -166,10 +167,10 @@ def test_a_wave_bakes_in_the_engines_time(tmp_path: Path) -> None:
         await asyncio.sleep(2)
         assert machine.rollout(begun.id).wave == 2
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_rollout_and_a_node_in_it_are_explained(tmp_path: Path) -> None:
+def test_a_rollout_and_a_node_in_it_are_explained(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         begun = await machine.start_upgrade(CANARY, request_id="one", actor="ann")
@@ -182,10 +183,10 @@ def test_a_rollout_and_a_node_in_it_are_explained(tmp_path: Path) -> None:
         with pytest.raises(errors.NotFoundError):
             machine.explain_rollout("none")
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_a_node_is_explained_by_the_rollout_that_has_it_and_later_by_the_one_that_had_it(tmp_path: Path) -> None:
+def test_a_node_is_explained_by_the_rollout_that_has_it_and_later_by_the_one_that_had_it(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
         assert controller.engine.explain_node(agents[0].node_id)[0].code == "under_way"
@@ -198,10 +199,10 @@ def test_a_node_is_explained_by_the_rollout_that_has_it_and_later_by_the_one_tha
         with pytest.raises(errors.NotFoundError):
             machine.explain_node(model.NodeId("none"))
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)
 
 
-def test_what_others_have_come_to_require_is_not_taken_from_them_by_a_revert(tmp_path: Path) -> None:
+def test_what_others_have_come_to_require_is_not_taken_from_them_by_a_revert(where: database.Where) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         done = await machine.start_upgrade(fleet.request(), request_id="one", actor="ann")
@@ -222,4 +223,4 @@ def test_what_others_have_come_to_require_is_not_taken_from_them_by_a_revert(tmp
         await agents[0].tell(machine, model.NodeReport(removed=(name,)))
         assert (await machine.revert(done.id, reason="slower", actor="ann")).state is S.REVERTING
 
-    fleet.told(tmp_path, tale)
+    fleet.told(where, tale)

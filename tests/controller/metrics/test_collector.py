@@ -295,15 +295,13 @@ async def test_a_store_that_cannot_be_written_to_is_said_at_the_start_and_the_ne
     path, clock = tmp_path / "store", nodes.Clock()
     store = database.Store(path, executor.InlineExecutor())
     made = collector.Collector(store, clock, limits.Limits())
-    with store._writer.begin():
-        store._writer.exec_driver_sql("ALTER TABLE series_chunks RENAME TO elsewhere")
+    await store.write(lambda connection: connection.exec_driver_sql("ALTER TABLE series_chunks RENAME TO elsewhere"))
     for _ in range(2):
         with pytest.raises(errors.UnavailableError) as caught:
             await made.start_collection(nodes.PERIOD)
         assert caught.value.code == "store_unavailable"
         assert not made.counts().is_collecting
-    with store._writer.begin():
-        store._writer.exec_driver_sql("ALTER TABLE elsewhere RENAME TO series_chunks")
+    await store.write(lambda connection: connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO series_chunks"))
     assert await made.start_collection(nodes.PERIOD)
     await made.stop_collection()
     store.close()

@@ -23,9 +23,9 @@ SERVES = {"requests_total": 100.0, "load": 4.0}
 
 
 def stored(store: database.Store) -> list[tuple[str, str, str]]:
-    with store._reader.begin():
-        rows = store._reader.exec_driver_sql("SELECT node_id, component, began_at FROM series_chunks ORDER BY 3, 1, 2")
-        return [(row[0], row[1], row[2][11:16]) for row in rows]
+    which = "SELECT node_id, component, began_at FROM series_chunks ORDER BY 3, 1, 2"
+    rows = store.read(lambda connection: connection.exec_driver_sql(which).all())
+    return [(row[0], row[1], row[2][11:16]) for row in rows]
 
 
 def store_of(fleet: nodes.Fleet) -> database.Store:
@@ -116,16 +116,18 @@ async def test_what_could_not_be_written_is_written_later(tmp_path: Path) -> Non
     async with nodes.collecting(tmp_path / "store") as fleet:
         store = store_of(fleet)
         fleet.live(61, {"c": SERVES})
-        with store._writer.begin():
-            store._writer.exec_driver_sql("ALTER TABLE series_chunks RENAME TO elsewhere")
+        await store.write(
+            lambda connection: connection.exec_driver_sql("ALTER TABLE series_chunks RENAME TO elsewhere")
+        )
         with pytest.raises(Exception, match="series_chunks"):
             await written(fleet)
         fleet.live(60, {"c": SERVES})
         with pytest.raises(errors.UnavailableError) as caught:
             await fleet.collector.stop_collection()
         assert caught.value.code == "store_unavailable"
-        with store._writer.begin():
-            store._writer.exec_driver_sql("ALTER TABLE elsewhere RENAME TO series_chunks")
+        await store.write(
+            lambda connection: connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO series_chunks")
+        )
         assert await fleet.collector.start_collection(nodes.PERIOD)
         fleet.live(61, {"c": SERVES})
         await written(fleet)
@@ -185,8 +187,11 @@ async def test_a_chunk_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
         at = fleet.clock.at
         await fleet.collector.stop_collection()
         store = store_of(fleet)
-        with store._writer.begin():
-            store._writer.exec_driver_sql("UPDATE series_chunks SET body = x'00' WHERE began_at LIKE '%00:00:00%'")
+        await store.write(
+            lambda connection: connection.exec_driver_sql(
+                "UPDATE series_chunks SET body = x'00' WHERE began_at LIKE '%00:00:00%'"
+            )
+        )
     async with nodes.collecting(path, at=at) as again:
         again.live(3, {"c": SERVES})
         found = again.sample(RATE, {"c": at}, (), began_at=at, past=timedelta(hours=1))

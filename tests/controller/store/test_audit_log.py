@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import sqlalchemy as sa
 
 from controller.core import errors, model
 from controller.core.audit import chain, checking
-from controller.store import audits, database, executor, reading, rows, tables
+from controller.store import audits, database, executor, guards, reading, rows, tables
+from tests import postgresql
 from tests.controller.store import test_migrations
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,13 +28,13 @@ def commit(*actions: str, **more: Any) -> rows.Commit:  # noqa: ANN401  # whatev
     return rows.Commit(at=NOW, audit=tuple(map(entry, actions)), **more)
 
 
-def opened(path: Path | None) -> database.Store:
-    return database.Store(path, executor.InlineExecutor())
+def opened(where: database.Where) -> database.Store:
+    return database.Store(where, executor.InlineExecutor())
 
 
-def records(store: database.Store) -> list[chain.Record]:
+def records(store: database.Store, limit: int = 2) -> list[chain.Record]:
     found, place = list[chain.Record](), chain.GENESIS.place
-    while some := store.read(functools.partial(audits.following, place=place, limit=2)):
+    while some := store.read(functools.partial(audits.following, place=place, limit=limit)):
         found += some
         place = found[-1].head.place
     return found
@@ -48,18 +48,18 @@ def places(store: database.Store) -> list[str]:
 
 
 @pytest.fixture
-async def path(tmp_path: Path) -> Path:
+async def told(where: database.Where) -> database.Where:
     """A store that two lives have written to, closed."""
     for _ in range(2):
-        store = opened(tmp_path / "store")
+        store = opened(where)
         await store.commit(commit("one", "two"))
         await store.commit(commit("three"))
         store.close()
-    return tmp_path / "store"
+    return where
 
 
-async def test_each_life_has_an_epoch_that_seals_the_one_before(path: Path) -> None:
-    store = opened(path)
+async def test_each_life_has_an_epoch_that_seals_the_one_before(told: database.Where) -> None:
+    store = opened(told)
     assert places(store) == ["1:0", "1:1", "1:2", "1:3", "2:0", "2:1", "2:2", "2:3"]
     await store.commit(commit("four"))
     assert places(store)[-2:] == ["3:0", "3:1"]
@@ -70,8 +70,8 @@ async def test_each_life_has_an_epoch_that_seals_the_one_before(path: Path) -> N
     store.close()
 
 
-async def test_a_life_that_does_nothing_has_no_epoch_and_reads_the_head_that_is_there(path: Path) -> None:
-    store = opened(path)
+async def test_a_life_that_does_nothing_has_no_epoch_and_reads_the_head_that_is_there(told: database.Where) -> None:
+    store = opened(told)
     await store.commit(rows.Commit(at=NOW))
     assert str(store.audit_head().place) == "2:3"
     store.close()
@@ -80,8 +80,10 @@ async def test_a_life_that_does_nothing_has_no_epoch_and_reads_the_head_that_is_
     empty.close()
 
 
-async def test_a_transaction_that_fails_leaves_no_row_and_the_next_one_goes_on_where_the_log_was(path: Path) -> None:
-    store = opened(path)
+async def test_a_transaction_that_fails_leaves_no_row_and_the_next_one_goes_on_where_the_log_was(
+    told: database.Where,
+) -> None:
+    store = opened(told)
     node = a_node()
     await store.commit(commit("first", nodes=(rows.NodeWrite(node),)))
     head = store.audit_head()
@@ -96,8 +98,8 @@ async def test_a_transaction_that_fails_leaves_no_row_and_the_next_one_goes_on_w
     store.close()
 
 
-async def test_a_first_transaction_that_fails_begins_no_epoch(path: Path) -> None:
-    store = opened(path)
+async def test_a_first_transaction_that_fails_begins_no_epoch(told: database.Where) -> None:
+    store = opened(told)
     node = a_node()
     await store.commit(rows.Commit(at=NOW, nodes=(rows.NodeWrite(node),)))
     with pytest.raises(sa.exc.IntegrityError):
@@ -109,9 +111,9 @@ async def test_a_first_transaction_that_fails_begins_no_epoch(path: Path) -> Non
 
 
 async def test_a_transaction_that_was_durable_though_it_failed_is_gone_on_from(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    told: database.Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = opened(path)
+    store = opened(told)
     await store.commit(commit("first"))
     settle = store._log.settle
 
@@ -128,39 +130,53 @@ async def test_a_transaction_that_was_durable_though_it_failed_is_gone_on_from(
     store.close()
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DELETE FROM audit",
-        "DELETE FROM audit WHERE epoch = 2 AND position = 3",
-        "UPDATE audit SET reason = 'dinner'",
-        "UPDATE OR REPLACE audit SET position = 2 WHERE position = 3",
-        "DELETE FROM audit_epochs",
-        "UPDATE audit_epochs SET started_at = ''",
-        "INSERT OR REPLACE INTO audit_epochs SELECT * FROM audit_epochs",
-        "INSERT INTO audit_epochs SELECT 7, started_at, 2, 3, hash, 'x' FROM audit_epochs WHERE number = 2",
-        "INSERT OR REPLACE " + INSERT.format(position="position", previous="previous_hash"),
-        "INSERT " + INSERT.format(position=4, previous="previous_hash") + " WHERE epoch = 2 AND position = 3",
-        "INSERT " + INSERT.format(position=9, previous="hash") + " WHERE epoch = 2 AND position = 3",
-        "INSERT " + INSERT.format(position=4, previous="hash") + " WHERE epoch = 1 AND position = 3",
-        "INSERT " + INSERT.format(position=0, previous="hash") + " WHERE epoch = 2 AND position = 3",
-    ],
-)
-def test_the_database_itself_lets_nobody_change_the_log(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as connection:
-        before = [*connection.execute("SELECT * FROM audit"), *connection.execute("SELECT * FROM audit_epochs")]
-        with pytest.raises(sqlite3.IntegrityError, match=r"^an? audit|^audit "):
-            connection.execute(statement)
-        after = [*connection.execute("SELECT * FROM audit"), *connection.execute("SELECT * FROM audit_epochs")]
-    assert after == before
-    connection.close()
+REFUSED = [
+    "DELETE FROM audit",
+    "DELETE FROM audit WHERE epoch = 2 AND position = 3",
+    "UPDATE audit SET reason = 'dinner'",
+    "DELETE FROM audit_epochs",
+    "UPDATE audit_epochs SET started_at = ''",
+    "INSERT INTO audit_epochs SELECT 7, started_at, 2, 3, hash, 'x' FROM audit_epochs WHERE number = 2",
+    "INSERT " + INSERT.format(position=4, previous="previous_hash") + " WHERE epoch = 2 AND position = 3",
+    "INSERT " + INSERT.format(position=9, previous="hash") + " WHERE epoch = 2 AND position = 3",
+    "INSERT " + INSERT.format(position=4, previous="hash") + " WHERE epoch = 1 AND position = 3",
+    "INSERT " + INSERT.format(position=0, previous="hash") + " WHERE epoch = 2 AND position = 3",
+]
+REFUSED_BY_SQLITE = [
+    "UPDATE OR REPLACE audit SET position = 2 WHERE position = 3",
+    "INSERT OR REPLACE INTO audit_epochs SELECT * FROM audit_epochs",
+    "INSERT OR REPLACE " + INSERT.format(position="position", previous="previous_hash"),
+]
+REFUSED_BY_POSTGRESQL = [
+    "TRUNCATE audit",
+    "TRUNCATE audit_epochs CASCADE",
+    "INSERT INTO audit_epochs SELECT * FROM audit_epochs ON CONFLICT (number) DO UPDATE SET hash = 'x'",
+    "MERGE INTO audit USING audit_epochs ON audit.epoch = number WHEN MATCHED THEN DELETE",
+    "INSERT "
+    + INSERT.format(position="position", previous="previous_hash")
+    + " ON CONFLICT (epoch, position) DO UPDATE SET reason = 'dinner'",
+]
 
 
-def test_a_row_that_goes_on_is_let_in(path: Path) -> None:
+async def test_the_database_itself_lets_nobody_change_the_log(told: database.Where) -> None:
+    own = REFUSED_BY_SQLITE if isinstance(told, Path) else REFUSED_BY_POSTGRESQL
+    before = kept(told)
+    for statement in (*REFUSED, *own):
+        with pytest.raises(sa.exc.IntegrityError, match=r"(an? )?audit"):
+            postgresql.execute(told, statement)
+        assert kept(told) == before, statement
+
+
+def kept(where: database.Where) -> list[tuple[Any, ...]]:
+    """All that stands in the log."""
+    tables = (f"SELECT * FROM {each} ORDER BY 1, 2" for each in ("audit", "audit_epochs"))  # noqa: S608  # ours
+    return [row for each in tables for row in postgresql.execute(where, each)]
+
+
+async def test_a_row_that_goes_on_is_let_in(told: database.Where) -> None:
     """The guards refuse what is wrong, not everything."""
-    with sqlite3.connect(path) as connection:
-        connection.execute("INSERT " + INSERT.format(position=4, previous="hash") + " WHERE epoch = 2 AND position = 3")
-    connection.close()
+    goes_on = "INSERT " + INSERT.format(position=4, previous="hash") + " WHERE epoch = 2 AND position = 3"
+    postgresql.execute(told, goes_on)
 
 
 async def test_a_store_in_memory_has_the_same_guards() -> None:
@@ -171,11 +187,15 @@ async def test_a_store_in_memory_has_the_same_guards() -> None:
     store.close()
 
 
-def test_the_migrations_make_the_guards_that_the_tables_name(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        made = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
-    connection.close()
-    assert made == {name: f"CREATE TRIGGER {name} {rule}" for name, rule in tables.AUDIT_GUARDS.items()}
+async def test_the_migrations_make_the_guards_that_are_named(told: database.Where) -> None:
+    if isinstance(told, Path):
+        made = dict(postgresql.execute(told, "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+        assert made == {name: f"CREATE TRIGGER {name} {rule}" for name, rule in guards.AUDIT_GUARDS.items()}
+        return
+    made = dict(postgresql.execute(told, "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal"))
+    assert made == dict.fromkeys(guards.POSTGRESQL_GUARDS, "O")
+    functions = postgresql.execute(told, "SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'audit%%'")
+    assert dict(functions) == guards.POSTGRESQL_FUNCTIONS
 
 
 @pytest.mark.parametrize(
@@ -190,52 +210,61 @@ def test_the_migrations_make_the_guards_that_the_tables_name(path: Path) -> None
         ("UPDATE audit_epochs SET previous_position = 2 WHERE number = 2", [("INSERTED", "1:3"), ("CHANGED", "2:0")]),
     ],
 )
-def test_what_somebody_does_to_the_file_is_found(path: Path, tampering: str, expected: list[tuple[str, str]]) -> None:
-    before = opened(path)
+async def test_what_somebody_does_to_the_tables_is_found(
+    told: database.Where, tampering: str, expected: list[tuple[str, str]]
+) -> None:
+    before = opened(told)
     head = before.audit_head()
     before.close()
-    with sqlite3.connect(path) as connection:
-        for name in tables.AUDIT_GUARDS:
-            connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(tampering)
-    connection.close()
-    store = opened(path)
+    is_file = isinstance(told, Path)
+    named = guards.AUDIT_GUARDS if is_file else guards.POSTGRESQL_GUARDS
+    of = (
+        ("" if is_file else f" ON {'audit_epochs' if 'audit_epochs' in rule else 'audit'}") for rule in named.values()
+    )
+    postgresql.execute(told, *(f"DROP TRIGGER {name}{table}" for name, table in zip(named, of, strict=True)), tampering)
+    store = opened(told)
     found = checking.check(records(store), head=head).findings
     assert [(each.fault.value, str(each.place)) for each in found] == expected
     store.close()
 
 
-async def test_rows_of_an_earlier_program_become_the_first_epoch(tmp_path: Path) -> None:
+async def test_rows_of_an_earlier_program_become_the_first_epoch(bare: database.Where) -> None:
     old = {"at": "2025-12-01T10:00:00.000000+00:00", "actor": "ann", "action": "node.cordon", "subject": "n1"}
-    test_migrations._write_at(tmp_path / "store", "0007", "audit", {**old, "reason": "new disk"})
-    with sqlite3.connect(tmp_path / "store") as connection:
-        names = "at, actor, action, subject, reason"
-        more = f"INSERT INTO audit ({names}) SELECT {names.replace('action', '?')} FROM audit LIMIT 1"  # noqa: S608  # ours
-        for number in range(2_500):
-            connection.execute(more, (str(number),))
-    connection.close()
-    store = opened(tmp_path / "store")
-    assert len(places(store)) == 2_502
+    test_migrations._write_at(bare, "0007", "audit", {**old, "reason": "new disk"})
+    others = ", ".join(f"('{old['at']}', 'ann', '{number}', 'n1', 'new disk')" for number in range(2_500))
+    postgresql.execute(bare, f"INSERT INTO audit (at, actor, action, subject, reason) VALUES {others}")  # noqa: S608  # ours
+    store = opened(bare)
+    assert checking.check(whole := records(store, limit=1_000), head=store.audit_head()).findings == ()
+    assert len(whole) == 2_502
     first, second, *_ = store.read(lambda connection: reading.audit(connection, "n1"))
     at = datetime(2025, 12, 1, 10, tzinfo=UTC)
     assert first == chain.Entry(at, "ann", "node.cordon", "n1", "new disk", "done")
     assert second.action == "0"
     await store.commit(commit("four"))
-    assert places(store)[-2:] == ["2:0", "2:1"]
+    assert str(store.audit_head().place) == "2:1"
     store.close()
 
 
-async def test_a_store_of_an_earlier_program_without_rows_begins_with_its_first(tmp_path: Path) -> None:
-    test_migrations._write_at(tmp_path / "store", "0007", "nodes", test_migrations._NODE)
-    store = opened(tmp_path / "store")
+async def test_a_store_of_an_earlier_program_without_rows_begins_with_its_first(bare: database.Where) -> None:
+    test_migrations._write_at(bare, "0007", "nodes", test_migrations._NODE)
+    store = opened(bare)
     assert store.audit_head() == chain.GENESIS
     await store.commit(commit("one"))
     assert places(store) == ["1:0", "1:1"]
     store.close()
 
 
-async def test_pages_go_back_from_the_newest_row_to_the_first(path: Path) -> None:
-    store = opened(path)
+async def test_a_text_with_nul_in_it_harms_nobody_and_what_is_hashed_is_what_is_stored(where: database.Where) -> None:
+    store = opened(where)
+    odd = chain.Entry(NOW, "a\0nn", "act", "r\0-1", "\0")
+    await store.commit(rows.Commit(at=NOW, audit=(odd, entry("two")), nodes=(rows.NodeWrite(a_node()),)))
+    assert places(store) == ["1:0", "1:1", "1:2"]
+    assert len(store.read(lambda connection: reading.audit(connection, "r\N{REPLACEMENT CHARACTER}-1"))) == 1
+    store.close()
+
+
+async def test_pages_go_back_from_the_newest_row_to_the_first(told: database.Where) -> None:
+    store = opened(told)
 
     def page(before: chain.Place | None, subject: str = "") -> list[str]:
         found = store.read(lambda connection: audits.before(connection, before, subject, 2))
@@ -249,8 +278,8 @@ async def test_pages_go_back_from_the_newest_row_to_the_first(path: Path) -> Non
     store.close()
 
 
-async def test_a_head_is_passed_only_where_the_log_goes_through_it(path: Path) -> None:
-    store = opened(path)
+async def test_a_head_is_passed_only_where_the_log_goes_through_it(told: database.Where) -> None:
+    store = opened(told)
     heads = [each.head for each in records(store)]
     assert all(store.read(functools.partial(audits.passes, head=each)) for each in heads)
     assert store.read(lambda connection: audits.passes(connection, chain.GENESIS))

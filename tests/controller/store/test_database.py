@@ -16,7 +16,7 @@ from alembic.runtime import migration as alembic_migration
 
 from controller.core import errors, model
 from controller.core.audit import chain
-from controller.store import database, executor, reading, rows, tables
+from controller.store import database, executor, reading, rows, sqlite, tables
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,8 +34,8 @@ def _node(fence: int) -> model.Node:
     )
 
 
-async def test_the_migrations_make_the_tables_that_the_statements_know(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+async def test_the_migrations_make_the_tables_that_the_statements_know(where: database.Where) -> None:
+    store = database.Store(where, executor.InlineExecutor())
     context = await store.write(
         lambda connection: autogenerate.compare_metadata(
             alembic_migration.MigrationContext.configure(connection), tables.metadata
@@ -45,11 +45,11 @@ async def test_the_migrations_make_the_tables_that_the_statements_know(tmp_path:
     store.close()
 
 
-async def test_a_store_survives_its_closing_and_keeps_what_was_written(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.WriterThread())
+async def test_a_store_survives_its_closing_and_keeps_what_was_written(where: database.Where) -> None:
+    store = database.Store(where, executor.WriterThread())
     await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(1)),)))
     store.close()
-    store = database.Store(tmp_path / "store", executor.WriterThread())
+    store = database.Store(where, executor.WriterThread())
     assert store.read(reading.snapshot).nodes == (_node(1),)
     assert store.read(reading.alive_at) == _NOW
     store.close()
@@ -61,7 +61,7 @@ async def test_each_commit_is_flushed_to_the_write_ahead_log(tmp_path: Path) -> 
     found = await store.write(
         lambda connection: [connection.exec_driver_sql(f"PRAGMA {each}").scalar() for each in pragmas]
     )
-    assert found == ["wal", 2, database.BUSY_TIMEOUT_MILLISECONDS, 1]
+    assert found == ["wal", 2, sqlite.BUSY_TIMEOUT_MILLISECONDS, 1]
     store.close()
 
 
@@ -96,18 +96,18 @@ def test_a_controller_that_was_killed_keeps_nobody_out(tmp_path: Path) -> None:
     database.Store(tmp_path / "store", executor.InlineExecutor()).close()
 
 
-async def test_a_store_that_a_newer_program_wrote_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+async def test_a_store_that_a_newer_program_wrote_is_refused_and_left_as_it_is(where: database.Where) -> None:
+    store = database.Store(where, executor.InlineExecutor())
     await store.write(lambda connection: connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
     for _ in range(2):
         with pytest.raises(errors.RefusedError) as refused:
-            database.Store(tmp_path / "store", executor.InlineExecutor())
+            database.Store(where, executor.InlineExecutor())
         assert refused.value.code == "store_too_new"
 
 
-async def test_a_fence_that_would_go_back_is_a_conflict_and_nothing_is_written(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+async def test_a_fence_that_would_go_back_is_a_conflict_and_nothing_is_written(where: database.Where) -> None:
+    store = database.Store(where, executor.InlineExecutor())
     await store.commit(rows.Commit(at=_NOW, nodes=(rows.NodeWrite(_node(5)),)))
     entry = chain.Entry(_NOW, "ann", "act", "subject", "")
     with pytest.raises(errors.ConflictError):
@@ -117,8 +117,8 @@ async def test_a_fence_that_would_go_back_is_a_conflict_and_nothing_is_written(t
     store.close()
 
 
-async def test_transactions_run_in_the_order_in_which_they_were_asked_for(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.WriterThread())
+async def test_transactions_run_in_the_order_in_which_they_were_asked_for(where: database.Where) -> None:
+    store = database.Store(where, executor.WriterThread())
     entries = [chain.Entry(_NOW, "ann", str(number), "subject", "") for number in range(50)]
     async with asyncio.TaskGroup() as group:
         for entry in entries:
@@ -127,8 +127,8 @@ async def test_transactions_run_in_the_order_in_which_they_were_asked_for(tmp_pa
     store.close()
 
 
-async def test_a_transaction_that_was_asked_for_is_finished_when_nobody_waits_any_more(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.WriterThread())
+async def test_a_transaction_that_was_asked_for_is_finished_when_nobody_waits_any_more(where: database.Where) -> None:
+    store = database.Store(where, executor.WriterThread())
     entry = chain.Entry(_NOW, "ann", "act", "subject", "")
     is_free = threading.Event()
     async with asyncio.TaskGroup() as group:
@@ -139,13 +139,13 @@ async def test_a_transaction_that_was_asked_for_is_finished_when_nobody_waits_an
         await asyncio.wait([impatient])
         is_free.set()
     store.close()
-    store = database.Store(tmp_path / "store", executor.WriterThread())
+    store = database.Store(where, executor.WriterThread())
     assert store.read(lambda connection: reading.audit(connection, "subject")) == (entry,)
     store.close()
 
 
-async def test_the_database_itself_allows_one_open_assignment_for_a_node(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+async def test_the_database_itself_allows_one_open_assignment_for_a_node(where: database.Where) -> None:
+    store = database.Store(where, executor.InlineExecutor())
     values = {
         "rollout_id": "r",
         "node_id": "n1",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import rpds
@@ -21,14 +20,14 @@ _WEB, _DB = model.ComponentName("web"), model.ComponentName("db")
 class Kept:
     """A store that is closed and opened before each look."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._store = database.Store(path, executor.InlineExecutor())
+    def __init__(self, where: database.Where) -> None:
+        self._where = where
+        self._store = database.Store(where, executor.InlineExecutor())
 
     async def write(self, **parts: object) -> reading.Snapshot:
         await self._store.commit(rows.Commit(at=_NOW, **parts))  # type: ignore[arg-type]  # names and types are the test's
         self._store.close()
-        self._store = database.Store(self._path, executor.InlineExecutor())
+        self._store = database.Store(self._where, executor.InlineExecutor())
         return self._store.read(reading.snapshot)
 
     def close(self) -> None:
@@ -36,8 +35,8 @@ class Kept:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path / "store")
+def kept(where: database.Where) -> Kept:
+    return Kept(where)
 
 
 def _node(**changes: object) -> model.Node:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import alembic.command
@@ -12,6 +11,7 @@ import alembic.config
 import rpds
 import sqlalchemy as sa
 
+from controller.config import stores
 from controller.core import model
 from controller.store import codec, database, executor, forms, migration, reading, rows
 
@@ -28,9 +28,9 @@ _NODE: dict[str, Any] = {
 _REQUEST = model.UpgradeRequest(model.ComponentName("web"), "1.1.0", model.Strategy.IMMEDIATE, name="up")
 
 
-def _write_at(path: Path, revision: str, table: str, row: dict[str, Any]) -> None:
+def _write_at(where: database.Where, revision: str, table: str, row: dict[str, Any]) -> None:
     """Make a store as the program of a revision had it, with one row in it."""
-    engine = sa.create_engine(f"sqlite:///{path}")
+    engine = sa.create_engine(where.url.reveal() if isinstance(where, stores.PostgreSQL) else f"sqlite:///{where}")
     with engine.begin() as connection:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(migration._SCRIPTS))
@@ -42,9 +42,9 @@ def _write_at(path: Path, revision: str, table: str, row: dict[str, Any]) -> Non
     engine.dispose()
 
 
-async def test_nodes_that_were_stored_before_there_were_conditions_are_read_and_have_none(tmp_path: Path) -> None:
-    _write_at(tmp_path / "store", "0001", "nodes", _NODE)
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+async def test_nodes_that_were_stored_before_there_were_conditions_are_read_and_have_none(bare: database.Where) -> None:
+    _write_at(bare, "0001", "nodes", _NODE)
+    store = database.Store(bare, executor.InlineExecutor())
     [found] = store.read(reading.snapshot).nodes
     assert found.conditions == ()
     drifted = replace(found, conditions=(model.Condition("drift", "web", "its files were changed", _NOW),))
@@ -53,16 +53,16 @@ async def test_nodes_that_were_stored_before_there_were_conditions_are_read_and_
     store.close()
 
 
-def test_nodes_of_an_earlier_program_have_the_labels_that_they_had_as_their_own(tmp_path: Path) -> None:
-    _write_at(tmp_path / "store", "0002", "nodes", _NODE)
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+def test_nodes_of_an_earlier_program_have_the_labels_that_they_had_as_their_own(bare: database.Where) -> None:
+    _write_at(bare, "0002", "nodes", _NODE)
+    store = database.Store(bare, executor.InlineExecutor())
     [found] = store.read(reading.snapshot).nodes
     assert (found.labels, found.own_labels, found.set_labels) == ({"zone": "a"}, {"zone": "a"}, {})
     assert (found.cordoned_because, found.quarantined_because, found.offline_since) == ("", "", None)
     store.close()
 
 
-def test_rollouts_of_an_earlier_program_are_found_by_their_component(tmp_path: Path) -> None:
+def test_rollouts_of_an_earlier_program_are_found_by_their_component(bare: database.Where) -> None:
     row = {
         "rollout_id": "r-1",
         "name": "up",
@@ -73,8 +73,8 @@ def test_rollouts_of_an_earlier_program_are_found_by_their_component(tmp_path: P
         "plan": "",
         "head": "",
     }
-    _write_at(tmp_path / "store", "0002", "rollouts", row)
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+    _write_at(bare, "0002", "rollouts", row)
+    store = database.Store(bare, executor.InlineExecutor())
 
     def found(component: str, state: model.RolloutState) -> tuple[model.RolloutId, ...]:
         return store.read(lambda connection: reading.ended_rollout_ids(connection, component, {state}, 10))
@@ -85,7 +85,7 @@ def test_rollouts_of_an_earlier_program_are_found_by_their_component(tmp_path: P
     store.close()
 
 
-def test_rollouts_of_an_earlier_program_wait_for_no_approval(tmp_path: Path) -> None:
+def test_rollouts_of_an_earlier_program_wait_for_no_approval(bare: database.Where) -> None:
     plan = model.Plan("f", (), ())
     kept = model.Rollout(
         model.RolloutId("r-1"), _REQUEST, plan, model.RolloutState.PENDING, "ann", _NOW, rpds.HashTrieMap()
@@ -101,8 +101,8 @@ def test_rollouts_of_an_earlier_program_wait_for_no_approval(tmp_path: Path) -> 
         "head": codec.encode(kept, model.Rollout, without=forms.ELSEWHERE),
         "components": " web ",
     }
-    _write_at(tmp_path / "store", "0003", "rollouts", row)
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+    _write_at(bare, "0003", "rollouts", row)
+    store = database.Store(bare, executor.InlineExecutor())
     assert store.read(lambda connection: reading.rollout(connection, "up")) == kept
     assert store.read(lambda connection: reading.approvals(connection, model.ApprovalState, 10)) == ()
     store.close()

