@@ -82,9 +82,9 @@ class Depot:
         found.sort(key=_made_at)
         return {layout.digest_of(path.name): self._size_bytes(path.name) for path in found}
 
-    def receive(self, digest: str) -> Incoming:
+    def receive(self, digest: str, bytes_max: int) -> Incoming:
         """Go on with the fetch of a bundle, where an earlier one ended; hashes again what is there."""
-        return Incoming.open(digest, self._places)
+        return Incoming.open(digest, self._places, bytes_max)
 
     def receive_metadata(self) -> IncomingMetadata:
         """Begin to take what the controller says of releases; what it said before stays until that is whole."""

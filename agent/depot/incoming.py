@@ -30,21 +30,26 @@ class DepotError(Exception):
 
 
 class Incoming:
-    """A bundle that is being fetched; its name becomes final only when the digest of its bytes is right."""
+    """A bundle that is being fetched; its name becomes final only when the digest of its bytes is right.
 
-    def __init__(self, digest: str, places: layout.Layout, file: BinaryIO) -> None:
+    Args:
+        bytes_max: More are refused: as long as it is signed, or as any may be.
+    """
+
+    def __init__(self, digest: str, places: layout.Layout, file: BinaryIO, bytes_max: int) -> None:
         self._digest = digest
         self._places = places
         self._file = file
+        self._bytes_max = bytes_max
         self._sum = hashlib.sha256()
         self._offset = 0
 
     @classmethod
-    def open(cls, digest: str, places: layout.Layout) -> Self:
+    def open(cls, digest: str, places: layout.Layout, bytes_max: int) -> Self:
         """Open the partial bundle and hash what is in it."""
         path = places.partial_bundle(digest)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        incoming = cls(digest, places, os.fdopen(descriptor, "r+b"))
+        incoming = cls(digest, places, os.fdopen(descriptor, "r+b"), bytes_max)
         while data := incoming._file.read(READ_BYTES):
             incoming._count(data)
         return incoming
@@ -58,12 +63,12 @@ class Incoming:
         """Append bytes.
 
         Raises:
-            DepotError: The bundle would be larger than any may be (``bundle_too_large``); it is removed.
+            DepotError: The bundle would be larger than it may be (``bundle_too_large``); it is removed.
             OSError: The disk is full or fails; what was written before stays.
         """
-        if self._offset + len(data) > layout.BUNDLE_BYTES_MAX:
+        if self._offset + len(data) > self._bytes_max:
             self._discard()
-            rule = f"a bundle has at most {layout.BUNDLE_BYTES_MAX} bytes"
+            rule = f"it has at most {self._bytes_max} bytes"
             raise DepotError(f"cannot receive {self._digest}: {rule}", code="bundle_too_large")
         self._file.write(data)
         self._count(data)

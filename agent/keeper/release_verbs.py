@@ -20,11 +20,14 @@ class ReleaseVerbs:
     @property
     def table(self) -> Mapping[str, clients.Handler]:
         """The verbs by name."""
-        return {"verify": self._verify, "stage": self._stage, "run": self._run}
+        return {"verify": self._verify, "vouch": self._vouch, "stage": self._stage, "run": self._run}
 
     def _verify(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
         asked = verify.read({"component": "", "version": "", **body})
         verify.verify(self._rooms.children, self._rooms.where, asked, _answering(reply))
+
+    def _vouch(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
+        verify.vouch(self._rooms.children, self._rooms.where, verify.read(body), _answering(reply))
 
     def _stage(self, _client: clients.Client, body: fields.Body, reply: clients.Reply) -> None:
         verify.stage(self._rooms.children, self._rooms.where, fields.digest(body, "digest"), _answering(reply))

@@ -31,6 +31,7 @@ STAGE_LIMITS = (
     (resource.RLIMIT_CORE, 0),
 )
 
+VOUCH = "vouch"  # word of the verifier for what is judged before it is fetched
 NAME = re.compile(r"|[a-z0-9][a-z0-9.-]{0,59}")  # of a component
 VERSION = re.compile(r"[0-9A-Za-z.+-]{0,255}")
 
@@ -69,8 +70,19 @@ def verify(children: disposable.Disposables, where: places.Places, asked: Releas
     Raises:
         errors.RequestError: verify_failed, when the child cannot be started.
     """
+    _ask_verifier(children, where, (), asked, on_done)
+
+
+def vouch(children: disposable.Disposables, where: places.Places, asked: Release, on_done: OnDone) -> None:
+    """Judge a release by signed metadata alone, before its bundle is fetched; answers and raises as `verify` does."""
+    _ask_verifier(children, where, (VOUCH,), asked, on_done)
+
+
+def _ask_verifier(
+    children: disposable.Disposables, where: places.Places, words: Sequence[str], asked: Release, on_done: OnDone
+) -> None:
     told = [] if where.config is None else [str(where.config), asked.component, asked.version]
-    argv = ["-m", "agent.verifier", str(where.state), asked.digest.removeprefix("sha256:"), *told]
+    argv = ["-m", "agent.verifier", *words, str(where.state), asked.digest.removeprefix("sha256:"), *told]
     program = _program(where, argv, VERIFY_LIMITS)
     _run(children, program, VERIFY_BOUNDS, functools.partial(_answer, "verify_failed", on_done), "verify_failed")
 

@@ -64,6 +64,7 @@ ANSWER_TIMEOUT = timedelta(seconds=10)  # over what the verb itself may take; th
 START_TIMEOUT = timedelta(seconds=60)  # the keeper reads the whole release again before it starts it
 VERIFY_TIMEOUT = timedelta(seconds=150)  # the verifier's own limit is 120 s of processor time
 STAGE_TIMEOUT = timedelta(seconds=930)  # the stager's own limit is a quarter of an hour
+UNKNOWN_VERB = "unknown_verb"  # what a keeper answers that is older than its agent
 CONNECT_RETRY = timedelta(milliseconds=50)  # a keeper that is starting listens within this order of time
 
 
@@ -244,6 +245,10 @@ class Keeper(agents.AgentVerbs):
         """Run the verifier on the fetched bundle of a release, as a disposable child of the keeper."""
         body = {"digest": digest, "component": component, "version": version}
         return Verdict(**await self._ask("verify", VERIFY_TIMEOUT, **body))
+
+    async def vouch(self, digest: str, component: str, version: str) -> Verdict:
+        """Have the verifier judge a release by signed metadata alone; older keepers do not know the verb."""
+        return Verdict(**await self._ask("vouch", VERIFY_TIMEOUT, digest=digest, component=component, version=version))
 
     async def stage(self, digest: str) -> Verdict:
         """Run the stager on the unpacked release, as a disposable child of the keeper."""

@@ -1,7 +1,9 @@
 """How a release gets onto this node: its bundle is fetched and verified, by what this node trusts where it was told.
 
-Rules kept here: a release that is here and whole is not fetched; a fetch goes on where it broke off; nothing is
-unpacked that the verifier did not accept. Left out: the transport (the link), the checks themselves (the verifier).
+Rules kept here: a release that is here and whole is not fetched; where the node was told whom to trust, no release is
+asked for that signed metadata does not name, and no byte of it beyond the length that they say; a fetch goes on where
+it broke off; nothing is unpacked that the verifier did not accept. Left out: the transport (the link), the checks
+themselves (the verifier).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from agent import depot, drivers, processes
+from agent.config import layout
 from agent.core import admission, model, operation
 from agent.keeper import digest as trees
 from agent.keeper import errors as keeper_errors
@@ -59,11 +62,12 @@ class Deliveries:
         digest = state.assignment.new_digest
         if await self.is_intact(digest) or self.disk.has_bundle(digest):
             return {"fetched_bytes": "0"}
+        bytes_max = await self._bytes_max(state.assignment)
         await self.cleaning.make_room(state.assignment.old_digest)
         tries = 0
         while True:
             tries += 1
-            incoming = self.disk.receive(digest)
+            incoming = self.disk.receive(digest, bytes_max)
             begun_at = incoming.offset
             try:
                 async for chunk in self.source.fetch(digest, begun_at):
@@ -75,6 +79,20 @@ class Deliveries:
                 return {"fetched_bytes": str(incoming.offset - begun_at), "tries": str(tries)}
             finally:
                 incoming.close()
+
+    async def _bytes_max(self, assignment: model.Assignment) -> int:
+        """How long the bundle may be: as signed metadata say, where the node believes any."""
+        if not self.trusting.is_configured:
+            return layout.BUNDLE_BYTES_MAX
+        await self.trusting.fetch(assignment.component)
+        digest = assignment.new_digest
+        try:
+            verdict = await self.keeper.vouch(digest, assignment.component, assignment.to_version)
+        except processes.KeeperError as error:
+            if error.code != processes.UNKNOWN_VERB:
+                raise
+            return layout.BUNDLE_BYTES_MAX  # a keeper from before; the bundle is judged once it is here
+        return cast("int", self._document(digest, verdict)["size_bytes"])
 
     async def is_intact(self, digest: str) -> bool:
         """True where the release is unpacked and has every byte that it should."""
@@ -110,10 +128,15 @@ class Deliveries:
         digest = assignment.new_digest
         if self.trusting.is_configured:
             await self.trusting.fetch(assignment.component)
-        verdict = await self.keeper.verify(digest, assignment.component, assignment.to_version)
+        document = self._document(digest, await self.keeper.verify(digest, assignment.component, assignment.to_version))
+        trusted = cast("Mapping[str, object]", document.get("trust", {}))
+        return {"trust": ", ".join(f"{name} {told}" for name, told in trusted.items())} if trusted else {}
+
+    def _document(self, digest: str, verdict: processes.Verdict) -> Mapping[str, object]:
+        """What the verifier has answered; raises its refusal."""
         try:
-            document = json.loads(verdict.output)
-            trusted = cast("Mapping[str, object]", document.get("trust", {}))
+            document = cast("Mapping[str, object]", json.loads(verdict.output))
+            trusted = document.get("trust")
             error = cast("Mapping[str, str]", document["error"]) if verdict.exit_code else None
         except (ValueError, KeyError, TypeError, AttributeError) as cause:
             self.disk.discard_bundle(digest)
@@ -124,7 +147,7 @@ class Deliveries:
         if self.trusting.is_configured and not trusted:
             message = f"cannot install {digest}: the keeper is too old to look at signatures"
             raise StepError(message, fault=model.Fault.INFRASTRUCTURE, reason="trust_not_checked")
-        return {"trust": ", ".join(f"{name} {told}" for name, told in trusted.items())} if trusted else {}
+        return document
 
     def _refusal(self, digest: str, error: Mapping[str, str]) -> StepError:
         code = error["code"]

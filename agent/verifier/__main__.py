@@ -1,8 +1,9 @@
 """`python -m agent.verifier STATE_DIR HEX [CONFIG COMPONENT VERSION]`: check one bundle and unpack it.
 
 It prints {"manifest": …}, exit code 0, or {"error": {"code", "message", "field", "value", "rule"}}, exit code 1. Where
-the configuration names keys to trust, signed metadata must vouch for the release, and {"trust": …} says which did; a
-release that is unpacked already is judged by it again.
+the configuration names keys to trust, signed metadata must vouch for the release, and {"trust": …, "size_bytes"} says
+which did, and how long the bundle is; a release that is unpacked already is judged by it again. With `vouch` in front
+nothing but that is asked, before the bundle is fetched.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from agent.verifier import archive, privileges, unpack
 from agent.verifier.archive import Member
 from agent.verifier.errors import VerificationError
 
-USAGE = "usage: python -m agent.verifier STATE_DIR HEX [CONFIG COMPONENT VERSION]"
+USAGE = "usage: python -m agent.verifier [vouch] STATE_DIR HEX [CONFIG COMPONENT VERSION]"
+VOUCH = "vouch"
 BEGINNING = datetime.min.replace(tzinfo=UTC)  # what has expired by then has expired
 VALUE_CHARS_MAX = 200  # of what a bundle says, in an error
 
@@ -36,12 +38,14 @@ class Asked:
         component: Name that its manifest must have; empty, as version is, where the agent has not told.
         config: The node's configuration, which says whom it trusts; None for nobody.
         now: The host's clock; by itself python-tuf asks the real one too.
+        is_fetched: The bundle, or what was unpacked from it, is here to be looked at.
     """
 
     component: str = ""
     version: str = ""
     config: Path | None = None
     now: datetime = BEGINNING
+    is_fetched: bool = True
 
 
 ANYTHING = Asked()
@@ -50,11 +54,12 @@ ANYTHING = Asked()
 def main(arguments: Sequence[str]) -> int:
     """Run the child; returns its exit code."""
     now = datetime.now(UTC)  # noqa: TID251  # the child's one look at the clock
-    match arguments:
+    is_fetched = arguments[:1] != [VOUCH]
+    match arguments if is_fetched else arguments[1:]:
         case [state_dir, hex_digits] if layout.HEX.fullmatch(hex_digits):
-            asked = ANYTHING
+            asked = Asked(is_fetched=is_fetched)
         case [state_dir, hex_digits, config, component, version] if layout.HEX.fullmatch(hex_digits):
-            asked = Asked(component, version, Path(config), now)
+            asked = Asked(component, version, Path(config), now, is_fetched)
         case _:
             sys.stderr.write(USAGE + "\n")
             return os.EX_USAGE
@@ -68,7 +73,7 @@ def verify(state_dir: Path, hex_digits: str, asked: Asked = ANYTHING) -> Mapping
     """Check and unpack one bundle of a node.
 
     Returns:
-        Its manifest as proto JSON, and what vouches for it.
+        Its manifest as proto JSON where it is looked at, and what vouches for it.
 
     Raises:
         VerificationError: The bundle is refused; nothing was unpacked.
@@ -78,6 +83,8 @@ def verify(state_dir: Path, hex_digits: str, asked: Asked = ANYTHING) -> Mapping
     places = layout.Layout(state_dir, state_dir)
     wanted = layout.digest_of(hex_digits)
     trust = _trust(asked)
+    if not asked.is_fetched:
+        return _vouched(trust, places, asked, hex_digits, None)
     if trust is not None and not places.bundle(wanted).exists() and unpack.holds(places.release_dir(wanted), wanted):
         return _vouched(trust, places, asked, hex_digits, None)
     descriptor = _open(places.bundle(wanted))
@@ -113,7 +120,8 @@ def _vouched(
     from agent.verifier import vouching  # noqa: PLC0415  # 15 MiB that only nodes with keys to trust pay for
 
     release = vouching.Release(asked.component, asked.version, hex_digits, size_bytes)
-    return {"trust": vouching.vouch(trust, places, release, asked.now)}
+    vouched = vouching.vouch(trust, places, release, asked.now)
+    return {"trust": vouched.told, "size_bytes": vouched.size_bytes}
 
 
 def answer(state_dir: Path, hex_digits: str, asked: Asked = ANYTHING) -> tuple[Mapping[str, object], int]:

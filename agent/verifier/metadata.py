@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tuf.api import exceptions
 from tuf.api.metadata import DelegatedRole, Key, Metadata, Role, Root, Snapshot, Targets, Timestamp
 
-from agent.verifier import floors, updating
+from agent.verifier import floors, listing, updating
 from agent.verifier.errors import VerificationError
 
 TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
@@ -28,15 +27,17 @@ class Believed:
 
     Args:
         component: Its name.
+        path: Of the release that is looked for.
         role: The releases of the component; None where the targets do not name it.
     """
 
     component: str
+    path: str
     root: Root
     timestamp: Timestamp
     snapshot: Snapshot
     targets: Targets
-    role: Targets | None
+    role: listing.Listing | None
 
     def versions(self) -> Mapping[str, int]:
         """Version of each role."""
@@ -74,7 +75,7 @@ class Believed:
             "snapshot": self.snapshot,
             "targets": self.targets,
         }
-        return found if self.role is None else {**found, self.component: self.role}
+        return found if self.role is None else {**found, self.component: self.role.signed}
 
     def _keys(self) -> Iterator[tuple[str, list[Key]]]:
         for name in TOP_LEVEL:
@@ -89,8 +90,16 @@ class Believed:
         delegated = delegation(self.targets, self.component)
         if delegated is not None and (not delegated.terminating or delegated.paths != [f"{self.component}/*"]):
             raise refused(self.component, f"it is asked for {self.component}/* alone, and nobody after it")
-        if self.role is not None and self.role.delegations is not None:
+        if delegated is not None and self._first_asked() != self.component:
+            raise refused(self.component, "no other role answers for its releases")
+        if self.role is not None and self.role.signed.delegations is not None:
             raise refused(self.component, "it delegates to nobody, so that each role has one parent")
+
+    def _first_asked(self) -> str:
+        """The role that every client asks first for the release."""
+        delegations = self.targets.delegations
+        asked = delegations.get_roles_for_target(self.path) if delegations is not None else iter(())
+        return next((name for name, _ in asked), "")
 
 
 def delegation(targets: Targets, component: str) -> DelegatedRole | None:
@@ -99,11 +108,17 @@ def delegation(targets: Targets, component: str) -> DelegatedRole | None:
     return (roles or {}).get(component)
 
 
-def load(directory: Path, component: str) -> Believed:
-    """Read what python-tuf has just believed.
+def load(directory: Path, source: updating.Fetched, component: str, path: str) -> Believed:
+    """Read what python-tuf has just believed, and below it the role of a component among the fetched files.
+
+    Args:
+        directory: What python-tuf believes.
+        source: The fetched files.
+        component: Its name.
+        path: Of the release that is looked for.
 
     Raises:
-        VerificationError: It has not believed the role of the component in this very state.
+        VerificationError: The role of the component cannot be believed.
         OSError: The disk fails.
     """
     root = Metadata[Root].from_file(str(directory / "root.json")).signed
@@ -111,23 +126,8 @@ def load(directory: Path, component: str) -> Believed:
     snapshot = Metadata[Snapshot].from_file(str(directory / "snapshot.json")).signed
     targets = Metadata[Targets].from_file(str(directory / "targets.json")).signed
     is_named = delegation(targets, component) is not None
-    role = _role(directory, component, snapshot, targets) if is_named else None
-    return Believed(component, root, timestamp, snapshot, targets, role)
-
-
-def _role(directory: Path, component: str, snapshot: Snapshot, targets: Targets) -> Targets:
-    """Read the role of a component; it may lie there from before, where another role stood in its way this time."""
-    try:
-        data = (directory / f"{component}.json").read_bytes()
-        told = snapshot.meta[f"{component}.json"]
-        told.verify_length_and_hashes(data)
-        read = Metadata[Targets].from_bytes(data)
-        targets.verify_delegate(component, read.signed_bytes, read.signatures)
-    except (FileNotFoundError, KeyError, exceptions.RepositoryError) as error:
-        raise refused(component, "no other role answers for its releases") from error
-    if read.signed.version != told.version:
-        raise refused(component, "no other role answers for its releases")
-    return read.signed
+    role = listing.read(source, component, root, snapshot, targets) if is_named else None
+    return Believed(component, path, root, timestamp, snapshot, targets, role)
 
 
 def refused(name: str, rule: str) -> VerificationError:

@@ -2,11 +2,13 @@
 
 Rules kept here: nothing is read but the folder of fetched files, by names without a path; each file that is believed is
 on the disk before it has its name; whatever python-tuf refuses becomes one code of ours. Left out: downloads of
-targets, which python-tuf neither resumes nor makes durable, floors (`floors`), and what the metadata says (`metadata`).
+targets, which python-tuf neither resumes nor makes durable, roles below the targets (`listing`), floors (`floors`), and
+what the metadata says (`metadata`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ from agent.verifier.errors import VerificationError
 
 BASE_URL = "fetched:/"
 READ_BYTES = 64 * 1024
+TARGETS_BYTES_MAX = ngclient.UpdaterConfig().targets_max_length
 NOT_FOUND = 404  # python-tuf asks for roots until it hears this
 ROLLED_BACK, MIXED, MISSING = "metadata_rolled_back", "metadata_mixed", "metadata_missing"
 UNSIGNED, EXPIRED = "metadata_unsigned", "metadata_expired"
@@ -71,28 +74,38 @@ class DurableUpdater(ngclient.Updater):
         durability.replace_file(Path(filename), data)
 
 
-def refresh(pinned: bytes, fetched: Path, believed: Path, target_path: str) -> None:
-    """Follow the fetched metadata from the pinned root on; what is believed stands in a folder of its own then.
+@contextlib.contextmanager
+def opened(fetched: Path) -> Iterator[Fetched]:
+    """Read from the folder of fetched files.
+
+    Raises:
+        VerificationError: There is none (``metadata_missing``).
+    """
+    try:
+        descriptor = os.open(fetched, durability.OPEN_DIRECTORY)
+    except FileNotFoundError as error:
+        raise refused(MISSING, "metadata", "the controller has sent none") from error
+    try:
+        yield Fetched(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def refresh(pinned: bytes, source: Fetched, believed: Path) -> None:
+    """Follow the fetched metadata from the pinned root to the targets; what is believed stands in its own folder then.
 
     Args:
         pinned: The root that is believed without a question.
-        fetched: Folder of the fetched files.
+        source: The fetched files.
         believed: That folder.
-        target_path: What is looked for, so that the roles on the way to it are read too.
 
     Raises:
         VerificationError: Something is missing, unsigned, expired, rolled back, or does not belong together.
         OSError: The disk is full or fails.
     """
-    try:
-        descriptor = os.open(fetched, durability.OPEN_DIRECTORY)
-    except FileNotFoundError as error:
-        raise _refused(MISSING, "metadata", "the controller has sent none") from error
-    try:
-        source = Fetched(descriptor)
-        _follow(_updater(pinned, believed, source), source, target_path)
-    finally:
-        os.close(descriptor)
+    updater = _updater(pinned, believed, source)
+    with refusing(source):
+        updater.refresh()
     durability.sync_directory(believed)
 
 
@@ -104,15 +117,16 @@ def _updater(pinned: bytes, believed: Path, source: Fetched) -> DurableUpdater:
         raise VerificationError(f"cannot use the pinned root: {rule}", code="trust_unusable", rule=rule) from error
 
 
-def _follow(updater: DurableUpdater, source: Fetched, target_path: str) -> None:
+@contextlib.contextmanager
+def refusing(source: Fetched) -> Iterator[None]:
+    """Turn what python-tuf refuses into a code of ours, said of the file that was asked for last."""
     try:
-        updater.refresh()
-        updater.get_targetinfo(target_path)
+        yield
     except exceptions.BadVersionNumberError as error:
-        raise _refused(_code_of_version(source), source.asked, str(error)) from error
+        raise refused(_code_of_version(source), source.asked, str(error)) from error
     except tuple(CODES) as error:
         code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-        raise _refused(code, source.asked, str(error)) from error
+        raise refused(code, source.asked, str(error)) from error
 
 
 def _code_of_version(source: Fetched) -> str:
@@ -124,5 +138,6 @@ def _code_of_version(source: Fetched) -> str:
     return ROLLED_BACK if is_named else MIXED
 
 
-def _refused(code: str, name: str, rule: str) -> VerificationError:
+def refused(code: str, name: str, rule: str) -> VerificationError:
+    """Say why a file is not believed."""
     return VerificationError(f"cannot trust {name}: {rule}", code=code, field=name, rule=rule)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, TargetFile
 
 from agent.config import layout, semver
 from agent.config.trust import Trust
-from agent.verifier import floors, metadata, updating
+from agent.verifier import floors, listing, metadata, updating
 from agent.verifier.errors import VerificationError
 
 LOCK_NAME = "lock"
@@ -33,8 +33,8 @@ class Release:
     """What is to be vouched for.
 
     Args:
-        hex_digits: SHA-256 of its bundle's bytes, already computed from them.
-        size_bytes: Number of these bytes; None where they are unpacked, and no others have that digest.
+        hex_digits: SHA-256 of its bundle's bytes, already computed from them where they are here.
+        size_bytes: Number of these bytes; None where they are unpacked, and no others have that digest, or not fetched.
     """
 
     component: str
@@ -43,7 +43,20 @@ class Release:
     size_bytes: int | None
 
 
-def vouch(trust: Trust, places: layout.Layout, release: Release, now: datetime) -> Mapping[str, object]:
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """What vouches for a release.
+
+    Args:
+        told: Versions of the metadata, and the component's floor.
+        size_bytes: Length of its bundle, as it is signed.
+    """
+
+    told: Mapping[str, object]
+    size_bytes: int
+
+
+def vouch(trust: Trust, places: layout.Layout, release: Release, now: datetime) -> Vouched:
     """Judge a release by the metadata that was fetched for its component.
 
     Args:
@@ -53,7 +66,7 @@ def vouch(trust: Trust, places: layout.Layout, release: Release, now: datetime) 
         now: The host's clock, in UTC.
 
     Returns:
-        Versions of the metadata that vouches for it, and the component's floor.
+        What vouches for it.
 
     Raises:
         VerificationError: The metadata cannot be believed, or does not vouch for it.
@@ -64,8 +77,8 @@ def vouch(trust: Trust, places: layout.Layout, release: Release, now: datetime) 
     places.trust_dir.mkdir(mode=0o700, exist_ok=True)
     with _alone(places.trust_dir):
         believed = _believe(trust, places, release, now)
-    floor = _check(believed.role, release)
-    return {**believed.versions(), "floor": floor}
+    floor, size_bytes = _check(believed.role, release)
+    return Vouched({**believed.versions(), "floor": floor}, size_bytes)
 
 
 def _believe(trust: Trust, places: layout.Layout, release: Release, now: datetime) -> metadata.Believed:
@@ -73,8 +86,9 @@ def _believe(trust: Trust, places: layout.Layout, release: Release, now: datetim
     at = max(now, known.latest_at)
     directory = places.trust_dir / BELIEVED_NAME
     directory.mkdir(mode=0o700, exist_ok=True)
-    updating.refresh(trust.root, places.incoming_metadata_dir, directory, _path(release))
-    believed = metadata.load(directory, release.component)
+    with updating.opened(places.incoming_metadata_dir) as source:
+        updating.refresh(trust.root, source, directory)
+        believed = metadata.load(directory, source, release.component, _path(release))
     found = believed.floors(Metadata[Root].from_bytes(trust.root).signed)
     known.check(found)
     believed.check(at)
@@ -90,18 +104,18 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
 
 
-def _check(role: Targets | None, release: Release) -> str:
-    """Refuse what is not vouched for; returns the component's floor."""
+def _check(role: listing.Listing | None, release: Release) -> tuple[str, int]:
+    """Refuse what is not vouched for; returns the component's floor, and the length that is signed."""
     if role is None:
         raise _refused(release, "release_unsigned", "signed metadata names its component")
     floor = _floor(role, release)
-    target = role.targets.get(_path(release))
+    target = role.target(_path(release))
     if target is None:
         raise _refused(release, "release_unsigned", "signed metadata names it; it was withdrawn, or never signed")
     if not _is_of(target, release):
         told = f"sha256:{target.hashes.get('sha256', '')}"
         raise _refused(release, "digest_mismatch", f"it is signed as {told} of {target.length} bytes")
-    return floor
+    return floor, target.length
 
 
 def _is_of(target: TargetFile, release: Release) -> bool:
@@ -109,9 +123,9 @@ def _is_of(target: TargetFile, release: Release) -> bool:
     return is_long and target.hashes.get("sha256") == release.hex_digits
 
 
-def _floor(role: Targets, release: Release) -> str:
+def _floor(role: listing.Listing, release: Release) -> str:
     """The highest floor that any release of the component raises; empty where there is none."""
-    raised = {text: _version(text, release) for target in role.targets.values() if (text := _raises(target, release))}
+    raised = {text: _version(text, release) for target in role.targets() if (text := _raises(target, release))}
     floor = max(raised, key=lambda text: raised[text], default="")
     if floor and _version(release.version, release) < raised[floor]:
         raise _refused(release, "release_below_floor", f"releases below {floor} are not installed any more")

@@ -33,7 +33,7 @@ def made(state_dir: Path, *digests: str) -> depot.Depot:
 
 
 def fetched(store: depot.Depot, data: bytes) -> Path:
-    incoming = store.receive(bundles.digest_of(data))
+    incoming = store.receive(bundles.digest_of(data), layout.BUNDLE_BYTES_MAX)
     incoming.write(data[incoming.offset :])
     return incoming.complete()
 
@@ -155,12 +155,12 @@ def test_a_pointer_is_durable_before_it_is_told(tmp_path: Path) -> None:
 
 def test_a_fetch_goes_on_where_it_ended(tmp_path: Path) -> None:
     store = made(tmp_path)
-    first = store.receive(DIGEST)
+    first = store.receive(DIGEST, layout.BUNDLE_BYTES_MAX)
     first.write(BUNDLE[:5000])
     first.close()
     assert not store.has_bundle(DIGEST)
 
-    second = store.receive(DIGEST)
+    second = store.receive(DIGEST, layout.BUNDLE_BYTES_MAX)
     assert second.offset == 5000
     second.write(BUNDLE[5000:])
     path = second.complete()
@@ -171,7 +171,7 @@ def test_a_fetch_goes_on_where_it_ended(tmp_path: Path) -> None:
 
 def test_a_bundle_with_other_bytes_is_not_accepted_and_leaves_nothing(tmp_path: Path) -> None:
     store = made(tmp_path)
-    incoming = store.receive(DIGEST)
+    incoming = store.receive(DIGEST, layout.BUNDLE_BYTES_MAX)
     incoming.write(BUNDLE[:-1] + b"\x01")
     with pytest.raises(depot.DepotError) as refusal:
         incoming.complete()
@@ -180,10 +180,9 @@ def test_a_bundle_with_other_bytes_is_not_accepted_and_leaves_nothing(tmp_path: 
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
-def test_a_bundle_beyond_the_limit_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "BUNDLE_BYTES_MAX", 100)
+def test_a_bundle_beyond_the_limit_is_not_written(tmp_path: Path) -> None:
     store = made(tmp_path)
-    incoming = store.receive(DIGEST)
+    incoming = store.receive(DIGEST, 100)
     incoming.write(bytes(100))
     with pytest.raises(depot.DepotError) as refusal:
         incoming.write(b"x")
@@ -196,7 +195,7 @@ def test_a_partial_bundle_that_is_a_link_is_not_followed(tmp_path: Path) -> None
     target = tmp_path / "precious"
     (tmp_path / "incoming" / f"{bundles.hex_of(BUNDLE)}.part").symlink_to(target)
     with pytest.raises(OSError, match="symbolic links"):
-        store.receive(DIGEST)
+        store.receive(DIGEST, layout.BUNDLE_BYTES_MAX)
     assert not target.exists()
 
 
@@ -205,7 +204,7 @@ def test_what_nothing_refers_to_is_collected_and_nothing_else(tmp_path: Path) ->
     store.point_current("web", OLD)
     store.point_current("web", NEW)
     fetched(store, BUNDLE)
-    other = store.receive(f"sha256:{'d' * 64}")
+    other = store.receive(f"sha256:{'d' * 64}", layout.BUNDLE_BYTES_MAX)
     other.write(b"part")
     other.close()
 

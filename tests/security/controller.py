@@ -12,7 +12,7 @@ import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Controller(agent_service_pb2_grpc.AgentServiceServicer):
         self.metadata: dict[str, bytes] = {}
         self.read_blob: ReadBlob = honest
         self.offsets: list[int] = []
+        self.bytes_served = 0
         self.roots_asked: list[int] = []
         self.told: dict[str, operation_pb2.OperationStatus] = {}
         self.steps: list[operation_pb2.StepRecord] = []
@@ -82,6 +83,7 @@ class Controller(agent_service_pb2_grpc.AgentServiceServicer):
         data = self.blobs[request.digest]
         try:
             async for chunk in self.read_blob(data, request.offset):
+                self.bytes_served += len(chunk)
                 yield agent_service_pb2.ReadBlobResponse(chunk=chunk, total_bytes=len(data))
         except ConnectionError as error:
             await context.abort(StatusCode.UNAVAILABLE, str(error))
@@ -199,9 +201,9 @@ class Node:
             lines.append(f'trust_file = "{root}/trust.toml"')
         self._config.write_text("\n".join([*lines, "[sockets.web]", f'http = "{host}:{web_port}"', ""]))
 
-    def start(self, *, is_keeper_told: bool = True) -> None:
+    def start(self, *, is_keeper_told: bool = True, within: Sequence[str] = ()) -> None:
         command = f'exec "{sys.executable}" -m agent --config "{self._config}" 2>>"{self.log}"'
-        self.keeper.start("sh", "-c", command, config=self._config if is_keeper_told else None)
+        self.keeper.start("sh", "-c", command, within=within, config=self._config if is_keeper_told else None)
 
     async def versions(self) -> list[str]:
         """Versions that run."""
@@ -212,13 +214,16 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def leading(pinned: bytes | None, *, is_keeper_told: bool = True) -> AsyncIterator[tuple[Controller, Node]]:
+async def leading(
+    pinned: bytes | None, *, is_keeper_told: bool = True, within: Sequence[str] = ()
+) -> AsyncIterator[tuple[Controller, Node]]:
     """Run a controller and a node under it, and leave nothing behind.
 
     Args:
         pinned: The root that the node trusts; None for a node that was told nobody.
         is_keeper_told: Whether the keeper gets the configuration; without, its verifier asks for no signatures, as one
             from before there were any.
+        within: Command that becomes the keeper.
     """
     controller = Controller()
     server = aio.server()
@@ -227,7 +232,7 @@ async def leading(pinned: bytes | None, *, is_keeper_told: bool = True) -> Async
     await server.start()
     root = Path(tempfile.mkdtemp(prefix="in-"))  # tmp_path is too long for socket paths
     node = Node(root, port, pinned)
-    node.start(is_keeper_told=is_keeper_told)
+    node.start(is_keeper_told=is_keeper_told, within=within)
     try:
         yield controller, node
     except BaseException as error:

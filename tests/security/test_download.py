@@ -66,9 +66,9 @@ async def test_13_other_bytes_of_the_same_length_are_refused_and_right_ones_take
         assert (await leader.ended(leader.order("1.0.0", digest))).state == PERMANENT
 
 
-async def read(port: int, store: depot.Depot, digest: str) -> Path:
+async def read(port: int, store: depot.Depot, digest: str, bytes_max: int = layout.BUNDLE_BYTES_MAX) -> Path:
     """Fetch as the agent does."""
-    incoming = store.receive(digest)
+    incoming = store.receive(digest, bytes_max)
     try:
         async for chunk in transport.GrpcTransport(f"127.0.0.1:{port}", lambda: secret.Secret("a-token")).read_blob(
             digest, incoming.offset
@@ -92,19 +92,34 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[controller.Controller, i
     await server.stop(0)
 
 
+async def endless(whole: bytes, _offset: int) -> AsyncIterator[bytes]:
+    yield whole
+    while True:
+        yield bytes(controller.CHUNK_BYTES)
+
+
+async def test_14_no_byte_is_taken_beyond_the_length_that_is_signed() -> None:
+    signed, data = repository.Repository("web"), controller.web("1.0.0")
+    signed.release("web", "1.0.0", data)
+    async with controller.leading(signed.root) as (leader, node):
+        leader.read_blob, leader.metadata = endless, signed.served("web")
+        digest = leader.publish(data)
+        refused = await leader.ended(leader.order("1.0.0", digest))
+        assert (refused.state, refused.reason) == (ABORTED, "bundle_too_large")
+        assert refused.fault == operation_pb2.FAULT_INFRASTRUCTURE  # of the way, not of the version
+        assert f"at most {len(data)} bytes" in refused.message
+        assert list((node.keeper.state / "incoming").glob("*[0-9a-f]")) == []
+        leader.read_blob = controller.honest
+        assert (await leader.ended(leader.order("1.0.0", digest))).state == PERMANENT
+
+
 async def test_14_endless_data_ends_at_the_bound_and_leaves_nothing(
-    served: tuple[controller.Controller, int, depot.Depot], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    served: tuple[controller.Controller, int, depot.Depot], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(layout, "BUNDLE_BYTES_MAX", 256 * 1024)
-
-    async def endless(_whole: bytes, _offset: int) -> AsyncIterator[bytes]:
-        while True:
-            yield bytes(controller.CHUNK_BYTES)
-
     leader, port, store = served
     leader.read_blob = endless
     with pytest.raises(depot.DepotError, match="at most 262144 bytes") as caught:
-        await read(port, store, leader.publish(b"x"))
+        await read(port, store, leader.publish(b"x"), 256 * 1024)
     assert caught.value.code == "bundle_too_large"
     assert list((tmp_path / "incoming").iterdir()) == []
 
@@ -120,14 +135,14 @@ async def test_14_a_sender_that_goes_silent_is_left_and_what_came_is_kept(
 
     leader.read_blob = silent
     digest = leader.publish(bytes(8192))
-    begun = store.receive(digest)
+    begun = store.receive(digest, layout.BUNDLE_BYTES_MAX)
     way = transport.GrpcTransport(f"127.0.0.1:{port}", lambda: secret.Secret("a-token")).read_blob(digest, 0)
     begun.write(await anext(way))
     monkeypatch.setattr(transport, "CHUNK_DEADLINE", timedelta(seconds=0.2))  # the first chunk takes what it takes
     with pytest.raises(transport.LinkError, match="nothing came"):
         await anext(way)
     begun.close()
-    kept = store.receive(digest)
+    kept = store.receive(digest, layout.BUNDLE_BYTES_MAX)
     kept.close()
     assert kept.offset == 4096
 
@@ -168,7 +183,7 @@ async def test_15_a_sender_that_ignores_the_offset_spoils_one_try_and_not_the_ne
     leader, port, store = served
     data = bundles.bundle()
     digest = leader.publish(data)
-    begun = store.receive(digest)
+    begun = store.receive(digest, layout.BUNDLE_BYTES_MAX)
     begun.write(data[:5000])
     begun.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -83,6 +84,24 @@ async def test_what_nobody_signed_is_refused() -> None:
         assert await at.refused("1.2.0", evil) == ("metadata_unsigned", INFRASTRUCTURE)
         at.leader.metadata = {}
         assert await at.refused("1.2.0", evil) == ("metadata_missing", INFRASTRUCTURE)
+
+
+async def test_nothing_is_asked_of_a_bundle_that_signed_metadata_does_not_name() -> None:
+    async with siege() as at:
+        asked, served = list(at.leader.offsets), at.leader.bytes_served
+        assert served == len(GOOD)
+        old, evil = controller.web("0.9.0"), controller.web("1.2.0")
+        assert await at.refused("1.2.0", evil) == ("release_unsigned", COMMAND)
+        assert await at.refused("1.1.0", evil) == ("digest_mismatch", COMMAND)
+        at.signed.release("web", "0.9.0", old)
+        at.serve()
+        assert await at.refused("0.9.0", old) == ("release_below_floor", COMMAND)
+        at.signed.refresh(lifetime=-repository.LIFETIMES["timestamp"])
+        at.serve()
+        assert await at.refused("1.2.0", evil) == ("metadata_expired", INFRASTRUCTURE)
+        at.leader.metadata = {}
+        assert await at.refused("1.2.0", evil) == ("metadata_missing", INFRASTRUCTURE)
+        assert (at.leader.offsets, at.leader.bytes_served) == (asked, served)
 
 
 async def test_what_is_signed_below_the_threshold_is_refused() -> None:
@@ -177,6 +196,30 @@ async def test_a_keeper_from_before_there_were_signatures_lets_nothing_pass() ->
         ended = await leader.ended(leader.order("1.0.0", leader.publish(data)))
         assert (ended.reason, ended.fault) == ("trust_not_checked", INFRASTRUCTURE)
         assert await node.versions() == []
+
+
+WITHOUT_VOUCH = """
+import runpy, sys
+from agent.keeper import release_verbs
+table = release_verbs.ReleaseVerbs.table.fget
+known = lambda verbs: {verb: do for verb, do in table(verbs).items() if verb != "vouch"}
+release_verbs.ReleaseVerbs.table = property(known)
+sys.argv = sys.argv[sys.argv.index("agent.keeper") :]
+runpy.run_module("agent.keeper", run_name="__main__", alter_sys=True)
+"""
+
+
+async def test_under_a_keeper_that_judges_no_bundle_before_it_is_here_it_is_judged_afterwards() -> None:
+    signed, data, evil = repository.Repository("web"), controller.web("1.0.0"), controller.web("1.1.0")
+    signed.release("web", "1.0.0", data)
+    async with controller.leading(signed.root, within=(sys.executable, "-c", WITHOUT_VOUCH)) as (leader, node):
+        leader.metadata = signed.served("web")
+        ended = await leader.ended(leader.order("1.1.0", leader.publish(evil)))
+        assert (ended.reason, ended.fault) == ("release_unsigned", COMMAND)
+        assert leader.bytes_served == len(evil)
+        ended = await leader.ended(leader.order("1.0.0", leader.publish(data)))
+        assert ended.state == operation_pb2.OPERATION_STATE_PERMANENT
+        assert await node.versions() == ["1.0.0"]
 
 
 async def test_a_node_that_cannot_use_its_trust_file_installs_nothing_and_says_so() -> None:

@@ -23,7 +23,7 @@ from tests.agent import bundles
 from tests.security import judged, repository
 
 FIRST, SECOND = judged.bundle(version="1.0.0"), judged.bundle(version="1.1.0")
-MEMORY_KIB_MAX = 64 * 1024  # G12
+MEMORY_KIB_MAX = 60 * 1024  # G12 has 64 MiB
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -405,7 +405,7 @@ def test_damaged_files_of_the_client_are_fetched_anew(node: judged.Node, signed:
     signed.refresh()
     believe(node, signed)
     paths = [path for path in (node.trust / "metadata").rglob("*.json") if not path.is_symlink()]
-    assert len(paths) == 6
+    assert len(paths) == 5
     for path in paths:
         for data in (b"", path.read_bytes()[:100], path.read_bytes().replace(b"sig", b"gis")):
             path.write_bytes(data)
@@ -467,16 +467,16 @@ def test_everything_that_is_believed_is_on_the_disk_before_it_has_its_name(
     calls = [line.split(None, 1)[1] for line in traced.read_text().splitlines() if f"{node.trust}" in line]
     renames = [number for number, call in enumerate(calls) if call.startswith("rename")]
     names = [calls[number].split('"')[-2].rpartition("/")[2] for number in renames]
-    assert names == ["1.root.json", "timestamp.json", "snapshot.json", "targets.json", "web.json", "floors.json"]
+    assert names == ["1.root.json", "timestamp.json", "snapshot.json", "targets.json", "floors.json"]
     for number, name in zip(renames, names, strict=True):
         assert calls[number - 1].startswith("fsync("), name
         assert f".{name}.tmp>" in calls[number - 1]
         assert calls[number + 1].startswith("fsync("), name
 
 
-def test_a_thousand_releases_are_judged_in_64_mib(tmp_path: Path) -> None:
+def test_ten_thousand_releases_of_a_component_are_judged_in_60_mib(tmp_path: Path) -> None:
     signed = repository.Repository("web")
-    for number in range(1000):
+    for number in range(10_000):
         signed.add("web", f"0.{number}.0", FIRST)
     signed.release("web", "1.0.0", FIRST)
     node = judged.Node(tmp_path, signed.root)
