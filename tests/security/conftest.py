@@ -14,3 +14,12 @@ def short_path() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="in-"))
     yield made
     shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A folder in memory, where the host has one, for tests that wait for no disk."""
+    memory = Path("/dev/shm")  # noqa: S108  # a folder of its own is made in it
+    made = Path(tempfile.mkdtemp(prefix="in-", dir=memory if memory.is_dir() else None))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)

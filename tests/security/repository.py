@@ -6,11 +6,13 @@ Rules kept: every file that was ever made is kept, so that it can be replayed; n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from securesystemslib import formats
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     DelegatedRole,
@@ -47,6 +49,7 @@ class Repository:
             "timestamp": Metadata(Timestamp()),
         }
         self.made: dict[str, bytes] = {}
+        self.has_hashes = False  # whether length and hash of each file are said where its version is
         for role in ("root", "targets", *ONLINE):
             self._name_keys(role)
         for component in components:
@@ -129,10 +132,10 @@ class Repository:
 
     def refresh(self, *, lifetime: timedelta | None = None) -> None:
         """Do what the controller does with its online keys."""
-        meta = {f"{role}.json": MetaFile(self.version(role)) for role in self.metadata if role not in ("root", *ONLINE)}
+        meta = {f"{role}.json": self.told(role) for role in self.metadata if role not in ("root", *ONLINE)}
         self.metadata["snapshot"].signed.meta = meta
         self.commit("snapshot", lifetime=lifetime)
-        self.metadata["timestamp"].signed.snapshot_meta = MetaFile(self.version("snapshot"))
+        self.metadata["timestamp"].signed.snapshot_meta = self.told("snapshot")
         self.commit("timestamp", lifetime=lifetime)
 
     def rotate(self, *roles: str, by: Iterable[CryptoSigner] | None = None) -> None:
@@ -148,11 +151,29 @@ class Repository:
 
     def served(self, component: str, root_version: int = 1) -> dict[str, bytes]:
         """What a controller answers to ReadTrust."""
+        return {name: self.made[name] for name in self.served_names(component, root_version)}
+
+    def served_names(self, component: str, root_version: int = 1) -> list[str]:
         roots = range(root_version + 1, self.version("root") + 1)
         names = [f"{version}.root.json" for version in roots]
         roles = [role for role in ("snapshot", "targets", component) if role in self.metadata]
-        names += ["timestamp.json", *(f"{self.version(role)}.{role}.json" for role in roles)]
-        return {name: self.made[name] for name in names}
+        return [*names, "timestamp.json", *(f"{self.version(role)}.{role}.json" for role in roles)]
+
+    def rewrite(self, name: str, change: Callable[[dict[str, Any]], object], by: Iterable[CryptoSigner] = ()) -> None:
+        """Change a file as JSON, to what python-tuf would not write; it is signed anew where keys are given."""
+        document = json.loads(self.made[name])
+        change(document)
+        if by:
+            text = str(formats.encode_canonical(document["signed"])).encode()
+            document["signatures"] = [signer.sign(text).to_dict() for signer in by]
+        self.made[name] = json.dumps(document).encode()
+
+    def told(self, role: str) -> MetaFile:
+        """What is said of the newest file of a role."""
+        if not self.has_hashes:
+            return MetaFile(self.version(role))
+        data = self.made[f"{self.version(role)}.{role}.json"]
+        return MetaFile(self.version(role), len(data), {"sha256": hashlib.sha256(data).hexdigest()})
 
     def _name_keys(self, role: str) -> None:
         for signer in self.signers[role]:
