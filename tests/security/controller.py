@@ -61,6 +61,7 @@ class Controller(agent_service_pb2_grpc.AgentServiceServicer):
         self.components: dict[str, node_pb2.ComponentStatus] = {}
         self.conditions: set[str] = set()
         self.fence = 0
+        self.logs: set[int] = set()  # questions for a log that were answered
         self._assigned: dict[str, agent_service_pb2.Assign] = {}
         self._answers: asyncio.Queue[agent_service_pb2.ConnectResponse] | None = None
 
@@ -80,6 +81,8 @@ class Controller(agent_service_pb2_grpc.AgentServiceServicer):
         self, request: agent_service_pb2.ReadBlobRequest, context: _Blob
     ) -> AsyncIterator[agent_service_pb2.ReadBlobResponse]:
         self.offsets.append(request.offset)
+        if request.digest not in self.blobs:
+            await context.abort(StatusCode.NOT_FOUND, f"there is no {request.digest}")
         data = self.blobs[request.digest]
         try:
             async for chunk in self.read_blob(data, request.offset):
@@ -129,6 +132,27 @@ class Controller(agent_service_pb2_grpc.AgentServiceServicer):
             self._answers.put_nowait(agent_service_pb2.ConnectResponse(assign=assign))
         return operation_id
 
+    async def say(self, *messages: agent_service_pb2.ConnectResponse) -> None:
+        """Say anything; returns when the agent has taken it: it answers a question that stands behind all that.
+
+        It is said again in a new session.
+        """
+        asked = len(self.logs) + 1
+        question = agent_service_pb2.ConnectResponse(
+            read_log=agent_service_pb2.ReadLog(request_id=asked, component="nobody", max_bytes=1)
+        )
+        said_to = None
+
+        def is_taken() -> bool:
+            nonlocal said_to
+            if self._answers is not None and said_to is not self._answers:
+                said_to = self._answers
+                for each in (*messages, question):
+                    said_to.put_nowait(each)
+            return asked in self.logs
+
+        await until(is_taken)
+
     async def ended(self, operation_id: str) -> operation_pb2.OperationStatus:
         """Wait until an operation has ended."""
         await until(lambda: operation_id in self.told and self.told[operation_id].state in ENDED)
@@ -149,6 +173,8 @@ class Controller(agent_service_pb2_grpc.AgentServiceServicer):
                 self._answers = answers
             elif request.WhichOneof("message") == "heartbeat":
                 self._take(request.heartbeat.report)
+            elif request.WhichOneof("message") == "log_text":
+                self.logs.add(request.log_text.request_id)
             acknowledgement = agent_service_pb2.Acknowledgement(
                 sequence=request.sequence, server_time=_now(), heartbeat_period=_duration(HEARTBEAT_PERIOD)
             )

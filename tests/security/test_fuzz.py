@@ -41,7 +41,7 @@ from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, enrolment_servi
 from tests.security import house, messages, nodes, posts, test_limits
 
 MINUTES = float(os.environ.get("INSTAR_FUZZ_MINUTES", "0"))
-TARGETS = 8  # tests that share the minutes
+TARGETS = 9  # tests that share the minutes
 EXAMPLES = 60  # of one round; CI has one
 CALL_SECONDS = 20.0
 GROWTH_BYTES_MAX = 96 << 20  # of this process, which is client and server at once, over all rounds of a test
