@@ -14,6 +14,7 @@ EXAMPLES ?= 5000
 RUNS ?= 20
 MINUTES ?= 10
 SOURCE ?= both
+BENCHES ?= agent_footprint swap_pause module_swap plan rollout_core emergency ingest judge 'heartbeat --tls'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \
@@ -79,9 +80,8 @@ faults: $(READY)  ## every crash point, full and failing disks, power cuts, cloc
 	@python -m tests.faults $(FAULTS) -o json
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
 	@python -m tests.drivers -o json
-bench: $(READY)  ## the benchmarks, one JSON document each
-	@for name in agent_footprint swap_pause module_swap plan rollout_core emergency ingest judge; do \
-	  python -m tests.bench $$name -o json; done
+bench: $(READY)  ## the benchmarks, one JSON document each; BENCHES="plan 'heartbeat --tls'" for some of them
+	@for bench in $(BENCHES); do python -m tests.bench $$bench -o json; done
 judge-e2e: $(READY)  ## RUNS=20 SOURCE=both: harmful and harmless releases behind the judge, by heartbeats and by Prometheus
 	@python -m tests.integration.judge_runs --runs $(RUNS) --source $(SOURCE) -o json
 soak: $(READY)  ## a thousand operations on one agent: does it grow?

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tests import bench
 from tests.bench import result
@@ -22,6 +23,14 @@ def names() -> Sequence[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark and print what it measured."""
+    arguments, module = chosen(argv)
+    found: result.Result = module.measure_tls() if arguments.tls else module.measure()
+    print(found.as_json() if arguments.output == "json" else found.as_text())  # noqa: T201 it is what the command is for
+    return 0
+
+
+def chosen(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Any]:
+    """What a command line asks for, and the module of the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("name", choices=names())
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
@@ -30,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = importlib.import_module(f"tests.bench.{arguments.name}")
     if arguments.tls and not hasattr(module, "measure_tls"):
         parser.error(f"{arguments.name} does not know --tls")
-    found: result.Result = module.measure_tls() if arguments.tls else module.measure()
-    print(found.as_json() if arguments.output == "json" else found.as_text())  # noqa: T201 it is what the command is for
-    return 0
+    return arguments, module
 
 
 if __name__ == "__main__":
