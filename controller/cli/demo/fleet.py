@@ -262,9 +262,9 @@ class Node:
         if not self._controller.has_tls:
             await self._controller.instar("node", "token", self.id, "--out", str(self._folder / "token"))
             return
-        words = ("enroll", await self._controller.join_token(self.id), "--controller", self._controller.enrol_address)
-        argv = [process.script("instar-agent"), *words, "--config", str(self.config_file)]
-        await process.run(f"enrol node {self.id}", argv, environment=_inherited())
+        words = ("enroll", "-", "--controller", self._controller.enrol_address, "--config", str(self.config_file))
+        argv, token = [process.script("instar-agent"), *words], await self._controller.join_token(self.id)
+        await process.run(f"enrol node {self.id}", argv, environment=_inherited(), said=token)
 
     async def start(self) -> None:
         """Start the keeper, and with it the agent; or start them again on the same state."""

@@ -87,8 +87,14 @@ async def start(name: str, argv: Sequence[str], *, log: Path, environment: Mappi
     return Process(name, child, log)
 
 
-async def run(name: str, argv: Sequence[str], *, environment: Mapping[str, str]) -> str:
+async def run(name: str, argv: Sequence[str], *, environment: Mapping[str, str], said: str = "") -> str:
     """Run a command to its end.
+
+    Args:
+        name: What it does, for the message.
+        argv: The command; every user of the machine can read it.
+        environment: Its own.
+        said: What it reads on its standard input, where secrets belong.
 
     Returns:
         Its standard output.
@@ -98,12 +104,12 @@ async def run(name: str, argv: Sequence[str], *, environment: Mapping[str, str])
     """
     child = await asyncio.create_subprocess_exec(
         *argv,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
     )
-    out, errors = await child.communicate()
+    out, errors = await child.communicate(said.encode())
     if child.returncode != 0:
         raise ProcessError(f"cannot {name}: exit code {child.returncode}: {errors.decode()}")
     return out.decode()
