@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -59,3 +62,16 @@ class Node:
         assert document["error"]["message"].startswith("cannot "), document
         assert not (self.state / "releases" / bundles.hex_of(data)).exists()
         return str(document["error"]["code"])
+
+    def believe(self, served: dict[str, bytes], data: bytes) -> None:
+        """Let a release in, and forget it; what vouched for it stays believed."""
+        assert self.told(served, data) == ""
+        shutil.rmtree(self.state / "releases" / bundles.hex_of(data))
+
+
+def run_child(*arguments: str, within: tuple[str, ...] = ()) -> dict[str, dict[str, object]]:
+    """What the verifier answers that runs as a process of its own, as on a node."""
+    command = [*within, sys.executable, "-m", "agent.verifier", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer: dict[str, dict[str, object]] = json.loads(done.stdout)
+    return answer

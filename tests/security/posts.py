@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import descriptor, message, message_factory
 from grpc import aio
@@ -22,7 +23,7 @@ from controller.core import errors, roles
 from controller.rpc import errors as rpc_errors
 from controller.rpc import principals, register
 from instar import v1
-from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, fleet_service_pb2
 
 DEADLINE_SECONDS = 60.0
 # Every service of the contract, also one that somebody adds.
@@ -33,6 +34,7 @@ SERVICES = tuple(
     for service in importlib.import_module(module.name).DESCRIPTOR.services_by_name.values()
 )
 Metadata = tuple[tuple[str, str], ...]
+LIST = fleet_service_pb2.ListNodesRequest()
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,13 @@ async def ended(call: Any) -> errors.InstarError:  # noqa: ANN401  # a call that
     except aio.AioRpcError as failure:
         return rpc_errors.from_rpc(failure)
     pytest.fail("it ended in peace")
+
+
+async def failing(call: Any) -> grpc.StatusCode:  # noqa: ANN401  # whatever can be waited for
+    """What a call ends with that must not succeed."""
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call
+    return caught.value.code()
 
 
 async def until(holds: Callable[[], object]) -> None:

@@ -37,8 +37,8 @@ from controller.config import manifest
 from controller.config import quotas as configured
 from controller.core import errors
 from controller.rpc import attempts
-from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, enrolment_service_pb2, fleet_service_pb2, manifest_pb2
-from tests.security import house, messages, nodes, posts, test_limits
+from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, enrolment_service_pb2, manifest_pb2
+from tests.security import house, messages, nodes, posts, test_limits_connections
 
 MINUTES = float(os.environ.get("INSTAR_FUZZ_MINUTES", "0"))
 TARGETS = 9  # tests that share the minutes
@@ -49,7 +49,6 @@ VISIT_SECONDS_MAX = 20.0
 AWAY_MAX_SECONDS = 3600.0  # that a controller can keep an agent away at one stroke
 OUR_END = "Internal error from Core"  # of a client that was still writing when the call was over
 BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-LIST = fleet_service_pb2.ListNodesRequest()
 UNTRUE = st.one_of(
     st.just(()),
     st.sampled_from(["wrong", "a.b.c", "..", "", "." * 500, "eyJhbGciOiJub25lIn0.e30.", "x" * 5000]).map(posts.bearer),
@@ -260,7 +259,7 @@ SAID = st.one_of(
 def test_whatever_an_agent_says_the_controller_goes_on(arena: Arena) -> None:
     def check(bodies: list[bytes]) -> None:
         assert arena.sends(CONNECT, bodies, arena.agent) not in BROKEN
-        shown: Any = arena.runner.run(arena.post.ask("ListNodes", LIST, arena.operator))
+        shown: Any = arena.runner.run(arena.post.ask("ListNodes", posts.LIST, arena.operator))
         assert len(shown.nodes) <= 1
 
     explore(SAID, check, examples=2 * EXAMPLES)
@@ -327,7 +326,7 @@ def test_whatever_a_controller_says_the_agent_goes_on_and_comes_back(tmp_path: P
             way = transport.GrpcTransport(f"127.0.0.1:{port}", lambda: secret.Secret("token"))
             link = agent_loop.Link(way, node_id="n-1", now=clock.SystemClock().now, draw=lambda: 0.999)
             async with asyncio.timeout(VISIT_SECONDS_MAX):
-                return (await link._visit(test_limits.Node())).total_seconds()
+                return (await link._visit(test_limits_connections.Node())).total_seconds()
 
         def check(drawn: tuple[bool, list[message.Message], str | None]) -> None:
             is_welcome, said, hostile.ends_with = drawn

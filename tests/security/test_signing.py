@@ -36,13 +36,6 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> publishing.Shop:
-    made = publishing.Shop(tmp_path / "publisher")
-    made.release("1.0.0")
-    return made
-
-
 def trust(tmp_path: Path, shop: publishing.Shop, clock: Clock) -> keeping.Trust:
     return keeping.Trust(tmp_path / "state", shop.folder / "online", clock)
 

@@ -6,42 +6,19 @@ import copy
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from tuf.api.metadata import DelegatedRole, Delegations, Key, Metadata
+from tuf.api.metadata import Metadata
 
-from agent.config import settings
-from agent.config import trust as trust_file
-from agent.config.errors import ConfigError
 from tests.agent import bundles
 from tests.security import judged, repository
 
 FIRST, SECOND = judged.bundle(version="1.0.0"), judged.bundle(version="1.1.0")
-MEMORY_KIB_MAX = 60 * 1024  # G12 has 64 MiB
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-def signed() -> repository.Repository:
-    made = repository.Repository("web", "db")
-    made.release("web", "1.0.0", FIRST)
-    return made
-
-
-@pytest.fixture
-def node(tmp_path: Path, signed: repository.Repository) -> judged.Node:
-    return judged.Node(tmp_path, signed.root)
-
-
-def believe(node: judged.Node, signed: repository.Repository) -> None:
-    assert node.told(signed.served("web"), FIRST) == ""
-    shutil.rmtree(node.state / "releases" / bundles.hex_of(FIRST))
 
 
 def test_a_signed_release_is_let_in_and_what_vouches_for_it_is_told(
@@ -59,7 +36,7 @@ def test_a_signed_release_is_let_in_and_what_vouches_for_it_is_told(
 def test_18_an_older_timestamp_is_refused(node: judged.Node, signed: repository.Repository) -> None:
     older = signed.served("web")
     signed.refresh()
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     assert node.told(older, FIRST) == "metadata_rolled_back"
     assert node.told(signed.served("web"), FIRST) == ""
 
@@ -79,7 +56,7 @@ def test_19_an_older_timestamp_is_refused_also_where_the_newer_one_was_torn(
 ) -> None:
     older = signed.served("web")
     signed.refresh()
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     TEARS[tear](node.trust / "metadata")
     assert node.told(older, FIRST) == "metadata_rolled_back"
     assert node.told(signed.served("web"), FIRST) == ""
@@ -88,7 +65,7 @@ def test_19_an_older_timestamp_is_refused_also_where_the_newer_one_was_torn(
 def test_19_the_floor_alone_refuses_it(node: judged.Node, signed: repository.Repository) -> None:
     older = signed.served("web")
     signed.refresh()
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     (node.trust / "metadata" / "timestamp.json").write_bytes(b"")
     (node.trust / "floors.json").unlink()
     assert node.told(older, FIRST) == ""  # what python-tuf does by itself
@@ -140,7 +117,7 @@ def test_22_a_root_that_was_believed_is_not_withheld_afterwards(
     before = signed.served("web")
     signed.rotate("root")
     signed.refresh()
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     later = signed.served("web")
     shutil.rmtree(node.trust / "metadata")
     assert node.told({**later, "2.root.json": b""}, FIRST) == "metadata_unsigned"
@@ -202,7 +179,7 @@ def test_25_files_of_different_states_do_not_mix(node: judged.Node, signed: repo
 
 def test_25_the_online_keys_alone_bring_back_no_older_list(node: judged.Node, signed: repository.Repository) -> None:
     signed.release("web", "1.1.0", SECOND)
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     signed.metadata["web"] = Metadata.from_bytes(signed.made[f"{signed.version('web') - 1}.web.json"])
     signed.refresh()
     assert node.told(signed.served("web"), FIRST) == "metadata_rolled_back"
@@ -217,7 +194,7 @@ def test_26_versions_that_were_pushed_far_ahead_are_forgotten_with_the_keys(
     for role in repository.ONLINE:
         signed.metadata[role].signed.version = 2**31
     signed.refresh()
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     for role, version in honest.items():
         signed.metadata[role].signed.version = version
     signed.refresh()
@@ -226,7 +203,7 @@ def test_26_versions_that_were_pushed_far_ahead_are_forgotten_with_the_keys(
     signed.refresh()
     older = signed.served("web")
     signed.refresh()
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     assert node.told(older, FIRST) == "metadata_rolled_back"  # the new keys have a floor of their own
 
 
@@ -234,7 +211,7 @@ def test_26_a_component_whose_keys_changed_begins_anew(node: judged.Node, signed
     signed.metadata["web"].signed.version = 2**31
     signed.sign("web")
     signed.refresh()
-    believe(node, signed)
+    node.believe(signed.served("web"), FIRST)
     signed.metadata["web"].signed.version = 5
     signed.delegate("web", keys=repository.signers(3))
     signed.commit("targets")
@@ -273,10 +250,10 @@ def test_27_what_is_unpacked_already_is_judged_again(node: judged.Node, signed: 
     hex_digits = bundles.hex_of(FIRST)
     arguments = [str(node.state), hex_digits, str(node.config), "web", "1.0.0"]
     (node.state / "incoming" / hex_digits).unlink()
-    assert run(*arguments)["trust"]["web"] == signed.version("web")
+    assert judged.run_child(*arguments)["trust"]["web"] == signed.version("web")
     signed.withdraw("web", "1.0.0")
     repository.lay(node.incoming, signed.served("web"))
-    assert run(*arguments)["error"]["code"] == "release_unsigned"
+    assert judged.run_child(*arguments)["error"]["code"] == "release_unsigned"
     assert (node.state / "releases" / hex_digits).is_dir()  # it may serve
 
 
@@ -323,177 +300,3 @@ def test_29_a_clock_that_ran_years_ahead_leaves_nothing_behind(
     now = datetime.now(UTC)  # noqa: TID251  # as above
     assert node.told(signed.served("web"), FIRST, now=now + 9999 * DAY) == "metadata_expired"
     assert node.told(signed.served("web"), FIRST, now=now) == ""
-
-
-def test_a_component_is_named_by_its_own_role_alone(node: judged.Node, signed: repository.Repository) -> None:
-    signed.add("web", "1.1.0", SECOND, role="db")  # the keys of another component
-    signed.commit("db")
-    signed.refresh()
-    served = signed.served("web") | signed.served("db")
-    assert node.told(served, SECOND, "1.1.0") == "release_unsigned"
-    signed.add("web", "1.1.0", SECOND, role="targets")  # past the floor of the component
-    signed.commit("targets")
-    signed.refresh()
-    assert node.told(signed.served("web") | signed.served("db"), SECOND, "1.1.0") == "metadata_unsigned"
-
-
-def test_two_parents_for_one_role_are_refused(node: judged.Node, signed: repository.Repository) -> None:
-    keys: dict[str, Key] = {signer.public_key.keyid: signer.public_key for signer in signed.signers["web"]}
-    below = DelegatedRole("db", list(keys), 1, terminating=True, paths=["web/*"])
-    signed.metadata["web"].signed.delegations = Delegations(keys, {"db": below})
-    signed.commit("web")
-    signed.refresh()
-    assert node.told(signed.served("web") | signed.served("db"), FIRST) == "metadata_unsigned"
-
-
-@pytest.mark.parametrize(("paths", "is_terminating"), [(["web/*", "db/*"], True), (["*/*"], True), (["web/*"], False)])
-def test_a_role_that_may_speak_for_more_than_its_component_is_refused(
-    node: judged.Node, signed: repository.Repository, paths: list[str], *, is_terminating: bool
-) -> None:
-    role = signed.metadata["targets"].signed.delegations.roles["web"]
-    role.paths, role.terminating = paths, is_terminating
-    signed.commit("targets")
-    signed.refresh()
-    assert node.told(signed.served("web"), FIRST) == "metadata_unsigned"
-
-
-def test_a_role_that_stands_in_the_way_of_a_component_is_refused(
-    node: judged.Node, signed: repository.Repository
-) -> None:
-    believe(node, signed)
-    delegations = signed.metadata["targets"].signed.delegations
-    delegations.roles["db"].paths = ["*/*"]
-    delegations.roles = {"db": delegations.roles["db"], "web": delegations.roles["web"]}
-    signed.add("web", "1.1.0", SECOND, role="db")
-    for role in ("targets", "db", "web"):
-        signed.commit(role)
-    signed.refresh()
-    assert node.told(signed.served("web") | signed.served("db"), SECOND, "1.1.0") == "metadata_unsigned"
-
-
-@pytest.mark.parametrize("name", ["root", "timestamp", "snapshot", "targets"])
-def test_a_component_has_no_name_of_a_role(node: judged.Node, signed: repository.Repository, name: str) -> None:
-    delegations = signed.metadata["targets"].signed.delegations
-    keys = list(delegations.keys)
-    delegations.roles[name] = DelegatedRole(name, keys, 2, terminating=True, paths=[f"{name}/*"])
-    signed.commit("targets")
-    signed.refresh()
-    assert node.told(signed.served("web"), judged.bundle(name), component=name) == "release_unsigned"
-
-
-def test_a_bundle_of_another_component_or_version_is_refused_though_its_bytes_are_signed(
-    node: judged.Node, signed: repository.Repository
-) -> None:
-    for data in (judged.bundle("db"), judged.bundle(version="2.0.0")):
-        signed.release("web", "1.1.0", data)
-        assert node.told(signed.served("web"), data, "1.1.0") == "component_mismatch"
-
-
-def test_a_floor_file_that_was_changed_lets_nothing_pass(node: judged.Node, signed: repository.Repository) -> None:
-    believe(node, signed)
-    path = node.trust / "floors.json"
-    whole = path.read_bytes()
-    for data in (b"", whole[:-1], whole.replace(b'"version": 1', b'"version": 0')):
-        path.write_bytes(data)
-        assert node.told(signed.served("web"), FIRST) == "trust_damaged"
-    path.write_bytes(whole)
-    assert node.told(signed.served("web"), FIRST) == ""
-
-
-def test_damaged_files_of_the_client_are_fetched_anew(node: judged.Node, signed: repository.Repository) -> None:
-    signed.rotate("root")
-    signed.refresh()
-    believe(node, signed)
-    paths = [path for path in (node.trust / "metadata").rglob("*.json") if not path.is_symlink()]
-    assert len(paths) == 5
-    for path in paths:
-        for data in (b"", path.read_bytes()[:100], path.read_bytes().replace(b"sig", b"gis")):
-            path.write_bytes(data)
-            assert node.told(signed.served("web"), FIRST) == "", path.name
-            shutil.rmtree(node.state / "releases" / bundles.hex_of(FIRST))
-
-
-def test_links_among_fetched_files_are_not_followed(node: judged.Node, signed: repository.Repository) -> None:
-    repository.lay(node.incoming, signed.served("web"))
-    (node.incoming / "timestamp.json").rename(node.state / "elsewhere")
-    (node.incoming / "timestamp.json").symlink_to(node.state / "elsewhere")
-    assert node.verify(FIRST)["error"]["code"] == "disk_failed"
-
-
-WRITABLE: dict[str, Callable[[judged.Node], object]] = {
-    "file": lambda node: (node.config.parent / "trust.toml").chmod(0o664),
-    "root": lambda node: node.pinned.chmod(0o646),
-    "folder": lambda node: node.config.parent.chmod(0o777),
-    "no root": lambda node: node.pinned.write_bytes(b"{}"),
-    "missing": lambda node: node.pinned.unlink(),
-    "other key": lambda node: (node.config.parent / "trust.toml").write_text('roots = "root.json"'),
-    "no TOML": lambda node: (node.config.parent / "trust.toml").write_text("root"),
-    "unsigned": lambda node: node.pinned.write_bytes(node.pinned.read_bytes().replace(b"consistent", b"inconsistent")),
-    "too large": lambda node: node.pinned.write_bytes(b" " * 600_000),
-}
-
-
-@pytest.mark.parametrize("change", WRITABLE)
-def test_a_trust_file_that_cannot_be_relied_on_lets_nothing_pass(
-    node: judged.Node, signed: repository.Repository, change: str
-) -> None:
-    WRITABLE[change](node)
-    assert node.told(signed.served("web"), FIRST) == "trust_unusable"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_trust_file_of_the_agents_user_is_refused(node: judged.Node) -> None:
-    os.chown(node.pinned, 65534, 65534)
-    with pytest.raises(ConfigError, match="belong to root"):
-        trust_file.read(settings.load(node.config, {}))
-
-
-def run(*arguments: str, within: tuple[str, ...] = ()) -> dict[str, dict[str, object]]:
-    command = [*within, sys.executable, "-m", "agent.verifier", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    answer: dict[str, dict[str, object]] = json.loads(done.stdout)
-    return answer
-
-
-@pytest.mark.skipif(not shutil.which("strace"), reason="this host has no strace")
-def test_everything_that_is_believed_is_on_the_disk_before_it_has_its_name(
-    node: judged.Node, signed: repository.Repository
-) -> None:
-    repository.lay(node.incoming, signed.served("web"))
-    hex_digits = bundles.put(node.state, FIRST)
-    traced = node.state.parent / "calls"
-    strace = ("strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2", "-o", str(traced))
-    assert "trust" in run(str(node.state), hex_digits, str(node.config), "web", "1.0.0", within=strace)
-    calls = [line.split(None, 1)[1] for line in traced.read_text().splitlines() if f"{node.trust}" in line]
-    renames = [number for number, call in enumerate(calls) if call.startswith("rename")]
-    names = [calls[number].split('"')[-2].rpartition("/")[2] for number in renames]
-    assert names == ["1.root.json", "timestamp.json", "snapshot.json", "targets.json", "floors.json"]
-    for number, name in zip(renames, names, strict=True):
-        assert calls[number - 1].startswith("fsync("), name
-        assert f".{name}.tmp>" in calls[number - 1]
-        assert calls[number + 1].startswith("fsync("), name
-
-
-def test_ten_thousand_releases_of_a_component_are_judged_in_60_mib(tmp_path: Path) -> None:
-    signed = repository.Repository("web")
-    for number in range(10_000):
-        signed.add("web", f"0.{number}.0", FIRST)
-    signed.release("web", "1.0.0", FIRST)
-    node = judged.Node(tmp_path, signed.root)
-    repository.lay(node.incoming, signed.served("web"))
-    arguments = [str(node.state), bundles.put(node.state, FIRST), str(node.config), "web", "1.0.0"]
-    program = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run([sys.executable, '-m', 'agent.verifier', *sys.argv[1:]], check=True, stdout=-3)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=True)
-    assert int(done.stdout) < MEMORY_KIB_MAX
-
-
-def test_the_child_has_no_capabilities() -> None:
-    program = "from agent.verifier import privileges\nprivileges.drop()\nprint(open('/proc/self/status').read())"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    told = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
-    assert {told[name].strip() for name in ("CapEff", "CapPrm", "CapInh")} == {"0" * 16}
-    assert told["NoNewPrivs"].strip() == "1"
