@@ -18,7 +18,7 @@ BENCHES ?= agent_footprint swap_pause module_swap plan rollout_core emergency in
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \
-  planted fuzz faults drivers bench judge-e2e soak deb demo clean
+  planted fuzz faults drivers bench judge-e2e soak deb wheels sbom audit-deps demo clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,9 +32,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP) --no-index --no-deps --no-build-isolation -e .
 	@touch $@
 
+PIN := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links
 lock: $(READY)  ## resolve the pins again
-	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --all-extras --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+	@$(PIN) --all-extras pyproject.toml -o requirements.lock
+	@$(PIN) distribution/audit.in -o distribution/audit.lock
 
 GENERATE = rm -rf $(1)/instar && mkdir -p $(1) \
 	&& python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) \
@@ -88,6 +90,12 @@ soak: $(READY)  ## a thousand operations on one agent: does it grow?
 	@python -m tests.bench agent_soak -o json
 deb: $(READY)  ## the agent's Debian package in dist/
 	@python agent/packaging/build_deb.py dist
+wheels: $(READY)  ## KEY=FILE: wheels, source, bill of materials and sums of the last commit in dist/, signed by the key
+	@python -m distribution wheels dist $(if $(KEY),--key '$(KEY)')
+sbom: $(READY)  ## the bill of materials of the lock in dist/
+	@python -m distribution sbom dist
+audit-deps: $(READY)  ## what is known to be wrong with what the lock pins; Error 7 where nobody can say
+	@python -m distribution audit
 demo: $(READY)  ## the main job: a live service upgraded on five nodes
 	@instar demo
 clean:  ## remove what was made

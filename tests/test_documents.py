@@ -24,14 +24,14 @@ ROOT = documents.DOCS.parent
 PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(documents.DOCS.rglob("*.md")))
 SHELLS = frozenset({"sh", "console"})
 # Programs of the host, in the shell examples; everything else must be ours.
-FOREIGN = frozenset({"apt", "editor", "pip", "systemctl"})
+FOREIGN = frozenset({"apt", "editor", "pip", "printf", "sha256sum", "ssh-keygen", "systemctl"})
 OURS = re.compile(r"(?:instar|instar-agent|make|python -m) \S")
 FENCE = re.compile(r"^ *```(?P<word>[a-z]*)\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 MARK = re.compile(r"<!-- part of a (?P<kind>[a-z ]+) -->\n\Z")
 LINK = re.compile(r"\[[^][]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
 CODE = re.compile(r"`(?P<text>[^`\n]+)`")
-IN_THE_TREE = re.compile(r"(?:agent|controller|docs|generated|proto|tests)/[\w./*-]*")
+IN_THE_TREE = re.compile(r"(?:agent|controller|distribution|docs|generated|proto|tests)/[\w./*-]*")
 MANIFEST_BASE = {"name": '"web"', "version": '"1.0.0"', "driver": '"handover"', "command": '["python", "service.py"]'}
 CONFIGURATION_BASE = {"node_id": '"web-1"'}
 
