@@ -10,7 +10,7 @@ from distribution.errors import DistributionError
 
 
 def said(*words: str | Path, within: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """Run a program to its end; a passphrase is asked for on the terminal.
+    """Run a program to its end.
 
     Returns:
         What it said on its standard output.
@@ -22,6 +22,20 @@ def said(*words: str | Path, within: Path | None = None, environment: Mapping[st
     if done.returncode:
         raise DistributionError(f"cannot run {' '.join(map(str, words[:3]))} …: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def let_ask(*words: str | Path) -> None:
+    """Run a program that may ask whoever sits there: for a passphrase, or to touch a key.
+
+    Raises:
+        DistributionError: It is not installed, or ended with another code than 0; it has said why.
+    """
+    try:
+        subprocess.run(words, check=True)
+    except FileNotFoundError as error:
+        raise DistributionError(f"cannot run {words[0]}: install it") from error
+    except subprocess.CalledProcessError as error:
+        raise DistributionError(f"cannot run {words[0]}: it ended with {error.returncode}, as it says above") from error
 
 
 def failure(*words: str | Path) -> str:

@@ -31,7 +31,8 @@ def sign(folder: Path, key: Path) -> str:
         DistributionError: The key cannot be used, or is of another kind.
     """
     fingerprint = check(key)
-    programs.said("ssh-keygen", "-Y", "sign", "-f", key, "-n", NAMESPACE, folder / SUMS)
+    (folder / SIGNATURE).unlink(missing_ok=True)  # ssh-keygen would ask
+    programs.let_ask("ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", NAMESPACE, folder / SUMS)
     if not (folder / SIGNATURE).exists():
         raise DistributionError(f"cannot sign {folder / SUMS}: ssh-keygen has written no signature")
     return fingerprint
