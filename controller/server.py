@@ -1,8 +1,7 @@
-"""The controller put together: store, engine, services, one gRPC server; and taken apart again in order.
+"""The controller put together: store, engine, servers; and taken apart again in order.
 
 Rules kept here: the store is opened first, so that a second controller changes nothing; what works in the background
-starts in order and is taken back where a part of it fails; serving is said last and taken
-back first; agents are told before their streams close. Left out: what the parts do.
+starts in order and is taken back where a part of it fails. Left out: what the parts do.
 """
 
 from __future__ import annotations
@@ -14,67 +13,22 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import grpc
-from grpc import aio
 
 from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
 from controller.core import errors, roles
 from controller.engine import enrolling
 from controller.metrics import limits, prometheus
-from controller.rpc import (
-    agent_service,
-    audit_service,
-    callers,
-    credentials,
-    door,
-    enrolment_service,
-    fleet_service,
-    health,
-    issuers,
-    listener,
-    principals,
-    register,
-    release_service,
-    rollout_service,
-    trigger_service,
-)
+from controller.rpc import callers, door, issuers, principals, register, release_service
+from controller.rpc import serving as rpc_serving
 from controller.store import database, executor
 from controller.trust import clients, listening, private_files, unsigned
 from controller.trust import peers as trust_peers
-from instar.v1 import (
-    agent_service_pb2,
-    agent_service_pb2_grpc,
-    audit_service_pb2,
-    audit_service_pb2_grpc,
-    fleet_service_pb2,
-    fleet_service_pb2_grpc,
-    release_service_pb2,
-    release_service_pb2_grpc,
-    rollout_service_pb2,
-    rollout_service_pb2_grpc,
-    trigger_service_pb2,
-    trigger_service_pb2_grpc,
-)
 
 OPERATOR = "operator"  # the API principal that a first start makes
 OPERATOR_DAYS = 365  # of its certificate, which lies beside the authorities' keys and is made anew at each start
 DATABASE_NAME = "controller.db"
-STOP_GRACE_SECONDS = 2.0  # for calls that are being answered; watchers come back to the next controller
-_SERVICES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
-    for module, name in (
-        (agent_service_pb2, "AgentService"),
-        (audit_service_pb2, "AuditService"),
-        (fleet_service_pb2, "FleetService"),
-        (release_service_pb2, "ReleaseService"),
-        (rollout_service_pb2, "RolloutService"),
-        (trigger_service_pb2, "TriggerService"),
-    )
-)
 _logger = logging.getLogger(__name__)
 
 
@@ -135,14 +89,13 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
         issued = issuers.Issuers(loaded.issuers, time)
         peers = None if own is None else trust_peers.Peers(lambda: own.known, time.now)
         guards = door.guards(callers.Callers(enrolled, issued, time, peers), machine, loaded.quotas, time)
-        rooms = _Rooms(machine, blobs, guards, enrolled, time, trust, own, desk)
+        rooms = rpc_serving.Rooms(machine, blobs, guards, enrolled, time, trust, own, desk)
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
             _activated(_stages(machine, loaded, *signing)),
             _guarded(guards, issued),
-            _listening(loaded, rooms) as address,
-            _letting_nodes_in(loaded, rooms),
+            rpc_serving.serving(loaded, rooms) as address,
             _on_the_web(loaded, machine, time, own),
         ):
             yield address
@@ -210,20 +163,6 @@ async def _activated(stages: activation.Activation) -> AsyncIterator[None]:
             await stages.deactivate()
 
 
-@dataclass(frozen=True, slots=True)
-class _Rooms:
-    """What answers calls."""
-
-    engine: engine.Engine
-    blobs: releases.Blobs
-    guards: door.Guards
-    register: register.Register
-    clock: clock.Clock
-    trust: release_service.Trust
-    own: listening.Listening | None
-    desk: enrolling.Enrolling | None
-
-
 def _desk(
     loaded: settings.Settings,
     store: database.Store,
@@ -250,65 +189,6 @@ async def _guarded(guards: door.Guards, issued: issuers.Issuers) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def _listening(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[str]:
-    machine, known, time = rooms.engine, rooms.guards.callers, rooms.clock
-    interceptors = [door.Door(rooms.guards, machine.keep_refusal)]
-    server = aio.server(interceptors=interceptors, options=listener.options(loaded.quotas))
-    agents = agent_service.AgentService(
-        machine,
-        caller=known.caller,
-        open_blob=rooms.blobs.open_blob,
-        read_trust=rooms.trust.read,
-        clock=time,
-        vouch=lambda context: enrolment_service.vouch(rooms.desk, known.holder(context)),
-    )
-    agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
-    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit_service.AuditService(machine), server)
-    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
-        fleet_service.FleetService(machine, agents.sessions, known, rooms.register, time, rooms.desk), server
-    )
-    release_service_pb2_grpc.add_ReleaseServiceServicer_to_server(
-        release_service.ReleaseService(machine, rooms.blobs, known, time, rooms.trust), server
-    )
-    rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(
-        rollout_service.RolloutService(machine, known, time), server
-    )
-    trigger_service_pb2_grpc.add_TriggerServiceServicer_to_server(
-        trigger_service.TriggerService(machine, known, time), server
-    )
-    if rooms.desk is not None:
-        enrolment_service.add(rooms.desk, known, server)
-    checks = health.Health(_SERVICES)
-    await checks.register(server)
-    address = _bind(server, loaded.listen, None if rooms.own is None else credentials.mutual(rooms.own))
-    await server.start()
-    await checks.serve()
-    try:
-        yield address
-    finally:
-        await checks.stop()
-        await agents.go_away()
-        await server.stop(STOP_GRACE_SECONDS)
-
-
-@contextlib.asynccontextmanager
-async def _letting_nodes_in(loaded: settings.Settings, rooms: _Rooms) -> AsyncIterator[None]:
-    """Answer nodes that have no certificate yet while the block runs, where that is configured."""
-    if loaded.tls is None or loaded.tls.enrol_listen is None or rooms.own is None or rooms.desk is None:
-        yield
-        return
-    server = enrolment_service.server(door.Door(rooms.guards, rooms.engine.keep_refusal), loaded.quotas)
-    enrolment_service.add(rooms.desk, rooms.guards.callers, server)
-    address = _bind(server, loaded.tls.enrol_listen, credentials.of_server(rooms.own))
-    await server.start()
-    _logger.info("nodes come in at %s", address)
-    try:
-        yield
-    finally:
-        await server.stop(STOP_GRACE_SECONDS)
-
-
-@contextlib.asynccontextmanager
 async def _on_the_web(
     loaded: settings.Settings, machine: engine.Engine, time: clock.Clock, own: listening.Listening | None
 ) -> AsyncIterator[None]:
@@ -323,26 +203,13 @@ async def _on_the_web(
         yield
 
 
-def _bind(server: aio.Server, address: str, secured: grpc.ServerCredentials | None) -> str:
-    """Take the address; the one with the port that was found, where port 0 was asked for."""
-    try:
-        port = server.add_insecure_port(address) if secured is None else server.add_secure_port(address, secured)
-    except RuntimeError as fault:
-        raise errors.RefusedError(
-            f"cannot listen on {address}: another program does, or the address is not this machine's",
-            code="address_in_use",
-            field="listen",
-            value=address,
-            rule="a free address of this machine",
-        ) from fault
-    return f"{address.rpartition(':')[0]}:{port}"
-
-
 def _own_certificate(loaded: settings.Settings, time: clock.Clock) -> listening.Listening | None:
     """What the listeners show; None where there is no TLS."""
     if loaded.tls is None:
         return None
-    return listening.Listening(loaded.authorities_dir, loaded.tls.all_names(loaded.listen), time)
+    return listening.Listening(
+        loaded.authorities_dir, loaded.tls.all_names(loaded.listen, *([loaded.web.listen] if loaded.web else [])), time
+    )
 
 
 def _let_operator_in(

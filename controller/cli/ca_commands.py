@@ -95,6 +95,24 @@ def show(*, state_dir: options.StateDir = None, output: options.Output = options
 
 
 @app.command()
+def bundle(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="File for the authorities of the listeners, as PEM.")],
+    state_dir: options.StateDir = None,
+    output: options.Output = options.Format.TABLE,
+) -> None:
+    """Write what the controller is checked against, for who shows a token; `client` writes it beside a certificate."""
+    from controller.cli import document
+    from controller.trust import authorities, private_files
+
+    private_files.write(out, authorities.load(_folder(state_dir)).bundle(authorities.Kind.SERVERS))
+    if output is options.Format.JSON:
+        document.write({"file": str(out)})
+        return
+    typer.echo(f"authorities of the listeners in {out}")
+
+
+@app.command()
 def client(
     name: Annotated[str, typer.Argument(help="Of the person or service, as the audit log will name it.")],
     *,

@@ -44,10 +44,7 @@ class Connection:
         self._metadata: tuple[tuple[str, str], ...] = ()
         if isinstance(shown, credentials.Token):
             self._metadata = (("authorization", f"Bearer {shown.text.reveal()}"),)
-            self._channel = aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        else:
-            secured = grpc.ssl_channel_credentials(shown.roots, shown.key, shown.certificate)
-            self._channel = aio.secure_channel(address, secured, options=_CHANNEL_OPTIONS)
+        self._channel = _channel(address, shown)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
         self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
@@ -90,6 +87,13 @@ class Connection:
             if isinstance(error, errors.UnavailableError):
                 raise error from failure
             raise failures.of_controller(error) from failure
+
+
+def _channel(address: str, shown: credentials.Token | credentials.Certificates) -> aio.Channel:
+    if shown.roots is None:
+        return aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    pair = (None, None) if isinstance(shown, credentials.Token) else (shown.key, shown.certificate)
+    return aio.secure_channel(address, grpc.ssl_channel_credentials(shown.roots, *pair), options=_CHANNEL_OPTIONS)
 
 
 def with_controller(address: str, token_file: Path | None, work: Callable[[Connection], Awaitable[_Result]]) -> _Result:

@@ -1,8 +1,9 @@
-"""What a command shows to a controller: a certificate, or on this machine a token.
+"""What a command shows to a controller: a certificate, or a token.
 
 Rules kept: certificates that are named come first, then a token file that is named, then what the local controller has
-made for its operator; a token is shown to a loopback address alone, since it would go in the clear. Left out: whether a
-certificate is any good, which the controller decides and `instar doctor` explains.
+made for its operator; a token goes over TLS to a controller that the named authorities vouch for, and in the clear to a
+loopback address alone. Left out: whether what is shown is any good, which the controller decides and `instar doctor`
+explains.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ _OPTIONS = {CA_FILE: "--ca-file", CERTIFICATE_FILE: "--certificate-file", KEY_FI
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token."""
+    """A bearer token.
+
+    Args:
+        roots: What the controller is checked against, as PEM, before the token is shown; None where it speaks no TLS.
+    """
 
     text: secret.Secret[str]
+    roots: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,11 @@ def find(address: str, token_file: Path | None) -> Token | Certificates:
     found = files(os.environ, token_file)
     if found is not None:
         return found.read()
+    authority = authority_file(os.environ)
+    if authority is not None and token_file is not None:
+        return Token(_token(token_file), _bytes(_OPTIONS[CA_FILE], authority))
     if not _is_loopback(address):
-        rule = "a loopback address, or --ca-file, --certificate-file and --key-file: a token would go in the clear"
+        rule = "a loopback address, or --ca-file be given for TLS: a token would go in the clear"
         raise failures.usage("--controller", address, rule)
     return Token(_token(token_file or settings.operator_token_file(_state_dir())))
 
@@ -83,13 +92,20 @@ def files(environment: Mapping[str, str], token_file: Path | None) -> Files | No
     named = {name: environment[name] for name in _OPTIONS if environment.get(name)}
     if len(named) == len(_OPTIONS):
         return Files(*(Path(named[name]) for name in _OPTIONS))
-    if named:
+    is_token_over_tls = token_file is not None and list(named) == [CA_FILE]
+    if named and not is_token_over_tls:
         missing = next(name for name in _OPTIONS if name not in named)
-        raise failures.usage(_OPTIONS[missing], "", f"given, or {missing} be set, as the other two are")
+        rule = f"given, or {missing} be set, as the other two are; or --token-file, with --ca-file and nothing else"
+        raise failures.usage(_OPTIONS[missing], "", rule)
     folder = settings.operator_certificate_dir(_state_dir())
     if token_file is None and (folder / clients.CERTIFICATE_NAME).exists():
         return of_folder(folder)
     return None
+
+
+def authority_file(environment: Mapping[str, str]) -> Path | None:
+    """What the controller is checked against; None where nothing is named."""
+    return Path(environment[CA_FILE]) if environment.get(CA_FILE) else None
 
 
 def of_folder(folder: Path) -> Files:

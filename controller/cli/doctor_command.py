@@ -55,10 +55,12 @@ def _looks(address: str, token_file: Path | None) -> Iterator[Check]:
     from controller.cli import credentials, failures
 
     try:
-        files = credentials.files(os.environ, token_file)
+        files, authority = credentials.files(os.environ, token_file), credentials.authority_file(os.environ)
         if files is not None:
             yield _own(files.read().certificate, clock.SystemClock().now())
-            yield _theirs(address, files)
+            yield _theirs(address, files.roots, (files.certificate, files.key))
+        elif authority is not None:
+            yield _theirs(address, authority, None)
     except failures.CommandError as error:
         yield Check("certificate", is_well=False, message=str(error))
         return
@@ -83,16 +85,15 @@ def _own(certificate: bytes, now: datetime) -> Check:
     return Check("certificate", is_well=True, message=f"that of {name} is good until {found.not_valid_after_utc}")
 
 
-def _theirs(address: str, files: object) -> Check:
-    from controller.cli import credentials
-
-    assert isinstance(files, credentials.Files)  # noqa: S101  # named late, so that `--help` is quick
+def _theirs(address: str, roots: Path, own: tuple[Path, Path] | None) -> Check:
+    """Look whether the controller and this machine believe each other; a token is shown with each call only."""
     name, (host, _, port) = "controller", address.rpartition(":")
     try:
-        context = ssl.create_default_context(cafile=str(files.roots))
+        context = ssl.create_default_context(cafile=str(roots))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.set_alpn_protocols(["h2"])
-        context.load_cert_chain(files.certificate, files.key)
+        if own is not None:
+            context.load_cert_chain(*own)
         with (
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as raw,
             context.wrap_socket(raw, server_hostname=host.strip("[]")) as secured,
@@ -106,10 +107,14 @@ def _theirs(address: str, files: object) -> Check:
         return Check(name, is_well=False, message=told)
     except (OSError, ValueError) as error:
         return Check(name, is_well=False, message=f"{address} cannot be reached: {error}")
+    if not is_taken and own is None:
+        told = f"{address} shows a certificate that can be believed, but asks for ours: tokens are taken elsewhere"
+        return Check(name, is_well=False, message=told)
     if not is_taken:
         told = f"{address} shows a certificate that can be believed, but ends the connection: it does not believe ours"
         return Check(name, is_well=False, message=told)
-    return Check(name, is_well=True, message=f"{address} shows a certificate that can be believed, and takes ours")
+    taken = "and takes ours" if own is not None else "and asks for none"
+    return Check(name, is_well=True, message=f"{address} shows a certificate that can be believed, {taken}")
 
 
 def _answer(address: str, token_file: Path | None) -> Check:

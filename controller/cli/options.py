@@ -28,7 +28,7 @@ TokenFile = Annotated[
     typer.Option(
         "--token-file",
         envvar="INSTAR_TOKEN_FILE",
-        help="File of the token to show; the operator's of the local controller where it is left out.",
+        help="File of the token to show; over TLS with --ca-file; else the operator's of the local controller.",
     ),
 ]
 CaFile = Annotated[

@@ -150,6 +150,8 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
     given |= {key: value for key, value in flags.items() if value is not None}
     secured = tls.read(tables["tls"])
     check = addresses.loopback if secured is None else addresses.numeric
+    issued = issuers.read(tables["issuer"])
+    _check_tokens(secured, is_any_issued=bool(issued))
     return Settings(
         listen=check(given["listen"], "listen"),
         state_dir=Path(given["state_dir"]).absolute(),
@@ -160,7 +162,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         monitor=rules.read(tables["monitor"]),
         web=webs.read(tables["web"], can_speak_tls=secured is not None),
         tls=secured,
-        issuers=issuers.read(tables["issuer"]),
+        issuers=issued,
         quotas=quotas.read(tables["limits"]),
         metrics_window=_duration("metrics_window", given, METRICS_STEP_MIN, METRICS_WINDOW_MAX),
         metrics_past=_duration("metrics_past", given, METRICS_STEP_MIN, METRICS_PAST_MAX),
@@ -169,6 +171,18 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         trust_dir=Path(given["trust_dir"]).absolute() if given["trust_dir"] else None,
         store=stores.read(tables["store"], environment.get(STORE_URL, "")),
     )
+
+
+def _check_tokens(secured: tls.Tls | None, *, is_any_issued: bool) -> None:
+    """See that a token of an issuer has a way in, and a way in for tokens an issuer: neither is of use alone."""
+    listen = None if secured is None else secured.token_listen
+    if secured is not None and is_any_issued and listen is None:
+        rule = "given where there are both [tls] and [[issuer]]: who comes to any other listener shows a certificate"
+        raise _invalid("tls.token_listen", "", rule)
+    if listen is not None and not is_any_issued:
+        raise _invalid(
+            "tls.token_listen", listen, "left out where there is no [[issuer]]: nobody could be let in there"
+        )
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:

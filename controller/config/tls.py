@@ -40,6 +40,7 @@ class Tls:
     Args:
         names: Host names and addresses by which callers reach it, beside those that it has anyway.
         enrol_listen: Where nodes come that have no certificate yet; None for nowhere.
+        token_listen: Where users of the API come who show a token of an issuer; None for nowhere.
         agent_lifetime: For so long an agent's certificate is valid.
         recoveries: So often a node whose certificate ran out may come back by itself.
     """
@@ -48,10 +49,16 @@ class Tls:
     enrol_listen: str | None = None
     agent_lifetime: timedelta = AGENT_LIFETIME_DEFAULT
     recoveries: int = RECOVERIES_DEFAULT
+    token_listen: str | None = None
 
-    def all_names(self, listen: str) -> tuple[str, ...]:
-        """Every name of the listeners: those configured, those of this host, and where it listens."""
-        hosts = [each.rpartition(":")[0].strip("[]") for each in (listen, self.enrol_listen or listen)]
+    def all_names(self, *listen: str) -> tuple[str, ...]:
+        """Every name of the listeners: those configured, those of this host, and where it listens.
+
+        Args:
+            listen: Addresses of listeners beside those that stand here.
+        """
+        own = [each for each in (self.enrol_listen, self.token_listen) if each is not None]
+        hosts = [each.rpartition(":")[0].strip("[]") for each in (*listen, *own)]
         known = [*self.names, socket.gethostname(), "localhost", "127.0.0.1", "::1", *hosts]
         return tuple(dict.fromkeys(each for each in known if each not in ("0.0.0.0", "::") and _HOST.fullmatch(each)))  # noqa: S104  # not a name
 
@@ -65,15 +72,20 @@ def read(found: object) -> Tls | None:
     if found is None:
         return None
     table = fields.Table("tls", found)
-    enrol = table.text("enrol_listen", "")
     tls = Tls(
         names=_names(table),
-        enrol_listen=addresses.numeric(enrol, table.key("enrol_listen")) if enrol else None,
+        enrol_listen=_address(table, "enrol_listen"),
+        token_listen=_address(table, "token_listen"),
         agent_lifetime=table.duration("agent_lifetime", AGENT_LIFETIME_DEFAULT, AGENT_LIFETIME_MIN, AGENT_LIFETIME_MAX),
         recoveries=table.whole("recoveries", RECOVERIES_DEFAULT, 0, RECOVERIES_MAX),
     )
     table.end()
     return tls
+
+
+def _address(table: fields.Table, key: str) -> str | None:
+    found = table.text(key, "")
+    return addresses.numeric(found, table.key(key)) if found else None
 
 
 def _names(table: fields.Table) -> tuple[str, ...]:

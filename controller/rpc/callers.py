@@ -1,8 +1,9 @@
 """Who makes a call: found from what it shows, each time anew.
 
-Rules kept here: where there is TLS a certificate counts, and no token; elsewhere a token of the controller's own is
-looked up, and one of an issuer is checked; whoever is denied in the register is let in by none of them; what is wrong
-slows down the address that it comes from. Left out: what a caller may do (`policies`).
+Rules kept here: a certificate that the connection has shown counts, and no token beside it; over TLS without one, a
+token of an issuer, and only where issuers are configured; without TLS a token of the controller's own as well; whoever
+is denied in the register is let in by none of them; what is wrong slows down the address that it comes from. Left out:
+which listener asks for certificates (`serving`), and what a caller may do (`policies`).
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Callers:
             UnavailableError: It cannot be found out now.
             ExhaustedError: Too many wrong tokens or certificates come.
         """
-        if self._peers is not None:
+        if self._shows_certificate(context):
             return await self._admit_holder(context)
-        token = _shown(context)
+        token = self._token(context)
         try:
             if not issuers.Issuers.takes(token):
                 return self._find(token)
@@ -77,8 +78,9 @@ class Callers:
             RefusedError: It is denied by now.
             UnavailableError: It cannot be found out now.
         """
-        holder = self.holder(context)
-        return self._find(_shown(context)) if holder is None else self._held(holder)
+        if self._peers is None or not self._shows_certificate(context):
+            return self._find(self._token(context))
+        return self._held(self._peers.find(context.auth_context()))
 
     def holder(self, context: _Context) -> peers.Peer | None:
         """Who has shown the certificate of a call's connection; None where there is no TLS.
@@ -87,6 +89,12 @@ class Callers:
             UnauthenticatedError: Nobody, or it cannot be believed.
         """
         return None if self._peers is None else self._peers.find(context.auth_context())
+
+    def _shows_certificate(self, context: _Context) -> bool:
+        """Tell whether a certificate is looked for: where there is TLS, unless a token may come in its place."""
+        if self._peers is None:
+            return False
+        return not self._issuers.are_known or self._peers.shows(context.auth_context())
 
     async def _admit_holder(self, context: _Context) -> principals.Principal:
         try:
@@ -101,9 +109,25 @@ class Callers:
         shown = principals.Principal(_KINDS[holder.identity.kind], holder.identity.name, until=until)
         return self._register.checked(shown)
 
+    def _token(self, context: _Context) -> secret.Secret[str]:
+        if self._peers is None:
+            return _shown(context, "the call carries no token", "metadata `authorization: Bearer TOKEN`")
+        self._peers.check_version(context.auth_context())
+        rule = (
+            "a certificate of the clients' authority, or metadata `authorization: Bearer TOKEN` with one of an issuer"
+        )
+        return _shown(context, "it shows neither a certificate nor a token", rule)
+
     def _find(self, token: secret.Secret[str]) -> principals.Principal:
         if issuers.Issuers.takes(token):
             return self._register.checked(self._issuers.find(token))
+        if self._peers is not None:
+            raise errors.UnauthenticatedError(
+                "cannot let the caller in: over TLS a token counts that an issuer has made, and no other",
+                code="token_unknown",
+                field="token",
+                rule="a token of a configured issuer, or a certificate",
+            )
         return self._register.find(token)
 
     def revision(self) -> int:
@@ -116,13 +140,10 @@ class Callers:
         return self._register.revision + (0 if self._peers is None else self._peers.revision())
 
 
-def _shown(context: _Context) -> secret.Secret[str]:
+def _shown(context: _Context, fault: str, rule: str) -> secret.Secret[str]:
     header = dict(context.invocation_metadata() or ()).get("authorization", "")
     if not isinstance(header, str) or not header.startswith(_SCHEME):
         raise errors.UnauthenticatedError(
-            "cannot let the caller in: the call carries no token",
-            code="token_missing",
-            field="token",
-            rule="metadata `authorization: Bearer TOKEN`",
+            f"cannot let the caller in: {fault}", code="token_missing", field="token", rule=rule
         )
     return secret.Secret(header.removeprefix(_SCHEME))

@@ -54,6 +54,11 @@ class Issuers:
         self._clock = time
         self._kept: OrderedDict[str, tuple[float, principals.Principal]] = OrderedDict()
 
+    @property
+    def are_known(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._known)
+
     @staticmethod
     def takes(token: secret.Secret[str]) -> bool:
         """Tell whether it looks like one of theirs: three parts with dots between, as ours never are."""

@@ -64,13 +64,25 @@ class Peers:
             UnauthenticatedError: There is none, or it cannot be believed.
         """
         known = self._refreshed()
-        if list(shown.get(VERSION_KEY, ())) != [TLS_VERSION]:
-            raise _refused("the connection is not of TLS 1.3", "TLS 1.3")
-        text = b"".join(shown.get(CERTIFICATE_KEY, ()))
+        self.check_version(shown)
+        text = _text(shown)
         peer = self._looked_at.get(text) or self._look(text, shown, known)
         if not peer.certificate.not_valid_before_utc <= self._now() < peer.certificate.not_valid_after_utc:
             raise _refused("it is not valid at this time", "a certificate that is valid now")
         return peer
+
+    def shows(self, shown: _Auth) -> bool:
+        """Tell whether a connection has shown a certificate at all."""
+        return bool(_text(shown))
+
+    def check_version(self, shown: _Auth) -> None:
+        """See that a connection speaks what it has to, whatever is shown on it.
+
+        Raises:
+            UnauthenticatedError: It does not.
+        """
+        if list(shown.get(VERSION_KEY, ())) != [TLS_VERSION]:
+            raise _refused("the connection is not of TLS 1.3", "TLS 1.3")
 
     def revision(self) -> int:
         """A number that is another one whenever other certificates may be believed."""
@@ -109,6 +121,10 @@ def _believed(certificate: x509.Certificate, names: Sequence[bytes], known: auth
     if not any(_is_issued(certificate, each) for each in issuers):
         raise _refused(f"its authority gives no names of {identity.kind.value}s", "the authority for such names")
     return Peer(identity, certificates.key_hash_of(certificate), certificate)
+
+
+def _text(shown: _Auth) -> bytes:
+    return b"".join(shown.get(CERTIFICATE_KEY, ()))
 
 
 def _purposes(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:

@@ -50,6 +50,7 @@ class House:
         self.settings = dataclasses.replace(loaded, listen="127.0.0.1:0", tls=changed)
         self.address = ""
         self.enrol_address = changed.enrol_listen or ""
+        self.token_address = changed.token_listen or ""
         self.admit("ci")
 
     @contextlib.asynccontextmanager
@@ -73,10 +74,10 @@ class House:
         made = clients.issue(authorities.load(self.state_dir / "ca"), name, 30, now())
         return Pair(made.certificate.encode(), made.key.encode())
 
-    def channel(self, pair: Pair | None, roots: bytes | None = None) -> aio.Channel:
+    def channel(self, pair: Pair | None, roots: bytes | None = None, address: str = "") -> aio.Channel:
         shown = (None, None) if pair is None else (pair.key, pair.certificate)
         secured = grpc.ssl_channel_credentials(roots or self.roots, *shown)
-        return aio.secure_channel(self.address, secured, options=(("grpc.use_local_subchannel_pool", 1),))
+        return aio.secure_channel(address or self.address, secured, options=(("grpc.use_local_subchannel_pool", 1),))
 
     async def call(self, pair: Pair | None, metadata: Mapping[str, str] | None = None) -> aio.AioRpcError | None:
         """Ask for the nodes; None where that is answered."""

@@ -133,9 +133,10 @@ async def _refusal(channel: aio.Channel) -> aio.AioRpcError | None:
 
 
 async def test_nothing_older_than_tls_1_3_is_spoken(home: house.House) -> None:
-    assert await asyncio.to_thread(_handshake, home, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+    told = (home.address, home.roots)
+    assert await asyncio.to_thread(handshake, *told, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        await asyncio.to_thread(_handshake, home, ssl.TLSVersion.TLSv1_2)
+        await asyncio.to_thread(handshake, *told, ssl.TLSVersion.TLSv1_2)
 
 
 def test_a_certificate_counts_on_each_connection_by_tls_1_3_alone(tmp_path: Path) -> None:
@@ -149,12 +150,13 @@ def test_a_certificate_counts_on_each_connection_by_tls_1_3_alone(tmp_path: Path
             looked.find({**shown, peers.VERSION_KEY: version})
 
 
-def _handshake(home: house.House, version: ssl.TLSVersion) -> str | None:
+def handshake(address: str, roots: bytes, version: ssl.TLSVersion) -> str | None:
+    """Shake hands with a listener by one version of TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=home.roots.decode())
+    context.load_verify_locations(cadata=roots.decode())
     context.minimum_version = context.maximum_version = version
     context.set_alpn_protocols(["h2"])
-    host, _, port = home.address.rpartition(":")
+    host, _, port = address.rpartition(":")
     with (
         socket.create_connection((host, int(port)), house.DEADLINE_SECONDS) as raw,
         context.wrap_socket(raw, server_hostname=host) as secured,
