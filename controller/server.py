@@ -20,7 +20,7 @@ from controller.config import settings
 from controller.core import errors, roles
 from controller.engine import enrolling
 from controller.metrics import limits, prometheus
-from controller.rpc import callers, door, issuers, principals, register, release_service
+from controller.rpc import attempts, callers, door, issuers, principals, register, release_service
 from controller.rpc import serving as rpc_serving
 from controller.store import database, executor
 from controller.trust import clients, listening, private_files, unsigned
@@ -198,7 +198,8 @@ async def _on_the_web(
         return
     from controller.web import serving as web_serving  # noqa: PLC0415  # as the line above says
 
-    async with web_serving.serving(loaded.web, machine, time, own if loaded.web.has_tls else None) as address:
+    wrong = attempts.Attempts(time.monotonic, web_serving.HELD_BACK_MAX)
+    async with web_serving.serving(loaded.web, machine, time, wrong, own if loaded.web.has_tls else None) as address:
         _logger.info("listening on %s://%s", "https" if loaded.web.has_tls else "http", address)
         yield
 

@@ -26,12 +26,14 @@ class Attempts:
 
     Args:
         monotonic: Seconds that never go back.
+        waiting_max: Answers that are held back at once; None for WAITING_MAX.
     """
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], waiting_max: int | None = None) -> None:
         self._monotonic = monotonic
         self._wrong: OrderedDict[str, tuple[float, float]] = OrderedDict()  # count, and when it was true
         self._waiting = 0
+        self._waiting_max = WAITING_MAX if waiting_max is None else waiting_max
 
     def failed(self, peer: str) -> None:
         """Note that a wrong token came."""
@@ -49,9 +51,9 @@ class Attempts:
         """
         if self._count(address_of(peer)) < FREE_ATTEMPTS:
             return
-        if self._waiting >= WAITING_MAX:
+        if self._waiting >= self._waiting_max:
             raise errors.ExhaustedError(
-                "cannot let the caller in: too many wrong tokens came",
+                "cannot let the caller in: too many wrong tokens or secrets came",
                 code=EXHAUSTED,
                 field="token",
                 rule=f"at most {FREE_ATTEMPTS} wrong tokens at once from one address",

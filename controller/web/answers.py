@@ -5,6 +5,7 @@ Rules kept here: the mapping is total; what was not foreseen leaves as 500 and s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from starlette import responses
@@ -12,12 +13,18 @@ from starlette import responses
 from controller.core import errors
 from controller.web import bodies, cloud_events
 
-_BY_CODE: Mapping[str, int] = {bodies.TOO_LARGE: 413, bodies.TOO_SLOW: 408, cloud_events.UNSUPPORTED: 415}
+_BY_CODE: Mapping[str, int] = {
+    bodies.HEADERS_TOO_LARGE: 431,
+    bodies.TOO_LARGE: 413,
+    bodies.TOO_SLOW: 408,
+    cloud_events.UNSUPPORTED: 415,
+}
 _BY_TYPE: Mapping[type[errors.InstarError], int] = {
     errors.InvalidRequestError: 400,
     errors.UnauthenticatedError: 401,
     errors.NotFoundError: 404,
     errors.RefusedError: 409,
+    errors.ExhaustedError: 429,
     errors.ConflictError: 503,  # to be tried again, as senders understand it
     errors.UnavailableError: 503,
     errors.InstarError: 500,
@@ -33,7 +40,10 @@ def status(error: errors.InstarError) -> int:
 
 def refusal(error: errors.InstarError) -> responses.JSONResponse:
     """The answer of an error."""
-    return problem(status(error), error.code, str(error), error.field, error.rule)
+    answer = problem(status(error), error.code, str(error), error.field, error.rule)
+    if isinstance(error, errors.ExhaustedError):
+        answer.headers["retry-after"] = str(math.ceil(error.retry_after.total_seconds()))
+    return answer
 
 
 def problem(number: int, code: str, message: str, field: str = "", rule: str = "") -> responses.JSONResponse:

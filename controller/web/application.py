@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -34,9 +35,11 @@ def check(web: webs.Web) -> None:
             secrets.read(file, field)
 
 
-def application(web: webs.Web, machine: engine.Engine, time: clock.Clock) -> applications.Starlette:
+def application(
+    web: webs.Web, machine: engine.Engine, time: clock.Clock, attempts: secrets.Attempts
+) -> applications.Starlette:
     """Everything that is answered."""
-    doors = _Doors(web, machine, time)
+    doors = _Doors(web, machine, time, attempts)
     return applications.Starlette(
         routes=[
             routing.Route("/healthz", _health, methods=["GET"]),
@@ -62,6 +65,7 @@ def _answering(work: _Work) -> _Work:
 
     async def answer(request: requests.Request) -> responses.Response:
         try:
+            bodies.check_headers(request)
             return await work(request)
         except errors.InstarError as error:
             return answers.refusal(error)
@@ -77,16 +81,18 @@ def _answering(work: _Work) -> _Work:
 class _Doors:
     """What is done with what comes."""
 
-    def __init__(self, web: webs.Web, machine: engine.Engine, time: clock.Clock) -> None:
+    def __init__(self, web: webs.Web, machine: engine.Engine, time: clock.Clock, attempts: secrets.Attempts) -> None:
         self._web = web
         self._engine = machine
         self._clock = time
+        self._attempts = attempts
 
     async def events(self, request: requests.Request) -> responses.Response:
         """Take events of a sender that signs."""
         known = _secret(self._web.events_secret_file, _EVENTS_SECRET)
         body = await bodies.read(request)
-        secrets.check_signature(known, request.headers, body, self._clock.now())
+        async with self._counted(request):
+            secrets.check_signature(known, request.headers, body, self._clock.now())
         async with _Kept(self._engine, EVENTS_SENDER):
             found = _followed(lambda: cloud_events.read(request.headers, body))
             receipt = await self._engine.receive(found, actor=EVENTS_SENDER)
@@ -94,13 +100,26 @@ class _Doors:
 
     async def alerts(self, request: requests.Request) -> responses.Response:
         """Take the alerts of an Alertmanager."""
-        secrets.check_token(_secret(self._web.alertmanager_token_file, _ALERTS_TOKEN), request.headers)
+        known = _secret(self._web.alertmanager_token_file, _ALERTS_TOKEN)
+        async with self._counted(request):
+            secrets.check_token(known, request.headers)
         body = await bodies.read(request)
         async with _Kept(self._engine, ALERTS_SENDER):
             found = _followed(lambda: alerts.read(bodies.parse(body)))
             fresh = [one for one in found if not self._is_stale(one)]
             receipts = [await self._engine.receive(some, actor=ALERTS_SENDER) for some in _batches(fresh)]
         return _receipt(receipts, stale=len(found) - len(fresh))
+
+    @contextlib.asynccontextmanager
+    async def _counted(self, request: requests.Request) -> AsyncIterator[None]:
+        """Count who shows a wrong secret, and slow down where many come from; one that is right passes at once."""
+        peer = request.client.host if request.client else ""
+        try:
+            yield
+        except errors.UnauthenticatedError:
+            await self._attempts.wait(peer)
+            self._attempts.failed(peer)
+            raise
 
     def _is_stale(self, event: model.ReceivedEvent) -> bool:
         """Tell whether an alert began so long ago that it is no occasion any more; others that come with it are."""

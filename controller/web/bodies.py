@@ -1,4 +1,4 @@
-"""The body of a request: bounded in bytes and in time, and then JSON."""
+"""The headers and the body of a request: bounded in bytes and in time; and what a body says in JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from starlette import requests
 
 from controller.core import errors
 
+HEADERS_BYTES_MAX = 16 << 10  # 16 KiB with the path: a signature, and attributes of an event, have some hundreds
 BYTES_MAX = 1 << 20  # 1 MiB: a thousand events of a kilobyte
 SECONDS_MAX = 10.0  # from the headers to the last byte
 TOO_LARGE = "body_too_large"  # codes that have a status of their own
+HEADERS_TOO_LARGE = "headers_too_large"
 TOO_SLOW = "body_too_slow"
+
+
+def check_headers(request: requests.Request) -> None:
+    """See that the headers are not too large, where they came so quickly that the server has not looked.
+
+    Raises:
+        InvalidRequestError: They are.
+    """
+    size = len(request.scope["raw_path"]) + len(request.scope["query_string"])
+    if size + sum(len(name) + len(value) for name, value in request.headers.raw) > HEADERS_BYTES_MAX:
+        _refuse(HEADERS_TOO_LARGE, f"with the path at most {HEADERS_BYTES_MAX} bytes long", "headers")
 
 
 async def read(request: requests.Request) -> bytes:
@@ -54,5 +67,5 @@ def _no_number(text: str) -> Never:
     raise ValueError(f"there is no number {text}")
 
 
-def _refuse(code: str, rule: str) -> Never:
-    raise errors.InvalidRequestError(f"cannot take the body: it must be {rule}", code=code, field="body", rule=rule)
+def _refuse(code: str, rule: str, field: str = "body") -> Never:
+    raise errors.InvalidRequestError(f"cannot take the {field}: must be {rule}", code=code, field=field, rule=rule)

@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from controller.config import fields
 from controller.core import errors, secret
@@ -24,6 +25,22 @@ SECRET_BYTES_MIN = 16  # 128 bits, past guessing
 ATTRIBUTE = "ce-"  # what headers begin with that hold an attribute of a CloudEvent
 _SCHEME = "sha256="
 _BEARER = "bearer "
+
+
+class Attempts(Protocol):
+    """Where wrong secrets are counted, by the address that they come from."""
+
+    def failed(self, peer: str) -> None:
+        """Note that a wrong one came."""
+        ...
+
+    async def wait(self, peer: str) -> None:
+        """Hold back what is to be done about a wrong one.
+
+        Raises:
+            ExhaustedError: Too many are held back already.
+        """
+        ...
 
 
 def read(file: Path, field: str) -> secret.Secret[bytes]:

@@ -1,8 +1,8 @@
 """The HTTP server: begun and ended with the controller, in its loop.
 
 Rules kept here: the address is taken before anything else, and that it cannot be is an error that names it; on a
-connection one request is answered, which has to begin in time, so that slow ones cannot fill the room; an end waits for
-what is being answered, and not for long. Left out: signals, which are the controller's.
+connection one request is answered; an end waits for what is being answered, and not for long. Left out: how many
+connections there are, and for how long (`connections`), and signals, which are the controller's.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 
-import h11
 import uvicorn
-from uvicorn.protocols.http import h11_impl
+from starlette import applications
 
 from controller import clock, engine, tasks
 from controller.config import webs
 from controller.core import errors
 from controller.trust import listening
-from controller.web import application, encryption
+from controller.web import application, bodies, connections, encryption, secrets
 
-CONNECTIONS_MAX = 64  # at once, of a megabyte each; more are told to come later
-HEADERS_SECONDS = 10.0  # from the connection to the end of the headers
+HELD_BACK_MAX = 16  # answers to wrong secrets that wait, each in the place of a request; the others are refused at once
 STOP_GRACE_SECONDS = 2  # for requests that are being answered
 _BACKLOG = 128
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    web: webs.Web, machine: engine.Engine, time: clock.Clock, own: listening.Listening | None = None
+    web: webs.Web,
+    machine: engine.Engine,
+    time: clock.Clock,
+    attempts: secrets.Attempts,
+    own: listening.Listening | None = None,
 ) -> AsyncIterator[str]:
     """Answer while the block runs; yields where.
 
@@ -38,6 +40,7 @@ async def serving(
         web: How others reach it.
         machine: Which takes what comes.
         time: Which it is.
+        attempts: Where wrong secrets are counted; HELD_BACK_MAX may wait at once.
         own: The certificate that is shown; None without TLS.
 
     Raises:
@@ -46,7 +49,7 @@ async def serving(
     """
     application.check(web)
     with contextlib.closing(_bind(web.listen)) as listener:
-        config = _configured(web, machine, time)
+        config = _configured(application.application(web, machine, time, attempts))
         guard = tasks.Guard()
         if own is not None:
             config.load()
@@ -69,6 +72,7 @@ def _bind(address: str) -> socket.socket:
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        listener.settimeout(0)  # the loop waits for it
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), int(port)))
     except OSError as fault:
@@ -83,20 +87,19 @@ def _bind(address: str) -> socket.socket:
     return listener
 
 
-def _configured(web: webs.Web, machine: engine.Engine, time: clock.Clock) -> uvicorn.Config:
+def _configured(answering: applications.Starlette) -> uvicorn.Config:
     return uvicorn.Config(
-        application.application(web, machine, time),
-        http=_Protocol,
+        answering,
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         headers=[("connection", "close")],
-        limit_concurrency=CONNECTIONS_MAX,
-        backlog=_BACKLOG,
+        limit_concurrency=connections.ANSWERED_MAX + 1,  # it is the first one that is not answered
+        h11_max_incomplete_event_size=bodies.HEADERS_BYTES_MAX,
         timeout_graceful_shutdown=STOP_GRACE_SECONDS,
     )
 
@@ -108,11 +111,29 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
+        self._taking = tasks.Guard()
+        self._connections: connections.Connections | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
-        await super().startup(sockets=sockets)
+        """Begin to answer; connections are taken here, since uvicorn would bound neither handshakes nor who waits."""
+        await self.lifespan.startup()
+        self.servers = []
+        self._connections = connections.Connections(self._protocol, self.config.ssl)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
+            self._taking.start(self._connections.take(listener), "connections of the web server")
+        self.started = True
         self.begun.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more, and wait for what is being answered."""
+        await self._taking.stop()
+        await super().shutdown(sockets=sockets)
+        if self._connections is not None:
+            await self._connections.close()
+
+    def _protocol(self) -> connections.Protocol:
+        return connections.Protocol(self.config, self.server_state)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer until it shall end."""
@@ -126,24 +147,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
-
-
-class _Protocol(h11_impl.H11Protocol):
-    """One that does not wait for headers for ever."""
-
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the parent has it
-        """Begin to wait."""
-        super().connection_made(transport)
-        self._late = self.loop.call_later(HEADERS_SECONDS, self._give_up)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        if self._late is not None:
-            self._late.cancel()
-        super().connection_lost(exc)
-
-    def _give_up(self) -> None:
-        if self.conn.their_state is h11.IDLE:
-            self.transport.close()

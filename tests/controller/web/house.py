@@ -18,6 +18,8 @@ from controller.config import webs
 from controller.core import errors, model
 from controller.core import secret as core_secret
 from controller.engine import occasions
+from controller.rpc import attempts
+from controller.trust import listening
 from controller.web import secrets, serving
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
@@ -94,12 +96,18 @@ def signed(body: bytes, headers: Mapping[str, str], *, secret: bytes = SECRET, a
 
 
 @contextlib.asynccontextmanager
-async def standing(folder: Path, listen: str = "127.0.0.1:0", time: clock.Clock | None = None) -> AsyncIterator[Door]:
+async def standing(
+    folder: Path,
+    listen: str = "127.0.0.1:0",
+    time: clock.Clock | None = None,
+    own: listening.Listening | None = None,
+) -> AsyncIterator[Door]:
     """Serve while the block runs."""
     secret_file, token_file = folder / "secret", folder / "token"
     secret_file.write_bytes(SECRET + b"\n")
     token_file.write_text(TOKEN + "\n")
     machine = Engine()
     web = webs.Web(listen, secret_file, token_file)
-    async with serving.serving(web, cast("engine.Engine", machine), time or StillClock()) as address:
+    wrong = attempts.Attempts(clock.SystemClock().monotonic, serving.HELD_BACK_MAX)
+    async with serving.serving(web, cast("engine.Engine", machine), time or StillClock(), wrong, own) as address:
         yield Door(address, machine, secret_file, token_file)

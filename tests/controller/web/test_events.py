@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from controller.core import errors, model, secret
-from controller.web import bodies, secrets, serving
+from controller.web import bodies, connections, secrets
 from tests.controller.web import house
 
 BUILT = {
@@ -299,7 +299,7 @@ async def test_a_slow_sender_is_given_up_and_others_are_answered_meanwhile(
 async def test_headers_that_do_not_come_are_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes
 ) -> None:
-    monkeypatch.setattr(serving, "HEADERS_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "HEADERS_SECONDS", 0.5)
     async with house.standing(tmp_path) as door, asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(*door.address.split(":"))
         writer.write(begin)
@@ -311,8 +311,8 @@ async def test_headers_that_do_not_come_are_not_waited_for(
 async def test_those_who_only_hold_connections_are_gone_before_long_and_others_are_let_in_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "CONNECTIONS_MAX", 3)
-    monkeypatch.setattr(serving, "HEADERS_SECONDS", 1.0)
+    monkeypatch.setattr(connections, "ANSWERED_MAX", 3)
+    monkeypatch.setattr(connections, "HEADERS_SECONDS", 1.0)
     async with house.standing(tmp_path) as door, asyncio.timeout(60):
         held = [await asyncio.open_connection(*door.address.split(":")) for _ in range(3)]
         assert (await door.events(BUILT)).status_code == 503

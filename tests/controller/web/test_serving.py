@@ -14,6 +14,7 @@ import pytest
 from controller import engine
 from controller.config import settings, webs
 from controller.core import errors
+from controller.rpc import attempts
 from controller.web import bodies, serving
 from tests.controller.web import house, test_alerts
 
@@ -52,10 +53,15 @@ def test_what_cannot_be_is_refused_by_its_key(tmp_path: Path, text: str, field: 
     assert caught.value.field == field
 
 
+def told() -> tuple[house.StillClock, attempts.Attempts]:
+    time = house.StillClock()
+    return time, attempts.Attempts(time.monotonic)
+
+
 async def test_a_way_in_whose_secret_is_not_named_is_shut() -> None:
     machine = house.Engine()
     async with (
-        serving.serving(webs.Web("127.0.0.1:0"), cast("engine.Engine", machine), house.StillClock()) as address,
+        serving.serving(webs.Web("127.0.0.1:0"), cast("engine.Engine", machine), *told()) as address,
         httpx.AsyncClient(trust_env=False) as client,
     ):
         for path in ("events", "alertmanager"):
@@ -74,7 +80,7 @@ async def test_it_does_not_begin_without_the_secret_that_is_named(tmp_path: Path
         (webs.Web("127.0.0.1:0", None, file), "web.alertmanager_token_file"),
     ):
         with pytest.raises(errors.InvalidRequestError) as caught:
-            async with serving.serving(web, cast("engine.Engine", house.Engine()), house.StillClock()):
+            async with serving.serving(web, cast("engine.Engine", house.Engine()), *told()):
                 pytest.fail("it served")
         assert caught.value.field == field
 

@@ -1,0 +1,156 @@
+"""The limits of the web side, each hit over real HTTP, or HTTPS, by peers that go beyond it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from controller import clock
+from controller.rpc import attempts
+from controller.trust import authorities, listening
+from controller.web import bodies, connections, serving
+from tests.controller.web import house, test_alerts
+
+PATIENCE_SECONDS = 60.0
+WRONG = "a token that nobody has been given"
+Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[house.Door]:
+    async with house.standing(tmp_path) as found, asyncio.timeout(PATIENCE_SECONDS):
+        yield found
+
+
+async def connect(door: house.Door, address: str = "127.0.0.1") -> Connected:
+    host, _, port = door.address.rpartition(":")
+    return await asyncio.open_connection(host, int(port), local_addr=(address, 0))
+
+
+async def answer_to(connected: Connected, said: bytes) -> bytes:
+    """All that comes until the connection ends; nothing where it ends without a word."""
+    reader, writer = connected
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        writer.write(said)
+        await writer.drain()
+        while part := await reader.read(65536):
+            found += part
+    writer.close()
+    return found
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+OK = b"HTTP/1.1 200 "
+
+
+async def test_one_address_never_has_all_places(door: house.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "PLACES_PER_ADDRESS_MAX", 3)
+    held = [await connect(door) for _ in range(3)]
+    assert await answer_to(await connect(door), HEALTH) == b""
+    assert (await answer_to(await connect(door, "127.0.0.2"), HEALTH)).startswith(OK)
+    assert (await answer_to(held[0], HEALTH)).startswith(OK)
+    assert (await _answered_at_last(door)).startswith(OK)
+    for _, writer in held:
+        writer.close()
+
+
+async def test_who_finds_no_place_is_closed_without_a_word_until_somebody_goes(
+    door: house.Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "PLACES_MAX", 4)
+    held = [await connect(door, f"127.0.0.{number}") for number in (2, 3, 4, 5)]
+    assert await answer_to(await connect(door), HEALTH) == b""
+    held[0][1].close()
+    assert (await _answered_at_last(door)).startswith(OK)
+    for _, writer in held:
+        writer.close()
+
+
+async def _answered_at_last(door: house.Door) -> bytes:
+    """What is answered as soon as there is a place."""
+    while not (found := await answer_to(await connect(door), HEALTH)):
+        continue
+    return found
+
+
+async def test_a_connection_is_cut_when_it_is_too_old_whatever_it_waits_for(
+    door: house.Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "AGE_SECONDS_MAX", 0.5)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    door.engine.waits = (reached, go_on)
+    with pytest.raises(httpx.TransportError):
+        await door.alerts(test_alerts.NOTIFICATION)
+    assert reached.is_set()
+    go_on.set()
+
+
+async def test_on_a_connection_one_request_is_answered(door: house.Door) -> None:
+    found = await answer_to(await connect(door), HEALTH + HEALTH)
+    assert found.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in found
+
+
+async def test_headers_that_are_too_large_are_refused_whether_they_come_at_once_or_in_parts(door: house.Door) -> None:
+    full = b"x" * bodies.HEADERS_BYTES_MAX
+    for said in (
+        b"POST /v1/events?" + full + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+        b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-A: " + full + b"\r\nContent-Length: 0\r\n\r\n",
+    ):
+        found = await answer_to(await connect(door), said)
+        assert found.startswith(b"HTTP/1.1 431 ")
+        assert json.loads(found.partition(b"\r\n\r\n")[2])["code"] == "headers_too_large"
+    reader, writer = await connect(door)
+    writer.write(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-A: " + full)  # and it goes on
+    assert (await answer_to((reader, writer), b"")).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_peer_that_does_not_come_to_terms_by_tls_is_cut_and_holds_its_place_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "PLACES_MAX", 2)
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 1.0)
+    known = authorities.create(tmp_path / "ca", "fleet.example", clock.SystemClock().now())
+    own = listening.Listening(tmp_path / "ca", ["127.0.0.1"], clock.SystemClock())
+    trusting = ssl.create_default_context(cadata=known.bundle(authorities.Kind.SERVERS))
+    async with house.standing(tmp_path, own=own) as door, asyncio.timeout(PATIENCE_SECONDS):
+        silent, half = await connect(door), await connect(door)
+        half[1].write(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a hello
+        assert await answer_to(await connect(door), HEALTH) == b""
+        assert await answer_to(silent, b"") == b""
+        assert await answer_to(half, b"") == b""
+        async with httpx.AsyncClient(verify=trusting, trust_env=False, timeout=PATIENCE_SECONDS) as client:
+            answer = await client.get(f"https://{door.address}/healthz")
+    assert answer.status_code == 200
+
+
+async def test_whoever_shows_many_wrong_secrets_waits_for_each_answer_and_nobody_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(attempts, "FORGIVEN_PER_SECOND", 0.0)
+    monkeypatch.setattr(serving, "HELD_BACK_MAX", 2)
+    async with house.standing(tmp_path) as door, asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+        for _ in range(attempts.FREE_ATTEMPTS // 2):
+            assert (await door.alerts(test_alerts.NOTIFICATION, WRONG)).status_code == 401
+            assert (await door.events([], secret=b"a secret that is not known here")).status_code == 401
+        asked = {group.create_task(door.alerts(test_alerts.NOTIFICATION, WRONG)) for _ in range(3)}
+        answered, held = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        (answer,) = [task.result() for task in answered]
+        assert (answer.status_code, answer.json()["code"]) == (429, attempts.EXHAUSTED)
+        assert answer.headers["retry-after"] == "3600"
+        assert (await door.alerts(test_alerts.NOTIFICATION)).status_code == 200
+        elsewhere = b"POST /v1/alertmanager HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        found = await answer_to(await connect(door, "127.0.0.2"), elsewhere)
+        assert found.startswith(b"HTTP/1.1 401 ")
+        assert not any(task.done() for task in held)
+        for task in held:
+            task.cancel()
