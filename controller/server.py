@@ -20,7 +20,7 @@ from controller.config import settings
 from controller.core import errors, roles
 from controller.engine import enrolling
 from controller.metrics import limits, prometheus
-from controller.rpc import attempts, callers, door, issuers, principals, register, release_service
+from controller.rpc import access, attempts, callers, door, issuers, principals, register, release_service
 from controller.rpc import serving as rpc_serving
 from controller.store import database, executor
 from controller.trust import clients, listening, private_files, unsigned
@@ -95,6 +95,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             _started(machine),
             _activated(_stages(machine, loaded, *signing)),
             _guarded(guards, issued),
+            _telling(access.Watch(machine.note_access, enrolled, None if own is None else lambda: own.known), loaded),
             rpc_serving.serving(loaded, rooms) as address,
             _on_the_web(loaded, machine, time, own),
         ):
@@ -186,6 +187,18 @@ async def _guarded(guards: door.Guards, issued: issuers.Issuers) -> AsyncIterato
     finally:
         await watch.stop()
         await issued.close()
+
+
+@contextlib.asynccontextmanager
+async def _telling(watch: access.Watch, loaded: settings.Settings) -> AsyncIterator[None]:
+    """Have the audit log told who may do what, before anybody is answered and while the block runs."""
+    await watch.start(loaded)
+    guard = tasks.Guard()
+    guard.start(watch.run(), "watch over who may do what")
+    try:
+        yield
+    finally:
+        await guard.stop()
 
 
 @contextlib.asynccontextmanager

@@ -12,11 +12,11 @@ import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from controller.core import model
+from controller.core import access, model
 from controller.core.audit import chain, checking, choosing
-from controller.engine import acts, office
+from controller.engine import acts, office, stepping
 from controller.engine import draft as drafts
-from controller.store import audits
+from controller.store import audits, reading
 
 ROWS_AT_ONCE = 500  # of one read: some three milliseconds
 ROWS_LOOKED_AT = 2_000  # for one page: what is rare is found over several
@@ -89,6 +89,24 @@ class Audits(office.Office):
             for record in records:
                 running.take(record)
         return running.end(end)
+
+    async def note_access(self, subject: str, facts: access.Facts) -> None:
+        """Write how what decides who may do what differs from what was written of it last; nothing where it does not.
+
+        The facts and the row are of one transaction, so that a change is told once, whenever it was made.
+
+        Args:
+            subject: Where the facts are from; one note of it at a time.
+            facts: All of them, as they are now.
+        """
+
+        def work(draft: drafts.Draft) -> None:
+            before = self._store.read(functools.partial(reading.access, subject=subject))
+            if before != facts:
+                draft.put_access(subject, facts)
+                draft.put_audit(stepping.CONTROLLER_ACTOR, "access.change", subject, access.told(before, facts))
+
+        await self._desk.submit(work)
 
     async def note_log_read(self, node_id: model.NodeId, component: model.ComponentName, *, actor: str) -> None:
         """Write that somebody was given the log of a component."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from controller.core import copying, errors, feedback, model, statistics
+from controller.core import access, copying, errors, feedback, model, statistics
 from controller.core.audit import chain
 from controller.core.monitoring import board as boards
 from controller.core.triggers import draft as decisions
@@ -65,6 +65,7 @@ class Draft:
     signals: dict[rows.SignalKey, model.Signal | None] = field(default_factory=dict)
     firings: dict[model.FiringId, model.Firing] = field(default_factory=dict)
     received: dict[rows.EventKey, None] = field(default_factory=dict)
+    accesses: dict[str, access.Facts] = field(default_factory=dict)
     acts: dict[model.FiringId, model.Firing] = field(default_factory=dict)
     woken: set[model.NodeId] = field(default_factory=set)
     appeared: dict[model.NodeId, None] = field(default_factory=dict)
@@ -241,6 +242,10 @@ class Draft:
         """Write who did what, or was refused it."""
         self.audit.append(chain.Entry(self.at, actor, action, subject, reason, result))
 
+    def put_access(self, subject: str, facts: access.Facts) -> None:
+        """Write what decides who may do what, as it was seen in one place."""
+        self.accesses[subject] = facts
+
     def put_refusal(self, actor: str, action: str, error: errors.InstarError, body: str) -> None:
         """Write what was not done."""
         self.refusals.append(rows.Refusal(self.at, actor, action, error.code, str(error), body))
@@ -294,6 +299,7 @@ class Draft:
         self.signals |= later.signals
         self.firings |= later.firings
         self.received |= later.received
+        self.accesses |= later.accesses
         self.acts |= later.acts
         self.woken |= later.woken
         self.turned |= later.turned
@@ -328,6 +334,7 @@ class Draft:
                 self.signals,
                 self.firings,
                 self.received,
+                self.accesses,
                 self.is_alive,
             )
         )
@@ -365,6 +372,7 @@ class Draft:
             signals=tuple(self.signals.items()),
             firings=tuple(self.firings.values()),
             received=tuple(self.received),
+            accesses=tuple(self.accesses.items()),
         )
 
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +69,7 @@ class Register:
         self._seen: tuple[int, int, int] | None = None
         self._book = _Book({}, {})
         self.revision = 0  # of what was read last
+        self.heard: Callable[[tuple[Entry, ...]], None] | None = None  # told of each file that is read from now on
 
     # Changes.
 
@@ -225,6 +226,8 @@ class Register:
         )
         self._seen = seen
         self.revision += 1
+        if self.heard is not None:
+            self.heard(entries)
 
     @contextmanager
     def _changed(self) -> Iterator[dict[_Key, Entry]]:

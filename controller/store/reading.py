@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar, cast
@@ -258,6 +259,12 @@ def watched(connection: sa.Connection) -> tuple[tuple[model.Watched, ...], datet
     text = _meta(connection, writing.LOOKED_AT)
     found = tuple(_bodies(connection, tables.rule_watches, model.Watched))
     return found, None if text is None else datetime.fromisoformat(text)
+
+
+def access(connection: sa.Connection, subject: str) -> Mapping[str, str] | None:
+    """Read what was last seen of what decides who may do what; None for nothing."""
+    text = _meta(connection, f"{writing.ACCESS}{subject}")
+    return None if text is None else cast("Mapping[str, str]", json.loads(text))
 
 
 def _meta(connection: sa.Connection, name: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from controller.core import effects, events, model, statistics
+from controller.core import access, effects, events, model, statistics
 from controller.core.audit import chain
 
 
@@ -212,6 +212,7 @@ class Commit:
         removed_triggers: Names of those that are no more; their firings stay.
         signals: How the conditions of triggers stand; None for what is kept no longer.
         received: Events that were not known before.
+        accesses: What decides who may do what, by where that was seen.
     """
 
     at: datetime
@@ -244,3 +245,4 @@ class Commit:
     signals: tuple[tuple[SignalKey, model.Signal | None], ...] = ()
     firings: tuple[model.Firing, ...] = ()
     received: tuple[EventKey, ...] = ()
+    accesses: tuple[tuple[str, access.Facts], ...] = ()

@@ -7,6 +7,7 @@ epoch; a node's fence never goes back; step records and spans are stored once, w
 from __future__ import annotations
 
 import functools
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from controller.store import chaining, codec, forms, replacing, rows, tables
 ALIVE = "alive_at"
 TOTALS = "totals"
 REFUSED = "refused"
+ACCESS = "access:"  # and where it was seen
 # Firings of one trigger that are kept, oldest gone first: of a storm of events each leaves one.
 FIRINGS_MAX = 1_000
 FIRINGS_FORGOTTEN = 100  # at once: to look at each firing would cost more than to keep some
@@ -186,6 +188,8 @@ def _write_counters(connection: sa.Connection, commit: rows.Commit) -> None:
         replacing.upsert(connection, tables.meta, [{"name": TOTALS, "value": totals}])
     if commit.refused is not None:
         replacing.upsert(connection, tables.meta, [{"name": REFUSED, "value": str(commit.refused)}])
+    seen = [{"name": f"{ACCESS}{where}", "value": json.dumps(dict(facts))} for where, facts in commit.accesses]
+    replacing.upsert(connection, tables.meta, seen)
 
 
 def _write_watches(connection: sa.Connection, commit: rows.Commit) -> None:
