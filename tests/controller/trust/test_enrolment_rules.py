@@ -19,15 +19,18 @@ K = authorities.Kind
 
 
 @pytest.fixture
-def terms(tmp_path: Path) -> enrolment.Terms:
-    known = authorities.create(tmp_path / "ca", "fleet.example", NOW)
+def known(tmp_path: Path) -> authorities.Authorities:
+    return authorities.create(tmp_path / "ca", "fleet.example", NOW)
+
+
+@pytest.fixture
+def terms(known: authorities.Authorities) -> enrolment.Terms:
     return enrolment.Terms(known.signing(K.AGENTS), "fleet.example", DAY, 1, NOW)
 
 
 @pytest.fixture
-def token(tmp_path: Path, terms: enrolment.Terms) -> join_tokens.Token:
-    assert terms
-    return join_tokens.make(authorities.load(tmp_path / "ca").trusted(K.SERVERS))
+def token(known: authorities.Authorities) -> join_tokens.Token:
+    return join_tokens.make(known.trusted(K.SERVERS))
 
 
 def stored(token: join_tokens.Token) -> model.JoinToken:
@@ -118,6 +121,16 @@ def test_the_certificate_before_the_latest_is_good_for_a_stream_and_for_asking_a
     again = enrolment.renew(renewed, renewed.key_hash, third, terms)
     with pytest.raises(enrolment.CloneError):
         enrolment.vouch(again, known.key_hash)
+
+
+def test_a_join_token_names_the_authorities_of_the_listeners_whatever_their_order(
+    tmp_path: Path, known: authorities.Authorities
+) -> None:
+    trusted = authorities.begin_rotation(tmp_path / "ca", K.SERVERS, NOW).trusted(K.SERVERS)
+    assert len(trusted) == 2
+    both = join_tokens.authorities_hash(trusted)
+    assert join_tokens.authorities_hash(trusted[::-1]) == both  # the next step of the rotation turns them round
+    assert join_tokens.authorities_hash(known.trusted(K.SERVERS)) != both
 
 
 def shown(key: ec.EllipticCurvePrivateKey, node_id: str = "n-1") -> enrolment.Recovery:
