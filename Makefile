@@ -36,7 +36,7 @@ PIN := uv pip compile -q --universal --python-version 3.11 --generate-hashes --n
 	  --no-emit-index-url --no-emit-find-links
 lock: $(READY)  ## resolve the pins again
 	@$(PIN) --all-extras pyproject.toml -o requirements.lock
-	@$(PIN) distribution/audit.in -o distribution/audit.lock
+	@$(PIN) controller/packaging/distribution/audit.in -o controller/packaging/distribution/audit.lock
 
 GENERATE = rm -rf $(1)/instar && mkdir -p $(1) \
 	&& python -m grpc_tools.protoc -Iproto --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS) \
@@ -91,11 +91,11 @@ soak: $(READY)  ## a thousand operations on one agent: does it grow?
 deb: $(READY)  ## the agent's Debian package in dist/
 	@python agent/packaging/build_deb.py dist
 wheels: $(READY)  ## KEY=FILE: wheels, source, bill of materials and sums of the last commit in dist/, signed by the key
-	@python -m distribution wheels dist $(if $(KEY),--key '$(KEY)')
+	@python -m controller.packaging.distribution wheels dist $(if $(KEY),--key '$(KEY)')
 sbom: $(READY)  ## the bill of materials of the lock in dist/
-	@python -m distribution sbom dist
+	@python -m controller.packaging.distribution sbom dist
 audit-deps: $(READY)  ## what is known to be wrong with what the lock pins; Error 7 where nobody can say
-	@python -m distribution audit
+	@python -m controller.packaging.distribution audit
 demo: $(READY)  ## the main job: a live service upgraded on five nodes
 	@instar demo
 clean:  ## remove what was made

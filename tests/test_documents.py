@@ -31,7 +31,7 @@ MARK = re.compile(r"<!-- part of a (?P<kind>[a-z ]+) -->\n\Z")
 LINK = re.compile(r"\[[^][]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<text>.+)$", re.MULTILINE)
 CODE = re.compile(r"`(?P<text>[^`\n]+)`")
-IN_THE_TREE = re.compile(r"(?:agent|controller|distribution|docs|generated|proto|tests)/[\w./*-]*")
+IN_THE_TREE = re.compile(r"(?:agent|controller|docs|generated|proto|tests)/[\w./*-]*")
 MANIFEST_BASE = {"name": '"web"', "version": '"1.0.0"', "driver": '"handover"', "command": '["python", "service.py"]'}
 CONFIGURATION_BASE = {"node_id": '"web-1"'}
 

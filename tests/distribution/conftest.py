@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distribution import building
+from controller.packaging.distribution import building
 
 needs_ssh = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="this host has no ssh-keygen")
 
@@ -25,7 +25,7 @@ class Built:
 
 def run(*words: str | Path, within: Path = building.ROOT, environment: Mapping[str, str] | None = None) -> str:
     """Run the command; what it says on standard error."""
-    command = [sys.executable, "-m", "distribution", *map(str, words)]
+    command = [sys.executable, "-m", "controller.packaging.distribution", *map(str, words)]
     told = os.environ | (environment or {})
     done = subprocess.run(command, cwd=within, env=told, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

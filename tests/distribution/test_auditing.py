@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from distribution import __main__ as command
-from distribution import auditing, errors
+from controller.packaging.distribution import __main__ as command
+from controller.packaging.distribution import auditing, errors
 
 HASHED = f"--hash=sha256:{'0' * 64}"
 # One package for two kinds of platforms, and one for all.

@@ -10,7 +10,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from distribution import bill, building, errors, lock
+from controller.packaging.distribution import bill, building, errors, lock
 
 LOCK = (building.ROOT / "requirements.lock").read_text(encoding="utf-8")
 MADE_AT = datetime(2026, 1, 2, tzinfo=UTC)

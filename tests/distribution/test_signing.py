@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distribution import __main__ as command
-from distribution import building, errors, signing
+from controller.packaging.distribution import __main__ as command
+from controller.packaging.distribution import building, errors, signing
 from tests import documents
 from tests.distribution import conftest
 

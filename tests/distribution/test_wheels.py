@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import agent
-from distribution import building
+from controller.packaging.distribution import building
 from tests.distribution import conftest
 
 VERSION = agent.__version__
@@ -30,7 +30,9 @@ def test_two_builds_give_the_same_bytes_whoever_makes_them_where_and_beside_what
 ) -> None:
     clone, folder = tmp_path / "elsewhere", tmp_path / "again"
     subprocess.run(["git", "clone", "-q", building.ROOT, clone], check=True)
-    shutil.copytree(building.ROOT / "distribution", clone / "distribution", dirs_exist_ok=True)  # ours build, in both
+    shutil.copytree(
+        building.HERE, clone / building.HERE.relative_to(building.ROOT), dirs_exist_ok=True
+    )  # ours build, in both
     (clone / "controller" / "left_over.py").write_text("print('not committed')\n")
     (clone / "README.md").write_text("changed, and not committed\n")
     environment = {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "LC_ALL": "C.UTF-8", "PYTHONPATH": str(clone)}

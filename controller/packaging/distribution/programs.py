@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from distribution.errors import DistributionError
+from controller.packaging.distribution.errors import DistributionError
 
 
 def said(*words: str | Path, within: Path | None = None, environment: Mapping[str, str] | None = None) -> str:

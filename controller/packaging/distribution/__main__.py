@@ -1,4 +1,4 @@
-"""`python -m distribution wheels|sbom|audit`: what goes out of this repository."""
+"""`python -m controller.packaging.distribution wheels|sbom|audit`: what goes out of this repository."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from distribution import auditing, building, signing
-from distribution.errors import EXIT_OK, DistributionError
+from controller.packaging.distribution import auditing, building, signing
+from controller.packaging.distribution.errors import EXIT_OK, DistributionError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command."""
-    parser = argparse.ArgumentParser(prog="python -m distribution", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m controller.packaging.distribution", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     wheels = commands.add_parser("wheels", help="wheels, source, bill of materials and sums of the last commit")
     wheels.add_argument("folder", type=Path)

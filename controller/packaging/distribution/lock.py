@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from packaging import requirements, utils
 
-from distribution.errors import DistributionError
+from controller.packaging.distribution.errors import DistributionError
 
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from packaging import utils
 
-from distribution import lock, programs
-from distribution.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, DistributionError
+from controller.packaging.distribution import lock, programs
+from controller.packaging.distribution.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, DistributionError
 
 TOOL_LOCK = Path(__file__).with_name("audit.lock")
 KNOWN_BAD = ("pyyaml", "5.3.1")  # CVE-2020-14343, in every source of advisories since 2021

@@ -19,9 +19,9 @@ from cyclonedx.model.lifecycle import LifecyclePhase, PredefinedLifecycle
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from distribution import needs
-from distribution.errors import DistributionError
-from distribution.lock import Pin
+from controller.packaging.distribution import needs
+from controller.packaging.distribution.errors import DistributionError
+from controller.packaging.distribution.lock import Pin
 
 PROJECT = "instar"
 MARKER = "instar:marker"  # the property that says for which Pythons and platforms a component is

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distribution import programs
-from distribution.building import SIGNATURE, SUMS
-from distribution.errors import EXIT_USAGE, DistributionError
+from controller.packaging.distribution import programs
+from controller.packaging.distribution.building import SIGNATURE, SUMS
+from controller.packaging.distribution.errors import EXIT_USAGE, DistributionError
 
 NAMESPACE = "instar-release"
 KINDS = ("(ED25519)", "(ED25519-SK)")  # the second in a security key

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from distribution import bill, lock, programs
-from distribution.errors import DistributionError
+from controller.packaging.distribution import bill, lock, programs
+from controller.packaging.distribution.errors import DistributionError
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
 SUMS = "SHA256SUMS"
 SIGNATURE = f"{SUMS}.sig"
 # What is built where; the source of the hand-over library lies in that of the whole.
