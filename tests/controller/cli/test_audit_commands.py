@@ -19,6 +19,7 @@ from tests.controller.cli import house
 from tests.controller.core.audit import chains
 
 STRANGER = documents.DOCS / "examples" / "audit" / "verify.py"
+AT_START = 3  # rows of a first start: that it begins, the configuration of who may do what, and the register
 Lines = list[str]
 
 
@@ -71,24 +72,24 @@ async def test_what_was_done_and_refused_is_listed_verified_and_exported(home: h
     assert late.document["rows"] == []
 
     whole = await home.instar("audit", "verify", "-o", "json")
-    assert (whole.code, whole.document["findings"], whole.document["rows"]) == (0, [], 5)
+    assert (whole.code, whole.document["findings"], whole.document["rows"]) == (0, [], AT_START + 4)
     head = whole.document["head"]
     file = tmp_path / "all.jsonl"
     written = await home.instar("audit", "export", "--out", file)
     assert (written.code, written.out) == (0, f"head: {head}\n")
     assert (await home.instar("audit", "verify", file, "--since", head)).code == 0
-    assert stranger(file, head).stdout.startswith("whole: 6 records")
+    assert stranger(file, head).stdout.startswith(f"whole: {1 + AT_START + 4} records")
 
     assert (await home.instar("freeze", "add", "--reason", "once more")).code == 0
     later = await home.instar("audit", "export", "--since", head)
     assert len(later.out.splitlines()) == 3
     assert "once more" in later.out
-    assert later.err.startswith("head: 1:6:")
+    assert later.err.startswith(f"head: 1:{AT_START + 5}:")
     forked = head[:-1] + ("0" if head[-1] != "0" else "1")
     for option in ((), ("--by-controller",)):
         assert (await home.instar("audit", "verify", "--since", head, *option)).code == 0
         other = await home.instar("audit", "verify", "--since", forked, *option)
-        assert (other.code, other.out.split()[:2]) == (1, ["FORKED", "1:5:"])
+        assert (other.code, other.out.split()[:2]) == (1, ["FORKED", f"1:{AT_START + 4}:"])
     unknown = await home.instar("audit", "export", "--since", forked)
     assert (unknown.code, "cannot find audit_head" in unknown.err, unknown.out) == (8, True, "")
 
@@ -108,7 +109,7 @@ async def test_what_somebody_does_to_the_database_is_found_by_both_sides_and_by_
     for option in ((), ("--by-controller",), ("--since", head)):
         found = await home.instar("audit", "verify", *option, "-o", "json")
         faults = [(each["fault"], each["position"]) for each in found.document["findings"]]
-        wanted = [("CHANGED", 2), ("TRUNCATED", 2)]
+        wanted = [("CHANGED", AT_START + 1), ("TRUNCATED", AT_START + 1)]
         assert (found.code, sorted(set(faults))) == (1, wanted), option
 
 
