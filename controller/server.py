@@ -1,19 +1,18 @@
 """The controller put together: store, engine, servers; and taken apart again in order.
 
-Rules kept here: the store is opened first, so that a second controller changes nothing; what works in the background
-starts in order and is taken back where a part of it fails. Left out: what the parts do.
+Rules kept here: the store is opened first, so that a second controller changes nothing, or stands by; who leads no
+longer stops serving and stands by again; what works in the background starts in order and is taken back where a part of
+it fails. Left out: what the parts do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import functools
 import logging
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
 
 from controller import activation, clock, cycles, engine, releases, tasks
 from controller.config import settings
@@ -22,7 +21,8 @@ from controller.engine import enrolling
 from controller.metrics import limits, prometheus
 from controller.rpc import access, attempts, callers, door, issuers, principals, register, release_service
 from controller.rpc import serving as rpc_serving
-from controller.store import database, executor
+from controller.store import database, leading, standing
+from controller.telemetry import logs
 from controller.trust import clients, listening, private_files, unsigned
 from controller.trust import peers as trust_peers
 
@@ -42,19 +42,39 @@ def run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
     Raises:
         RefusedError: Another controller uses the store or the address.
     """
-    _log_as_json()
+    logs.write_json()
     cycles.seek_seldom()
     asyncio.run(_run(loaded, ready))
 
 
 async def _run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serving(loaded) as address:
-        ready(address)
-        await stop.wait()
+    running, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert running is not None  # noqa: S101  # a coroutine that runs is in a task
+
+    def stop() -> None:
         _logger.info("stopping")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # who asks once more does not wait for an end in order
+        running.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await _lead(loaded, ready)
+        while True:
+            await _lead(loaded, functools.partial(_logger.info, "leads again, and listens on %s"))
+
+
+async def _lead(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
+    """Serve until cancelled, or until another controller has taken over."""
+    try:
+        async with serving(loaded) as address:
+            ready(address)
+            await asyncio.get_running_loop().create_future()
+    except errors.UnavailableError as error:
+        if error.code != leading.LEASE_LOST:
+            raise
+        _logger.warning("stands by again: %s", error)
 
 
 @contextlib.asynccontextmanager
@@ -66,7 +86,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
     """
     loaded.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     time = clock.SystemClock()
-    store = database.Store(loaded.store or loaded.state_dir / DATABASE_NAME, executor.WriterThread())
+    store = await standing.opened(loaded.store or loaded.state_dir / DATABASE_NAME)
     with contextlib.closing(store):
         own = _own_certificate(loaded, time)
         enrolled = register.Register(loaded.principals_file)
@@ -98,6 +118,7 @@ async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
             _telling(access.Watch(machine.note_access, enrolled, None if own is None else lambda: own.known), loaded),
             rpc_serving.serving(loaded, rooms) as address,
             _on_the_web(loaded, machine, time, own),
+            standing.leading(store),
         ):
             yield address
 
@@ -242,28 +263,3 @@ def _let_operator_in(
     clients.remove(loaded.operator_certificate_dir)
     if not loaded.operator_token_file.exists():
         private_files.write(loaded.operator_token_file, f"{enrolled.make_token(first).reveal()}\n")
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object for each record."""
-
-    _FACTS = ("trace_id", "rollout_id", "node_id", "session_generation")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record with the facts that it carries."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {name: getattr(record, name) for name in self._FACTS if hasattr(record, name)}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def _log_as_json() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import urllib.parse
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Never
 
@@ -16,6 +17,9 @@ from controller.config import fields
 from controller.core import secret
 
 SCHEME = "postgresql+psycopg"
+LEASE_DEFAULT = timedelta(seconds=15)
+LEASE_MIN = timedelta(seconds=2)  # below it a slow disk makes controllers take turns
+LEASE_MAX = timedelta(minutes=5)  # so long nobody would lead
 _ENCRYPTED = ("require", "verify-ca", "verify-full")
 _URL_RULE = f"{SCHEME}://USER@HOST/DATABASE"
 
@@ -28,11 +32,13 @@ class PostgreSQL:
         url: Its address, as SQLAlchemy and libpq read it.
         shown: The same for people: host, port and database.
         password_file: File with the password, read for each connection; None where the address or libpq has it.
+        lease: Time after the last write of a controller until another may take over.
     """
 
     url: secret.Secret[str]
     shown: str
     password_file: Path | None = None
+    lease: timedelta = LEASE_DEFAULT
 
 
 def read(found: object, url: str) -> PostgreSQL | None:
@@ -48,13 +54,14 @@ def read(found: object, url: str) -> PostgreSQL | None:
     table = fields.Table("store", found)
     written = table.hidden("url")
     password_file = table.file("password_file")
+    lease = table.duration("lease", LEASE_DEFAULT, LEASE_MIN, LEASE_MAX)
     table.end()
     address = url or written
     if not address:
         if password_file is not None:
             fields.refuse("store.password_file", password_file, "absent where there is no store.url")
         return None
-    return PostgreSQL(secret.Secret(address), _shown(address, has_file=password_file is not None), password_file)
+    return PostgreSQL(secret.Secret(address), _shown(address, has_file=password_file is not None), password_file, lease)
 
 
 def _shown(address: str, *, has_file: bool) -> str:

@@ -6,19 +6,26 @@ reads see what is committed. Left out: how each database keeps that (`sqlite`, `
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
 
 from controller.config import stores
-from controller.core import model
+from controller.core import errors, model
 from controller.core.audit import chain
-from controller.store import audits, chaining, executor, reading, rows, sqlite, writing
+from controller.store import audits, chaining, executor, leading, reading, rows, sqlite, writing
 
 Result = TypeVar("Result")
+
+RENEWALS = 4  # within a lease: one may fail, another may be late
+IDLE_SECONDS = 3_600.0  # between two looks where there is nothing to renew
+
+_log = logging.getLogger(__name__)
 
 # A file, a database of PostgreSQL, or nowhere but in memory.
 Where = Path | stores.PostgreSQL | None
@@ -26,6 +33,11 @@ Where = Path | stores.PostgreSQL | None
 
 class Database(Protocol):
     """Where transactions happen."""
+
+    @property
+    def lease(self) -> timedelta | None:
+        """Time after which another controller may take over, if nothing is written; None for never."""
+        ...
 
     def write(self, work: Callable[[sa.Connection], Result]) -> Result:
         """Run the work in a transaction of its own; it may run several times, of which one counts."""
@@ -74,6 +86,24 @@ class Store:
             return result
 
         return await self._transactions.run(transaction)
+
+    async def keep(self) -> None:
+        """Stay the one that writes here, until cancelled.
+
+        Raises:
+            UnavailableError: Another controller has taken over, code ``lease_lost``.
+        """
+        lease = self._database.lease
+        while True:
+            await asyncio.sleep(IDLE_SECONDS if lease is None else lease.total_seconds() / RENEWALS)
+            if lease is None:
+                continue
+            try:
+                await self.write(lambda _: None)
+            except errors.UnavailableError as error:
+                if error.code == leading.LEASE_LOST:
+                    raise
+                _log.warning("cannot say to others that this controller leads: %s", error)
 
     async def commit(self, commit: rows.Commit) -> None:
         """Write a commit; durable when this returns.

@@ -8,9 +8,11 @@ import alembic.command
 import alembic.config
 import alembic.util
 import sqlalchemy as sa
+from alembic import script
 
 from controller.core import errors
 
+_VERSIONS = "alembic_version"
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
@@ -20,16 +22,41 @@ def upgrade(connection: sa.Connection, path: str) -> None:
     Raises:
         RefusedError: A newer program has written the database.
     """
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config = _config()
     config.attributes["connection"] = connection
     try:
         alembic.command.upgrade(config, "head")
     except alembic.util.CommandError as error:
-        raise errors.RefusedError(
-            f"cannot open the store {path}: {error}",
-            code="store_too_new",
-            field="store",
-            value=path,
-            rule="a store is opened by the version that wrote it or a later one",
-        ) from error
+        raise _too_new(path, error) from error
+
+
+def check(connection: sa.Connection, path: str) -> None:
+    """See that the database is none of a newer program, and change nothing.
+
+    Raises:
+        RefusedError: A newer program has written the database.
+    """
+    if not sa.inspect(connection).has_table(_VERSIONS):
+        return
+    known = script.ScriptDirectory.from_config(_config())
+    try:
+        for each in connection.scalars(sa.text(f"SELECT version_num FROM {_VERSIONS}")):  # noqa: S608  # alembic's own
+            known.get_revision(each)
+    except alembic.util.CommandError as error:
+        raise _too_new(path, error) from error
+
+
+def _config() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    return config
+
+
+def _too_new(path: str, error: Exception) -> errors.RefusedError:
+    return errors.RefusedError(
+        f"cannot open the store {path}: {error}",
+        code="store_too_new",
+        field="store",
+        value=path,
+        rule="a store is opened by the version that wrote it or a later one",
+    )

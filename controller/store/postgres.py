@@ -17,6 +17,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -24,7 +25,7 @@ from sqlalchemy import pool
 
 from controller.config import stores
 from controller.core import errors
-from controller.store import migration, postgres_text
+from controller.store import leading, postgres_text
 
 Result = TypeVar("Result")
 
@@ -50,12 +51,11 @@ _CONNECT_ARGUMENTS: Mapping[str, Any] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
 }
-_NUMBER = ", CAST(pg_current_xact_id() AS text)"
 # What is committed is durable, whatever a role or a database has as its default; stronger settings stay.
 _BEGIN = """SELECT set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true),
     set_config('idle_in_transaction_session_timeout', :idle, true),
     CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END"""
-_BEGIN_WRITING = sa.text(_BEGIN + _NUMBER)
+_BEGIN_WRITING = sa.text(f"{leading.RENEWAL} {_BEGIN}, {leading.IS_LED}, CAST(pg_current_xact_id() AS text)")
 _BEGIN_READING = sa.text(_BEGIN)
 _BOUNDS = {
     "statement": str(STATEMENT_TIMEOUT_MILLISECONDS),
@@ -83,12 +83,14 @@ class Server:
 
     Raises:
         UnavailableError: The server does not answer, or does not let us in.
-        RefusedError: It is too old, its text is not UTF-8, or a newer program wrote the database.
+        RefusedError: Another controller leads; the server is too old, its text is not UTF-8, or a newer program wrote
+            the database.
     """
 
     def __init__(self, where: stores.PostgreSQL) -> None:
         self._where = where
         self._in_doubt: str | None = None
+        self._term = 0
         self._writing = _engine(where, isolation="SERIALIZABLE")
         self._reading = _engine(where, isolation="REPEATABLE READ").execution_options(postgresql_readonly=True)
         try:
@@ -102,9 +104,14 @@ class Server:
     def _open(self) -> None:
         with self._writing.execution_options(isolation_level="READ COMMITTED").begin() as connection:
             self._check(connection)
+            leading.check_free(connection, self._where.shown)
             # Of several that start at once one makes the tables, and the others then find them.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
-            migration.upgrade(connection, self._where.shown)
+            self._term = leading.take(connection, self._where.shown, self._where.lease)
+
+    @property
+    def _begin(self) -> Mapping[str, object]:
+        return {**_BOUNDS, "term": self._term, "seconds": self._where.lease.total_seconds()}
 
     def _check(self, connection: sa.Connection) -> None:
         version = int(connection.scalar(sa.text("SHOW server_version_num")) or 0) // 10_000
@@ -127,8 +134,8 @@ class Server:
         """Run the work in a transaction of its own, from its begin again where that came to nothing.
 
         Raises:
-            UnavailableError: The server cannot take it now, code ``store_unavailable`` or ``store_full``; or nobody
-                can say whether it has, code ``outcome_unknown``.
+            UnavailableError: The server cannot take it now, code ``store_unavailable`` or ``store_full``; nobody can
+                say whether it has, code ``outcome_unknown``; or another controller leads, code ``lease_lost``.
         """
         pause = FIRST_PAUSE_SECONDS
         for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -139,10 +146,10 @@ class Server:
                 _log.warning("transaction %d of %d came to nothing: %s", attempt, ATTEMPTS_MAX, error)
             except sa.exc.DBAPIError as error:
                 if _state(error) == _READ_ONLY:
-                    self.close()  # it has become a stand-by: the next connection looks for who is none
+                    self._disconnect()  # it has become a stand-by: the next connection looks for who is none
                 if attempt == ATTEMPTS_MAX or not _may_be_repeated(error):
                     raise self._fault(error, "cannot use the store") from None
-            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # it only keeps writers out of each other's way
+            time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311  # it only keeps writers out of each other's way
             pause *= 2
         raise errors.UnavailableError(
             "cannot use the store: its connections break", code="store_unavailable", field="store.url"
@@ -150,7 +157,9 @@ class Server:
 
     def _attempt(self, work: Callable[[sa.Connection], Result]) -> Result:
         with self._writing.connect() as connection:
-            number = connection.execute(_BEGIN_WRITING, _BOUNDS).one()[-1]
+            *_, term, number = connection.execute(_BEGIN_WRITING, self._begin).one()
+            if term is None:
+                raise leading.lost(self._where.shown)
             result = work(connection)
             try:
                 connection.commit()
@@ -239,8 +248,24 @@ class Server:
             rule="a PostgreSQL server that lets us in, can be written to, and answers in time",
         )
 
+    @property
+    def lease(self) -> timedelta:
+        """Time after which others may take over, if nothing is written."""
+        return self._where.lease
+
     def close(self) -> None:
-        """Close the connections."""
+        """Let another controller lead, and close the connections."""
+        try:
+            if self._term:
+                with self._writing.begin() as connection:
+                    connection.execute(_BEGIN_READING, _BOUNDS)
+                    leading.release(connection, self._term)
+        except sa.exc.DBAPIError as error:
+            _log.warning("cannot end the term: others wait for its time to pass: %s", _word(error))
+        finally:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
         self._writing.dispose()
         self._reading.dispose()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +34,8 @@ class File:
     Raises:
         RefusedError: Another controller has the file open, or a newer program wrote it.
     """
+
+    lease: timedelta | None = None  # a lock of the operating system has no time
 
     def __init__(self, path: Path | None) -> None:
         self._lock = None if path is None else _lock(path)

@@ -43,6 +43,16 @@ def _serial() -> sa.Column[int]:
 
 meta = sa.Table("meta", metadata, _key("name"), _text("value"))
 
+# Who writes to the store: its one row is of use on PostgreSQL alone, a file is locked by the operating system.
+leadership = sa.Table(
+    "leadership",
+    metadata,
+    _key("name"),
+    _number("term"),
+    _text("owner"),
+    sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+)
+
 releases = sa.Table(
     "releases",
     metadata,

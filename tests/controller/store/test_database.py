@@ -65,13 +65,13 @@ async def test_each_commit_is_flushed_to_the_write_ahead_log(tmp_path: Path) -> 
     store.close()
 
 
-def test_a_second_controller_is_refused_until_the_first_has_closed(tmp_path: Path) -> None:
-    store = database.Store(tmp_path / "store", executor.InlineExecutor())
+def test_a_second_controller_is_refused_until_the_first_has_closed(where: database.Where) -> None:
+    store = database.Store(where, executor.InlineExecutor())
     with pytest.raises(errors.RefusedError) as refused:
-        database.Store(tmp_path / "store", executor.InlineExecutor())
+        database.Store(where, executor.InlineExecutor())
     assert (refused.value.code, refused.value.field) == ("store_in_use", "store")
     store.close()
-    database.Store(tmp_path / "store", executor.InlineExecutor()).close()
+    database.Store(where, executor.InlineExecutor()).close()
 
 
 _HOLDER = """

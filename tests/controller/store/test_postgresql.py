@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -122,36 +121,40 @@ async def test_a_server_that_starts_again_delays_writes_and_refuses_none(how: si
         store.close()
 
 
-async def test_writers_that_decide_on_the_same_row_do_so_one_after_the_other(
-    cluster: postgresql.Cluster, name: str
+async def test_what_was_decided_on_a_row_that_somebody_changed_meanwhile_is_decided_again(
+    cluster: postgresql.Cluster, name: str, store: database.Store
 ) -> None:
-    """Each reads a number and writes the next one: were both to read the same, one would be lost."""
-    meeting = threading.Barrier(2)
+    found: list[str | None] = []
 
-    def count(connection: sa.Connection) -> None:
-        found = connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == "count"))
-        with contextlib.suppress(threading.BrokenBarrierError):
-            meeting.wait(1)  # the first time, so that they meet
-        connection.execute(sa.delete(tables.meta).where(tables.meta.c.name == "count"))
-        connection.execute(sa.insert(tables.meta).values(name="count", value=str(int(found or "0") + 1)))
+    def decide(connection: sa.Connection) -> None:
+        found.append(connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == "count")))
+        if len(found) == 1:
+            cluster.execute("UPDATE meta SET value = '7' WHERE name = 'count'", name)
+        connection.execute(sa.update(tables.meta).where(tables.meta.c.name == "count").values(value=f"{found[-1]}1"))
 
-    both = [database.Store(cluster.at(name), executor.WriterThread()) for _ in range(2)]
-    await both[0].write(lambda connection: connection.execute(sa.insert(tables.meta).values(name="count", value="0")))
-    await asyncio.gather(*(each.write(count) for each in both))
-    assert cluster.execute("SELECT value FROM meta WHERE name = 'count'", name) == [("2",)]
-    for each in both:
-        each.close()
+    cluster.execute("INSERT INTO meta VALUES ('count', '0')", name)
+    await store.write(decide)
+    assert found == ["0", "7"]
+    assert cluster.execute("SELECT value FROM meta WHERE name = 'count'", name) == [("71",)]
 
 
-def test_of_controllers_that_start_at_once_on_an_empty_database_each_finds_all_tables(
+def test_of_controllers_that_start_at_once_on_an_empty_database_one_makes_the_tables_and_leads(
     cluster: postgresql.Cluster,
 ) -> None:
     where = cluster.make_bare()
+
+    def start() -> database.Store | str:
+        try:
+            return database.Store(where, executor.InlineExecutor())
+        except errors.RefusedError as error:
+            return error.code
+
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
-        opened = list(threads.map(lambda _: database.Store(where, executor.InlineExecutor()), range(4)))
-    for store in opened:
-        assert store.read(reading.snapshot).nodes == ()
-        store.close()
+        started = list(threads.map(lambda _: start(), range(4)))
+    [leader] = (each for each in started if isinstance(each, database.Store))
+    assert [each for each in started if each is not leader] == ["store_in_use"] * 3
+    assert leader.read(reading.snapshot).nodes == ()
+    leader.close()
 
 
 async def test_a_full_disk_is_told_as_one_and_nothing_is_accepted(
@@ -197,24 +200,16 @@ async def test_a_controller_that_stands_still_in_a_transaction_lets_go_of_what_i
     cluster: postgresql.Cluster, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(postgres._BOUNDS, "idle", "100")
-    halted, other = (database.Store(cluster.at(name), executor.WriterThread()) for _ in range(2))
-    is_held, is_over = threading.Event(), threading.Event()
-    attempts = []
+    attempts: list[object] = []
 
     def stand_still(connection: sa.Connection) -> None:
         attempts.append(connection.execute(sa.text("LOCK TABLE meta")))
-        is_held.set()
-        is_over.wait()
+        if len(attempts) == 1:  # the wait is for the server's end of the transaction, which is what is shown
+            cluster.execute("INSERT INTO meta VALUES ('other', '')", name)
 
-    async with asyncio.TaskGroup() as group:
-        first = group.create_task(halted.write(stand_still))
-        await asyncio.to_thread(is_held.wait)
-        await other.commit(commit("one"))
-        is_over.set()
-        await first
-    assert len(attempts) == 2  # the first was ended by the server, and came to nothing
-    for each in (halted, other):
-        each.close()
+    with contextlib.closing(database.Store(cluster.at(name), executor.InlineExecutor())) as store:
+        await store.write(stand_still)
+    assert len(attempts) == 2
 
 
 async def test_what_is_committed_is_flushed_also_where_the_database_would_not(
