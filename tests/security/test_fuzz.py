@@ -44,6 +44,7 @@ MINUTES = float(os.environ.get("INSTAR_FUZZ_MINUTES", "0"))
 TARGETS = 9  # tests that share the minutes
 EXAMPLES = 60  # of one round; CI has one
 CALL_SECONDS = 20.0
+WATCH_SECONDS = 0.3  # without an answer, after which a watch is taken for one: it would go on for ever
 GROWTH_BYTES_MAX = 96 << 20  # of this process, which is client and server at once, over all rounds of a test
 VISIT_SECONDS_MAX = 20.0
 AWAY_MAX_SECONDS = 3600.0  # that a controller can keep an agent away at one stroke
@@ -86,9 +87,11 @@ class Arena:
         self.operator = post.operator
         self.agent = post.agent("n-1")
 
-    def sends(self, method: posts.Method, bodies: list[bytes], shown: posts.Metadata) -> grpc.StatusCode:
+    def sends(
+        self, method: posts.Method, bodies: list[bytes], shown: posts.Metadata, watch_seconds: float = WATCH_SECONDS
+    ) -> grpc.StatusCode:
         """Send something, and return what became of it."""
-        return self.runner.run(send(self.post.channel, method, bodies, shown))
+        return self.runner.run(send(self.post.channel, method, bodies, shown, watch_seconds))
 
     def is_well(self) -> None:
         """Answer somebody who asks nothing special."""
@@ -96,14 +99,18 @@ class Arena:
 
 
 async def send(
-    channel: aio.Channel, method: posts.Method, bodies: list[bytes], shown: posts.Metadata
+    channel: aio.Channel,
+    method: posts.Method,
+    bodies: list[bytes],
+    shown: posts.Metadata,
+    watch_seconds: float = WATCH_SECONDS,
 ) -> grpc.StatusCode:
     """Send something, and return what became of it."""
     call = _raw(channel, method, bodies, shown)
     try:
         if method.has_streams[1]:
-            for _ in range(50):  # a watch would go on for ever
-                async with asyncio.timeout(0.3 if method.has_streams == (False, True) else CALL_SECONDS):
+            for _ in range(50):
+                async with asyncio.timeout(watch_seconds if method.has_streams == (False, True) else CALL_SECONDS):
                     if await call.read() is aio.EOF:
                         break
         else:
@@ -163,7 +170,7 @@ def any_call(known: list[posts.Method]) -> st.SearchStrategy[tuple[posts.Method,
 def test_whatever_a_stranger_sends_it_is_a_stranger(arena: Arena) -> None:
     def check(drawn: tuple[tuple[posts.Method, list[bytes]], posts.Metadata]) -> None:
         (method, bodies), shown = drawn
-        found = arena.sends(method, bodies, shown)
+        found = arena.sends(method, bodies, shown, CALL_SECONDS)
         assert found in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED), (method.path, found)
 
     explore(st.tuples(any_call(list(posts.methods())), UNTRUE), check)
