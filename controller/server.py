@@ -29,6 +29,8 @@ from controller.trust import peers as trust_peers
 OPERATOR = "operator"  # the API principal that a first start makes
 OPERATOR_DAYS = 365  # of its certificate, which lies beside the authorities' keys and is made anew at each start
 DATABASE_NAME = "controller.db"
+# What is over by itself on a database that others reach too.
+_PASSING = frozenset({leading.LEASE_LOST, "store_unavailable", "outcome_unknown"})
 _logger = logging.getLogger(__name__)
 
 
@@ -60,33 +62,38 @@ async def _run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
-        await _lead(loaded, ready)
+        await _lead(loaded, await _opened(loaded), ready)
         while True:
-            await _lead(loaded, functools.partial(_logger.info, "leads again, and listens on %s"))
+            say = functools.partial(_logger.info, "leads again, and listens on %s")
+            await _lead(loaded, await _opened(loaded, is_patient=True), say)
 
 
-async def _lead(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
-    """Serve until cancelled, or until another controller has taken over."""
+async def _opened(loaded: settings.Settings, *, is_patient: bool = False) -> database.Store:
+    loaded.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return await standing.opened(loaded.store or loaded.state_dir / DATABASE_NAME, is_patient=is_patient)
+
+
+async def _lead(loaded: settings.Settings, store: database.Store, ready: Callable[[str], None]) -> None:
+    """Serve until cancelled, or until another controller has taken over or a start found the database away."""
     try:
-        async with serving(loaded) as address:
+        async with serving(loaded, store) as address:
             ready(address)
             await asyncio.get_running_loop().create_future()
     except errors.UnavailableError as error:
-        if error.code != leading.LEASE_LOST:
+        if loaded.store is None or error.code not in _PASSING:
             raise
         _logger.warning("stands by again: %s", error)
 
 
 @contextlib.asynccontextmanager
-async def serving(loaded: settings.Settings) -> AsyncIterator[str]:
+async def serving(loaded: settings.Settings, opened: database.Store | None = None) -> AsyncIterator[str]:
     """A controller that serves while the block runs; yields where it listens.
 
     Raises:
         RefusedError: Another controller uses the store or the address.
     """
-    loaded.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = opened or await _opened(loaded)
     time = clock.SystemClock()
-    store = await standing.opened(loaded.store or loaded.state_dir / DATABASE_NAME)
     with contextlib.closing(store):
         own = _own_certificate(loaded, time)
         enrolled = register.Register(loaded.principals_file)

@@ -21,8 +21,12 @@ STAND_BY_SECONDS = 1.0  # between two looks whether the leader is gone
 _log = logging.getLogger(__name__)
 
 
-async def opened(where: Path | stores.PostgreSQL) -> database.Store:
+async def opened(where: Path | stores.PostgreSQL, *, is_patient: bool = False) -> database.Store:
     """Open a store, with a thread for its writes; wait while another controller leads on its database.
+
+    Args:
+        where: The file, or the database.
+        is_patient: Wait too where the database does not answer; else only once it has.
 
     Raises:
         RefusedError: Another controller has the file open, or the store is none for this program.
@@ -33,7 +37,8 @@ async def opened(where: Path | stores.PostgreSQL) -> database.Store:
         try:
             return database.Store(where, executor.WriterThread())
         except (errors.RefusedError, errors.UnavailableError) as error:
-            is_waiting = error.code == "store_in_use" or (told and isinstance(error, errors.UnavailableError))
+            is_away = isinstance(error, errors.UnavailableError)
+            is_waiting = (is_patient or told) if is_away else error.code == "store_in_use"
             if isinstance(where, Path) or not is_waiting:
                 raise
             if error.code != told:

@@ -183,3 +183,19 @@ async def test_who_is_too_old_for_the_tables_does_not_stand_by(
         await standing.opened(there)
     assert refused.value.code == "store_too_new"
     await leader.commit(commit("one"))
+
+
+async def test_who_has_led_waits_for_a_database_that_is_away_and_who_starts_does_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    nowhere = postgresql.address("127.0.0.1:1/nowhere")
+    with pytest.raises(errors.UnavailableError) as caught:
+        await standing.opened(nowhere)
+    assert caught.value.code == "store_unavailable"
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        waiting = group.create_task(standing.opened(nowhere, is_patient=True))
+        while "stands by" not in caplog.text:  # noqa: ASYNC110  # the log says so
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        waiting.cancel()
