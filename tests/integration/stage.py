@@ -120,14 +120,18 @@ class Stage:
         return path.exists() and {one.node_id for one in record.read(path)} == {node.id for node in self.nodes}
 
 
+def _alone(folder: Path) -> fleet.Controller:
+    return fleet.Controller(folder, None, HEARTBEAT_PERIOD)
+
+
 @asynccontextmanager
-async def up(nodes: int) -> AsyncIterator[Stage]:
-    """A controller and nodes that run 1.0.0, under load; 1.1.0 is published."""
+async def up(nodes: int, made: Callable[[Path], fleet.Controller] = _alone) -> AsyncIterator[Stage]:
+    """A controller, as it is made, and nodes that run 1.0.0, under load; 1.1.0 is published."""
     root = Path(tempfile.mkdtemp(prefix="it-"))  # short: sockets live in it
     async with AsyncExitStack() as started:
         started.callback(shutil.rmtree, root, ignore_errors=True)
         try:
-            stage = await _set_up(nodes, root, started)
+            stage = await _set_up(nodes, made(root / "controller"), root, started)
             await stage.start_load()
             yield stage
         except BaseException as error:
@@ -140,8 +144,7 @@ def _add_logs(error: BaseException, root: Path) -> None:
         error.add_note(f"--- {log.relative_to(root)}\n{process.tail(log)}")
 
 
-async def _set_up(number: int, root: Path, started: AsyncExitStack) -> Stage:
-    controller = fleet.Controller(root / "controller", None, HEARTBEAT_PERIOD)
+async def _set_up(number: int, controller: fleet.Controller, root: Path, started: AsyncExitStack) -> Stage:
     started.push_async_callback(controller.stop)
     await controller.start()
     link = await started.enter_async_context(controller.connect())
