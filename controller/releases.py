@@ -102,6 +102,21 @@ def manifest_text(file: BinaryIO) -> str:
         raise _invalid("bundle", MANIFEST_NAME, "is text in UTF-8") from fault
 
 
+class Shelf:
+    """The folder of bundles for one who only looks: a controller may be at work in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def has(self, digest: model.Digest) -> bool:
+        """Tell whether a bundle is there."""
+        return _path(self._folder, digest).is_file()
+
+    def is_whole(self, digest: model.Digest) -> bool:
+        """Tell whether a bundle is there, and is what its name says."""
+        return self.has(digest) and measure(_path(self._folder, digest)).digest == digest
+
+
 class Blobs:
     """The content-addressed folder of bundles: one file each, named by the digits of its digest.
 
@@ -143,9 +158,7 @@ class Blobs:
             ) from fault
 
     def _path(self, digest: model.Digest) -> Path:
-        if not _DIGEST.fullmatch(digest):
-            raise _invalid("digest", digest, f"is {_DIGEST_RULE}")
-        return self._folder / digest.removeprefix("sha256:")
+        return _path(self._folder, digest)
 
 
 class Incoming:
@@ -364,6 +377,12 @@ def _check_folders(names: list[str]) -> None:
     for name in names:
         if name in folders:
             raise _invalid("bundle", name, "has no file that is also a folder")
+
+
+def _path(folder: Path, digest: model.Digest) -> Path:
+    if not _DIGEST.fullmatch(digest):
+        raise _invalid("digest", digest, f"is {_DIGEST_RULE}")
+    return folder / digest.removeprefix("sha256:")
 
 
 def _invalid(field: str, value: str, rule: str) -> errors.InvalidRequestError:

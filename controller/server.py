@@ -28,7 +28,6 @@ from controller.trust import peers as trust_peers
 
 OPERATOR = "operator"  # the API principal that a first start makes
 OPERATOR_DAYS = 365  # of its certificate, which lies beside the authorities' keys and is made anew at each start
-DATABASE_NAME = "controller.db"
 # What is over by itself on a database that others reach too.
 _PASSING = frozenset({leading.LEASE_LOST, "store_unavailable", "outcome_unknown"})
 _logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ async def _run(loaded: settings.Settings, ready: Callable[[str], None]) -> None:
 
 async def _opened(loaded: settings.Settings, *, is_patient: bool = False) -> database.Store:
     loaded.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return await standing.opened(loaded.store or loaded.state_dir / DATABASE_NAME, is_patient=is_patient)
+    return await standing.opened(loaded.store_place, is_patient=is_patient)
 
 
 async def _lead(loaded: settings.Settings, store: database.Store, ready: Callable[[str], None]) -> None:
@@ -110,7 +109,7 @@ async def serving(loaded: settings.Settings, opened: database.Store | None = Non
             servers=servers,
             monitoring=loaded.monitor,
         )
-        blobs = releases.Blobs(loaded.state_dir / "releases" / "sha256")
+        blobs = releases.Blobs(loaded.bundles_dir)
         trust, signing = _trust(loaded, time)
         desk = _desk(loaded, store, own, machine, time)
         issued = issuers.Issuers(loaded.issuers, time)

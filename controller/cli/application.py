@@ -30,6 +30,7 @@ from controller.cli import (
     release_commands,
     rollback_commands,
     rollout_commands,
+    store_commands,
     trigger_commands,
     trust_commands,
     upgrade_commands,
@@ -78,6 +79,7 @@ def _application(arguments: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_root)
     app.add_typer(controller_commands.app, name="controller")
+    app.add_typer(store_commands.app, name="store")
     app.add_typer(ca_commands.app, name="ca")
     app.add_typer(release_commands.app, name="release")
     app.add_typer(trust_commands.app, name="trust")

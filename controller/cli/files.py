@@ -5,15 +5,29 @@ Rules kept here: what cannot be read or written is an error of usage that names 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from controller.cli import document, failures
 from instar.v1 import analysis_pb2, release_pb2, rollout_pb2
 
 FACTS_BYTES_MAX = 1 << 20  # of a saved plan, sent along: a controller takes messages of 2 MiB
+
+
+@contextlib.contextmanager
+def local(field: str, place: Path) -> Iterator[None]:
+    """Turn what the operating system says of a place into an error of usage.
+
+    Raises:
+        CommandError: It said something.
+    """
+    try:
+        yield
+    except OSError as fault:
+        raise failures.usage(field, str(place), f"a place that can be written ({fault.strerror})") from fault
 
 
 def read(file: Path) -> object:

@@ -26,6 +26,7 @@ METRICS_STEP_MIN = timedelta(seconds=1)  # the thin past is then as fine as any 
 METRICS_STEP_MAX = timedelta(minutes=10)  # above it two hours say nothing about how the past spreads
 METRICS_WINDOW_MAX = timedelta(hours=2)  # of every reading; beyond it the thin past is as good
 METRICS_PAST_MAX = timedelta(hours=24)  # in memory: 12 KiB for each series at the default step
+DATABASE_NAME = "controller.db"
 METRICS_RETENTION_MAX = timedelta(days=30)  # in the store: some 100 MiB a day for a thousand nodes
 _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "listen": "INSTAR_LISTEN",
@@ -99,6 +100,16 @@ class Settings:
     def operator_token_file(self) -> Path:
         """The API token that the first start makes."""
         return operator_token_file(self.state_dir)
+
+    @property
+    def store_place(self) -> Path | stores.PostgreSQL:
+        """Where the store is."""
+        return self.store or self.state_dir / DATABASE_NAME
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Bundles, each named by its digest."""
+        return self.state_dir / "releases" / "sha256"
 
     @property
     def principals_file(self) -> Path:

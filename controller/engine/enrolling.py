@@ -15,13 +15,14 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import sqlalchemy as sa
+from cryptography import x509
 
 from controller import clock as clocks
 from controller.config import tls
 from controller.core import errors, model
 from controller.core.audit import chain
 from controller.engine import stepping
-from controller.store import database, identities
+from controller.store import database, identities, restorations
 from controller.trust import authorities, certificates, enrolment, join_tokens, listening, spiffe
 
 TOKENS_KEPT = timedelta(days=1)  # after their end: so long an answer that was lost can be asked for again
@@ -167,17 +168,32 @@ class Enrolling:
             )
         return found
 
-    async def vouch(self, node_id: str, shown_key_hash: str) -> None:
+    async def vouch(self, node_id: str, shown: x509.Certificate) -> None:
         """See that a node shows its latest certificate, or the one before; else both holders are locked out.
 
         Raises:
             RefusedError: It does not.
         """
+        shown_key_hash = certificates.key_hash_of(shown)
         known = self._store.read(lambda connection: identities.identity(connection, model.NodeId(node_id)))
         try:
             enrolment.vouch(known, shown_key_hash)
-        except enrolment.CloneError:
-            await self._decide(node_id, "node.renew", lambda again: enrolment.vouch(again, shown_key_hash))
+        except errors.RefusedError as error:
+            if self._may_be_forgotten(shown):
+                await self._decide(node_id, "node.adopt", lambda again: self._adopted(again, node_id, shown))
+            elif isinstance(error, enrolment.CloneError):
+                await self._decide(node_id, "node.renew", lambda again: enrolment.vouch(again, shown_key_hash))
+            else:
+                raise
+
+    def _may_be_forgotten(self, shown: x509.Certificate) -> bool:
+        """Tell whether a certificate was issued in a time of which the store knows nothing."""
+        issued_at = certificates.issued_at(shown)
+        return any(each.has(issued_at) for each in self._store.read(restorations.read))
+
+    def _adopted(self, known: model.NodeIdentity | None, node_id: str, shown: x509.Certificate) -> model.NodeIdentity:
+        found = enrolment.adopt(known, model.NodeId(node_id), shown, self._terms())
+        return found or enrolment.vouch(known, certificates.key_hash_of(shown))
 
     @property
     def trusted(self) -> str:

@@ -94,7 +94,7 @@ async def vouch(desk: enrolling.Enrolling | None, holder: peers.Peer | None) -> 
         RefusedError: It does not.
     """
     if desk is not None and holder is not None and holder.identity.kind is spiffe.Kind.AGENT:
-        await desk.vouch(holder.identity.name, holder.key_hash)
+        await desk.vouch(holder.identity.name, holder.certificate)
 
 
 def not_configured() -> errors.RefusedError:

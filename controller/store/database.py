@@ -7,8 +7,9 @@ reads see what is committed. Left out: how each database keeps that (`sqlite`, `
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -168,6 +169,24 @@ class Store:
         """Finish what was asked, and let another controller have the store."""
         self._transactions.close()
         self._database.close()
+
+
+@contextlib.contextmanager
+def looked_at(where: Path | stores.PostgreSQL) -> Iterator[sa.Connection]:
+    """Open one state of a store for reading, whatever form it has, and whether or not a controller uses it.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UnavailableError: The database does not answer.
+    """
+    if not isinstance(where, stores.PostgreSQL):
+        with sqlite.looked_at(where) as connection:
+            yield connection
+        return
+    from controller.store import postgres  # noqa: PLC0415  # as below
+
+    with postgres.looked_at(where) as connection:
+        yield connection
 
 
 def _open(where: Where) -> Database:

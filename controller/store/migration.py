@@ -9,6 +9,7 @@ import alembic.config
 import alembic.util
 import sqlalchemy as sa
 from alembic import script
+from alembic.runtime import migration as migrations
 
 from controller.core import errors
 
@@ -22,12 +23,35 @@ def upgrade(connection: sa.Connection, path: str) -> None:
     Raises:
         RefusedError: A newer program has written the database.
     """
-    config = _config()
-    config.attributes["connection"] = connection
+    settings = config()
+    settings.attributes["connection"] = connection
     try:
-        alembic.command.upgrade(config, "head")
+        alembic.command.upgrade(settings, "head")
     except alembic.util.CommandError as error:
         raise _too_new(path, error) from error
+
+
+def form_of(connection: sa.Connection) -> str:
+    """Name the migration that a database had last; empty for one that had none."""
+    return migrations.MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def newest() -> str:
+    """Name the migration that this program needs."""
+    return script.ScriptDirectory.from_config(config()).get_current_head() or ""
+
+
+def steps_from(form: str, path: str) -> tuple[tuple[str, str], ...]:
+    """Give the migrations that a database of some form lacks, in order: name, and what each is for.
+
+    Raises:
+        RefusedError: A newer program has written the database.
+    """
+    try:
+        found = tuple(script.ScriptDirectory.from_config(config()).iterate_revisions("head", form or "base"))
+    except alembic.util.CommandError as error:
+        raise _too_new(path, error) from error
+    return tuple((each.revision, each.doc) for each in reversed(found))
 
 
 def check(connection: sa.Connection, path: str) -> None:
@@ -38,7 +62,7 @@ def check(connection: sa.Connection, path: str) -> None:
     """
     if not sa.inspect(connection).has_table(_VERSIONS):
         return
-    known = script.ScriptDirectory.from_config(_config())
+    known = script.ScriptDirectory.from_config(config())
     try:
         for each in connection.scalars(sa.text(f"SELECT version_num FROM {_VERSIONS}")):  # noqa: S608  # alembic's own
             known.get_revision(each)
@@ -46,10 +70,11 @@ def check(connection: sa.Connection, path: str) -> None:
         raise _too_new(path, error) from error
 
 
-def _config() -> alembic.config.Config:
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
-    return config
+def config() -> alembic.config.Config:
+    """Say where the migrations are."""
+    settings = alembic.config.Config()
+    settings.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    return settings
 
 
 def _too_new(path: str, error: Exception) -> errors.RefusedError:

@@ -13,10 +13,11 @@ values nor the address's password. Left out: what is written, and how often some
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -76,6 +77,32 @@ _log = logging.getLogger(__name__)
 
 class _NotWrittenError(Exception):
     """Nothing of the work was written, and it may be done again."""
+
+
+@contextlib.contextmanager
+def looked_at(where: stores.PostgreSQL) -> Iterator[sa.Connection]:
+    """Open one state of a database for reading, whatever form it has.
+
+    Raises:
+        UnavailableError: The server does not answer, or does not let us in.
+    """
+    engine = _engine(where, isolation="REPEATABLE READ").execution_options(postgresql_readonly=True)
+    try:
+        connection = engine.connect()
+    except sa.exc.DBAPIError as error:
+        engine.dispose()
+        raise errors.UnavailableError(
+            f"cannot open the store {where.shown}: {type(error.orig).__name__}",
+            code="store_unavailable",
+            field="store.url",
+            value=where.shown,
+            rule="a server that answers",
+        ) from None
+    try:
+        with connection, connection.begin():
+            yield connection
+    finally:
+        engine.dispose()
 
 
 class Server:

@@ -192,6 +192,12 @@ def journal(connection: sa.Connection, rollout_id: model.RolloutId) -> tuple[row
     )
 
 
+def writers_of(connection: sa.Connection, rollout_id: model.RolloutId) -> frozenset[str]:
+    """Name the versions of this program that have written the journal of a rollout."""
+    told = sa.select(tables.events.c.core_version).where(tables.events.c.rollout_id == rollout_id).distinct()
+    return frozenset(connection.scalars(told))
+
+
 def audit(connection: sa.Connection, subject: str) -> tuple[chain.Entry, ...]:
     """Read who did what to a subject, in order."""
     done = sa.select(tables.audit).where(tables.audit.c.subject == subject)

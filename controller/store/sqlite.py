@@ -8,12 +8,14 @@ out. Left out: what is written.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import pool
@@ -25,7 +27,7 @@ Result = TypeVar("Result")
 
 # How long a statement waits for a foreign process, such as a backup, to let go of the file.
 BUSY_TIMEOUT_MILLISECONDS = 5_000
-_LOCK_SUFFIX = ".lock"
+LOCK_SUFFIX = ".lock"
 
 
 class File:
@@ -76,7 +78,68 @@ class File:
         self._lock = None
 
 
-def _engine(url: str, *, begin: str) -> sa.Engine:
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every controller out of a file while the block runs.
+
+    Raises:
+        RefusedError: A controller has it open.
+    """
+    descriptor = _lock(path)
+    try:
+        yield
+    finally:
+        _unlock(descriptor)
+
+
+@contextlib.contextmanager
+def looked_at(path: Path) -> Iterator[sa.Connection]:
+    """Open one state of a file for reading, whether or not a controller has it open.
+
+    Raises:
+        NotFoundError: There is no file.
+    """
+    check_there(path, "store")
+    engine = _engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true", begin="BEGIN", settings=())
+    try:
+        with engine.connect() as connection:
+            looking = connection.begin()
+            try:
+                yield connection
+            finally:
+                looking.rollback()  # nothing was written, and of a broken file nothing can be committed
+    finally:
+        engine.dispose()
+
+
+def check_there(path: Path, field: str) -> None:
+    """See that a file is there.
+
+    Raises:
+        NotFoundError: It is not.
+    """
+    if not path.is_file():
+        raise errors.NotFoundError(
+            f"cannot find the {field} {path}", code=f"{field}_unknown", field=field, value=str(path), rule="a file"
+        )
+
+
+def give_to_owner(path: Path) -> None:
+    """Let a file that root has made belong to whom its folder belongs to: the controller runs as somebody else."""
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
+
+
+_SETTINGS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    f"busy_timeout={BUSY_TIMEOUT_MILLISECONDS}",
+    "foreign_keys=ON",
+)
+
+
+def _engine(url: str, *, begin: str, settings: tuple[str, ...] = _SETTINGS) -> sa.Engine:
     # Each engine has exactly one connection; the thread that uses it changes once, between opening and writing.
     engine = sa.create_engine(
         url, poolclass=pool.StaticPool, hide_parameters=True, connect_args={"check_same_thread": False}
@@ -85,12 +148,7 @@ def _engine(url: str, *, begin: str) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def configure(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 the driver's own objects
         connection.isolation_level = None
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            f"busy_timeout={BUSY_TIMEOUT_MILLISECONDS}",
-            "foreign_keys=ON",
-        ):
+        for pragma in settings:
             connection.execute(f"PRAGMA {pragma}").close()
 
     @sa.event.listens_for(engine, "begin")
@@ -101,7 +159,8 @@ def _engine(url: str, *, begin: str) -> sa.Engine:
 
 
 def _lock(path: Path) -> int:
-    descriptor = os.open(path.with_name(path.name + _LOCK_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path.with_name(path.name + LOCK_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_to_owner(path.with_name(path.name + LOCK_SUFFIX))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ CLIENT_LIFETIME = timedelta(days=30)
 CLOCK_SKEW = timedelta(minutes=5)  # a peer whose clock is so far behind still takes a new certificate
 REQUEST_BYTES_MAX = 4096  # a request with a P-256 key has some 400
 REQUEST_RULE = f"a PEM certificate request with a P-256 key, signed with it, at most {REQUEST_BYTES_MAX} bytes"
+_SERIAL = re.compile(r"[1-9][0-9]{0,17}")
 _CLIENT, _SERVER = oid.ExtendedKeyUsageOID.CLIENT_AUTH, oid.ExtendedKeyUsageOID.SERVER_AUTH
 
 
@@ -135,6 +137,17 @@ def key_hash_of(certificate: x509.Certificate) -> str:
     """The same of the key that a certificate is for; empty where it is no P-256 key."""
     key = certificate.public_key()
     return key_hash(key) if isinstance(key, ec.EllipticCurvePublicKey) else ""
+
+
+def serial_of(certificate: x509.Certificate) -> int:
+    """How many certificates the holder had had, this one included; 0 where nobody counted."""
+    found = [str(each.value) for each in certificate.subject.get_attributes_for_oid(oid.NameOID.SERIAL_NUMBER)]
+    return int(found[0]) if len(found) == 1 and _SERIAL.fullmatch(found[0]) else 0
+
+
+def issued_at(certificate: x509.Certificate) -> datetime:
+    """When this program issued a certificate: it is valid from somewhat earlier, for clocks that are behind."""
+    return certificate.not_valid_before_utc + CLOCK_SKEW
 
 
 def pem(certificate: x509.Certificate) -> str:

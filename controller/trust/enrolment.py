@@ -12,7 +12,7 @@ import hmac
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cryptography import exceptions
+from cryptography import exceptions, x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -110,6 +110,33 @@ def vouch(known: model.NodeIdentity | None, shown_key_hash: str) -> model.NodeId
     if shown_key_hash not in {found.key_hash, found.previous_key_hash} - {""}:
         raise _clone(found.node_id)
     return found
+
+
+def adopt(
+    known: model.NodeIdentity | None, node_id: model.NodeId, shown: x509.Certificate, terms: Terms
+) -> model.NodeIdentity | None:
+    """Take up a certificate that was given out in a time of which the store, put back from a copy, knows nothing.
+
+    It counts for what it is where its number is higher than that of the latest that is known: a double of a key that
+    was replaced has a lower one. That it was given out shows that nobody had locked the node out then.
+
+    Returns:
+        What is known of the node from now on; None where the certificate is no news.
+    """
+    serial = certificates.serial_of(shown)
+    if serial <= (0 if known is None else known.serial):
+        return None
+    before = known or model.NodeIdentity(node_id, 0, "", "", recoveries_left=terms.recoveries)
+    is_next = serial == before.serial + 1
+    return replace(
+        before,
+        serial=serial,
+        key_hash=certificates.key_hash_of(shown),
+        certificate=certificates.pem(shown),
+        previous_key_hash=before.key_hash if is_next else "",
+        previous_certificate=before.certificate if is_next else "",
+        locked_because="",
+    )
 
 
 def recover(

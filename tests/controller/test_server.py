@@ -103,7 +103,7 @@ async def test_a_request_that_is_refused_is_counted_and_kept_once_whoever_refuse
         fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)
         found = await fleet.GetStatistics(fleet_service_pb2.GetStatisticsRequest(), metadata=shown)
     assert found.statistics.refused == 1
-    with contextlib.closing(database.Store(loaded.state_dir / server.DATABASE_NAME, executor.WriterThread())) as store:
+    with contextlib.closing(database.Store(loaded.store_place, executor.WriterThread())) as store:
         [kept] = store.read(lambda connection: reading.refusals(connection, 10))
     assert (kept.action, kept.code) == ("plan_upgrade", code)
 
