@@ -119,8 +119,8 @@ def check(
         if found:
             tables.show(tables.table(("WHAT", "IS WRONG"), [(each.place, each.message) for each in found]))
         typer.echo(
-            f"{'something is wrong with' if found else 'all is well with'} {counts.rollouts} rollouts"
-            f" ({counts.replayed} worked out anew from {counts.events} events), {counts.audit_rows} audit rows"
+            f"{len(found) or 'nothing'} wrong; looked at {counts.rollouts} rollouts"
+            f" ({counts.replayed} worked out anew, {counts.events} events) and {counts.audit_rows} audit rows"
         )
     raise typer.Exit(failures.Exit.FAILED if found else failures.Exit.OK)
 

@@ -71,7 +71,9 @@ class Check:
 
     def findings(self, connection: sa.Connection) -> Iterator[Finding]:
         """Go through everything that is wrong, inside a transaction that the caller began."""
-        yield from _file(connection)
+        if faults := _faults_of_file(connection):
+            yield from faults  # of what it says nothing can be believed
+            return
         yield from _form(connection)
         yield from self._engine(connection)
         yield from self._rollouts(connection)
@@ -152,14 +154,14 @@ def _created(stored: model.Rollout, happened: Iterable[rows.Occurrence]) -> mode
     return replace(made, approval=stored.approval) if is_replanned else made
 
 
-def _file(connection: sa.Connection) -> Iterator[Finding]:
+def _faults_of_file(connection: sa.Connection) -> Sequence[Finding]:
     if connection.dialect.name != "sqlite":
-        return  # a server looks after its files itself
+        return ()  # a server looks after its files itself
     try:
-        faults = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        told = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)")]
     except sa.exc.DatabaseError as error:
-        faults = [str(error.orig)]
-    yield from (Finding("file", fault) for fault in faults)
+        told = [str(error.orig)]
+    return [Finding("file", fault) for fault in told if fault != "ok"]
 
 
 def _form(connection: sa.Connection) -> Iterator[Finding]:

@@ -98,6 +98,7 @@ def looked_at(path: Path) -> Iterator[sa.Connection]:
 
     Raises:
         NotFoundError: There is no file.
+        RefusedError: It is no database, or one that is broken.
     """
     check_there(path, "store")
     engine = _engine(f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true", begin="BEGIN", settings=())
@@ -108,6 +109,14 @@ def looked_at(path: Path) -> Iterator[sa.Connection]:
                 yield connection
             finally:
                 looking.rollback()  # nothing was written, and of a broken file nothing can be committed
+    except sa.exc.DatabaseError as error:
+        raise errors.RefusedError(
+            f"cannot read the store {path}: {error.orig}",
+            code="store_broken",
+            field="store",
+            value=str(path),
+            rule="what a controller has written; `instar store restore` puts a copy in its place",
+        ) from error
     finally:
         engine.dispose()
 

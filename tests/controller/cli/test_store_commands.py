@@ -37,4 +37,4 @@ async def test_a_store_is_copied_looked_at_and_put_back(tmp_path: Path) -> None:
     assert (nowhere.code, nowhere.err.startswith("cannot use file")) == (2, True)
     (tmp_path / "state" / "controller.db").write_bytes(b"\xff" * 4096)
     wrong = await home.instar("store", "check")
-    assert (wrong.code, "is wrong" in wrong.out.lower()) == (1, True), wrong
+    assert (wrong.code, "file is not a database" in wrong.out) == (1, True), wrong
