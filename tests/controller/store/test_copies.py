@@ -121,8 +121,8 @@ def test_a_store_is_put_back_and_what_it_replaces_stays_beside_it(store: Path, t
     opened = database.Store(store, executor.InlineExecutor())
     open_token = model.JoinToken("open", model.NodeId("n1"), "hash", NOW)
     used_token = model.JoinToken("used", model.NodeId("n2"), "hash", NOW, key_hash="k", certificate="c")
-    for token in (open_token, used_token):
-        asyncio.run(opened.write(lambda connection, token=token: identities.put_token(connection, token)))
+    asyncio.run(opened.write(lambda connection: identities.put_token(connection, open_token)))
+    asyncio.run(opened.write(lambda connection: identities.put_token(connection, used_token)))
     taken = copies.backup(store, tmp_path / "copy", silent)
     later = model.JoinToken("later", model.NodeId("n3"), "hash", NOW)
     asyncio.run(opened.write(lambda connection: identities.put_token(connection, later)))
