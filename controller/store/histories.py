@@ -99,7 +99,7 @@ def read(text: Iterable[str]) -> History:
         happened = tuple(
             rows.Occurrence(ended.id, each["revision"], _value(each["event"], events.Event)) for each in between
         )
-    except (KeyError, TypeError, ValueError) as fault:
+    except (codec.CodecError, KeyError, TypeError, ValueError) as fault:
         raise errors.InvalidRequestError(
             f"cannot read the history: {fault}",
             code="history_invalid",

@@ -16,6 +16,7 @@ import alembic.command
 import pytest
 import sqlalchemy as sa
 
+from controller.config import stores
 from controller.core import errors, model
 from controller.store import (
     checking,
@@ -37,7 +38,7 @@ def silent(*_: object) -> None:
     """Progress that nobody looks at."""
 
 
-def found(path: Path, *, has_bundle: bool = True) -> list[str]:
+def found(path: Path | stores.PostgreSQL, *, has_bundle: bool = True) -> list[str]:
     with database.looked_at(path) as connection:
         looking = checking.Check(lambda _: has_bundle, silent)
         return [f"{each.place}: {each.message}" for each in looking.findings(connection)]
@@ -47,9 +48,13 @@ def found(path: Path, *, has_bundle: bool = True) -> list[str]:
 def store(tmp_path: Path) -> Path:
     """A store of a fleet that had a rollout, and was not closed in order."""
     path = tmp_path / "store.db"
+    filled(path)
+    return path
 
+
+def filled(where: Path | stores.PostgreSQL) -> None:
     async def story() -> None:
-        controller = fleet.Controller(path)
+        controller = fleet.Controller(where)
         agents = await fleet.upgraded_fleet(controller)
         begun = await controller.engine.start_upgrade(fleet.request(), request_id="one", actor="ann")
         assert begun.state is model.RolloutState.RUNNING
@@ -58,7 +63,6 @@ def store(tmp_path: Path) -> Path:
         await controller.crash()
 
     fleet.in_virtual_time(story)
-    return path
 
 
 # Copying.
@@ -201,6 +205,17 @@ def test_whatever_is_wrong_is_found(store: Path, wrong: str) -> None:
     assert any(wanted in each for each in found(store)), found(store)
 
 
+def test_a_store_on_either_database_is_looked_at_and_gives_its_histories(where: Path | stores.PostgreSQL) -> None:
+    filled(where)
+    assert found(where) == []
+    with database.looked_at(where) as connection:
+        assert migration.form_of(connection) == migration.newest()
+        history = histories.of(connection, "up")
+        assert list(checking.differences(history.ended, history.happened)) == []
+        with pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
+            connection.execute(sa.text("DELETE FROM leases"))
+
+
 def test_a_bundle_that_is_missing_and_a_broken_page_are_found(store: Path) -> None:
     assert len(found(store, has_bundle=False)) == len(fleet.VERSIONS)
     broken(store)
@@ -286,6 +301,7 @@ BAD_LINES: dict[str, Callable[[list[str]], list[str]]] = {
     "no JSON": lambda lines: [*lines[:-1], "{"],
     "another form": lambda lines: [lines[0].replace('"form":1', '"form":2'), *lines[1:]],
     "a field that is missing": lambda lines: [*lines[:-1], "{}"],
+    "an event of another form": lambda lines: [lines[0], lines[1].replace('"v":1', '"v":2'), *lines[2:]],
 }
 
 
