@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -76,15 +77,19 @@ class Connections:
         """Take connections for ever, each in a task of its own; the listener must not block."""
         loop = asyncio.get_running_loop()
         while True:
+            await _readable(listener)
             try:
-                taken, peer = await loop.sock_accept(listener)
+                taken, peer = listener.accept()  # never awaited: who is cancelled in between would lose it, open
+            except BlockingIOError:  # it is gone again
+                continue
             except OSError as fault:
                 _logger.warning("cannot take a connection: %s", fault)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
+            taken.settimeout(0)
             task = loop.create_task(self._serve(taken, str(peer[0])), name="web connection")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(functools.partial(self._forget, taken))
 
     async def close(self) -> None:
         """Cut those that are still open."""
@@ -96,10 +101,13 @@ class Connections:
         """How many are open."""
         return self._by_address.total()
 
+    def _forget(self, taken: socket.socket, done: asyncio.Task[None]) -> None:
+        self._tasks.discard(done)
+        taken.close()  # where nobody else did: a task that is cancelled before it begins does nothing
+
     async def _serve(self, taken: socket.socket, address: str) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(taken.close)  # where nobody else does
-            if not stack.enter_context(self._place(address)):
+        with self._place(address) as has_place:
+            if not has_place:
                 return
             try:
                 async with asyncio.timeout(AGE_SECONDS_MAX):
@@ -135,3 +143,13 @@ class Connections:
             self._by_address[address] -= has_place
             if not self._by_address[address]:
                 del self._by_address[address]
+
+
+async def _readable(listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(listener, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(listener)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller import clock
+from controller import clock, tasks
 from controller.rpc import attempts
 from controller.trust import authorities, listening
 from controller.web import bodies, connections, serving
@@ -154,3 +156,29 @@ async def test_whoever_shows_many_wrong_secrets_waits_for_each_answer_and_nobody
         assert not any(task.done() for task in held)
         for task in held:
             task.cancel()
+
+
+async def test_whoever_is_taken_as_the_web_side_ends_is_closed_at_any_step_of_the_way() -> None:
+    for steps in range(12):
+        await _take_for(steps)
+        gc.collect()  # what is still open says so, and fails this test
+
+
+async def _take_for(steps: int) -> None:
+    """Take connections; one comes, and so many steps later it is over."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.settimeout(0)  # the loop waits for it
+        known = connections.Connections(_speak_to_nobody, None)
+        guard = tasks.Guard()
+        guard.start(known.take(listener), "taking")
+        await asyncio.sleep(0)  # it waits now
+        with contextlib.closing(socket.create_connection(listener.getsockname())):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await guard.stop()
+            await known.close()
+        assert len(known) == 0
+
+
+def _speak_to_nobody() -> connections.Protocol:
+    raise ConnectionAbortedError
