@@ -44,7 +44,7 @@ class Connection:
         self._metadata: tuple[tuple[str, str], ...] = ()
         if isinstance(shown, credentials.Token):
             self._metadata = (("authorization", f"Bearer {shown.text.reveal()}"),)
-        self._channel = _channel(address, shown)
+        self._channel = dial(address, shown)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self.releases = release_service_pb2_grpc.ReleaseServiceStub(self._channel)
         self.rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
@@ -89,7 +89,8 @@ class Connection:
             raise failures.of_controller(error) from failure
 
 
-def _channel(address: str, shown: credentials.Token | credentials.Certificates) -> aio.Channel:
+def dial(address: str, shown: credentials.Token | credentials.Certificates) -> aio.Channel:
+    """Make a channel to a controller; a token goes with each call, not with the channel."""
     if shown.roots is None:
         return aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
     pair = (None, None) if isinstance(shown, credentials.Token) else (shown.key, shown.certificate)

@@ -72,3 +72,16 @@ async def test_the_demo_upgrades_the_agents_themselves_under_load_and_nothing_el
     trace = found["trace"]
     assert (trace["roots"], trace["orphans"]) == (1, 0)
     assert trace["nodes"] == ["demo-1", "demo-2"]
+
+
+@pytest.mark.slow
+async def test_the_demo_kills_who_leads_of_three_controllers_and_another_ends_the_rollout_in_the_same_trace() -> None:
+    found = await demo("--nodes", "3", "--replicas", "3", "--kill-controller")
+
+    assert found["controller_away_seconds"] > 0
+    assert [one["state"] for one in found["rollouts"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert found["versions"] == {"1.1.0": 3}
+    assert found["requests"]["failed"] == 0
+    trace = found["trace"]
+    assert (trace["roots"], trace["orphans"]) == (1, 0)
+    assert trace["nodes"] == ["demo-1", "demo-2", "demo-3"]

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from controller.cli.demo import report
 
 FAILED_EXIT_CODE = 1  # something that should have held did not
+REPLICAS_MAX = 5
 NODES_MAX = 50  # more than that, on one machine, measures the machine
 
 
-def demo(
+def demo(  # noqa: PLR0913  # each is an option
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="Number of nodes.")] = 5,
     strategy: Annotated[asking.Strategy, typer.Option(help="How the fleet changes.")] = asking.Strategy.CANARY,
     *,
@@ -28,11 +29,17 @@ def demo(
     self_upgrade: Annotated[
         bool, typer.Option("--self-upgrade", help="Go on to two releases of the agent itself.")
     ] = False,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=REPLICAS_MAX, help="Number of controllers; several share a database.")
+    ] = 1,
+    kill_controller: Annotated[
+        bool, typer.Option("--kill-controller", help="Kill the controller that leads in the middle of the upgrade.")
+    ] = False,
     store_url: Annotated[
         str,
         typer.Option(
             envvar="INSTAR_STORE_URL",
-            help="A database of PostgreSQL, empty and to be thrown away; else a file.",
+            help="A database of PostgreSQL, empty and to be thrown away; else a file, or a server of its own.",
             show_default=False,
         ),
     ] = "",
@@ -48,6 +55,8 @@ def demo(
         strategy=rollout_pb2.Strategy.Value(f"STRATEGY_{strategy.name}"),
         is_bad=bad,
         is_self_upgrade=self_upgrade,
+        replicas=replicas,
+        kills_controller=kill_controller,
         store_url=secret.Secret(store_url),
     )
     began_seconds = time.monotonic()

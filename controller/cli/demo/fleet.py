@@ -93,13 +93,9 @@ class Controller:
 
     async def start(self) -> None:
         """Start it, or start it again on the same state; return when it answers."""
-        if not self._trust.exists():
-            await self.instar("trust", "init", str(self._trust))
-        argv = [process.script("instar"), "controller", "serve"]
-        if self.has_tls:
-            argv += ["--config", str(self._secured())]
+        await self._make_trust()
         self._process = await process.start(
-            "the controller", argv, log=self._folder / "controller.log", environment=self._environment()
+            "the controller", self._argv(), log=self._folder / "controller.log", environment=self._environment()
         )
         try:
             await process.until("the controller answers", self._answers, seconds=READY_SECONDS)
@@ -111,11 +107,14 @@ class Controller:
         if self._process is not None:
             await self._process.stop()
 
+    async def kill(self) -> None:
+        """Kill it as if the machine had, and start it again; return when it answers."""
+        await self.running.kill()
+        await self.start()
+
     def connect(self) -> connection.Connection:
         """A connection to its API."""
-        if self.has_tls:
-            return connection.Connection(self.address, credentials.of_folder(self._operator_dir).read())
-        return connection.Connection(self.address, credentials.find(self.address, self._token_file))
+        return connection.Connection(self.address, self._credentials())
 
     async def join_token(self, node_id: str) -> str:
         """A token by which a node comes in."""
@@ -157,8 +156,7 @@ class Controller:
     async def _answers(self) -> bool:
         if not self.running.is_running:
             raise self.running.failure("start the controller")
-        last = self._operator_dir / clients.KEY_NAME if self.has_tls else self._token_file
-        if not last.exists():
+        if not self._has_credentials:
             return False
         async with self.connect() as link:
             try:
@@ -169,13 +167,35 @@ class Controller:
                 return False
         return True
 
-    def _secured(self) -> Path:
-        """Make the authorities, and what the controller is told of them, where they are not there yet."""
-        file = self._folder / "controller.toml"
-        if not file.exists():
+    @property
+    def _has_credentials(self) -> bool:
+        last = self._operator_dir / clients.KEY_NAME if self.has_tls else self._token_file
+        return last.exists()
+
+    def _credentials(self) -> credentials.Token | credentials.Certificates:
+        if self.has_tls:
+            return credentials.of_folder(self._operator_dir).read()
+        return credentials.find(self.address, self._token_file)
+
+    async def _make_trust(self) -> None:
+        """Make the keys of the releases, and with TLS the authorities, where they are not there yet."""
+        if not self._trust.exists():
+            await self.instar("trust", "init", str(self._trust))
+        if self.has_tls and not (self.state_dir / "ca").exists():
             authorities.create(self.state_dir / "ca", DOMAIN, clock.SystemClock().now())
-            file.write_text(f'[tls]\nenrol_listen = "{self.enrol_address}"\n', encoding="utf-8")
-        return file
+
+    def _argv(self) -> Sequence[str]:
+        """The command that serves, with the configuration that it is given."""
+        argv = [process.script("instar"), "controller", "serve"]
+        if wanted := self._settings():
+            file = self._folder / "controller.toml"
+            file.write_text(wanted, encoding="utf-8")
+            argv += ["--config", str(file)]
+        return argv
+
+    def _settings(self) -> str:
+        """What its configuration says; nothing where there is none."""
+        return f'[tls]\nenrol_listen = "{self.enrol_address}"\n' if self.has_tls else ""
 
     @property
     def _token_file(self) -> Path:

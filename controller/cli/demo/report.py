@@ -57,6 +57,22 @@ class Agents:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A kill of the controller in the middle of an upgrade.
+
+    Args:
+        seconds: From the kill to the first answer; None where there was nothing to kill it in.
+    """
+
+    seconds: float | None
+
+    @property
+    def claims(self) -> Mapping[str, bool]:
+        """What should have held."""
+        return {"the controller was not killed: no node was on its way": self.seconds is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What one run found.
 
@@ -66,6 +82,7 @@ class Report:
         versions: Number of nodes by the version that they run, by their own word.
         trace: Spans of the last upgrade that should succeed.
         agents: None where they were not upgraded.
+        outage: None where the controller was left alone.
     """
 
     rollouts: Sequence[Ended]
@@ -75,6 +92,7 @@ class Report:
     requests: figures.Figures
     trace: receiver.Trace
     agents: Agents | None
+    outage: Outage | None
     seconds: float
 
     @property
@@ -97,6 +115,7 @@ class Report:
                 self.node_ids <= self.trace.node_ids
             ),
             **(self.agents.claims(len(self.node_ids)) if self.agents else {}),
+            **(self.outage.claims if self.outage else {}),
         }
         return (*wrong_states, *(text for text, held in claims.items() if not held))
 
@@ -109,6 +128,7 @@ class Report:
                 "nodes": len(self.node_ids),
                 "versions": dict(self.versions),
                 **(_agents(self.agents) if self.agents else {}),
+                **({"controller_away_seconds": _rounded(self.outage)} if self.outage else {}),
                 "requests": {
                     "total": self.requests.total,
                     "failed": self.requests.failed,
@@ -138,6 +158,7 @@ class Report:
             *(f"rollout      {ended.rollout.name} {_state(ended.rollout.state)}" for ended in self.rollouts),
             f"nodes        {_numbers(self.versions)}",
             *(_agent_lines(self.agents) if self.agents else ()),
+            *([f"controller   killed, away for {_rounded(self.outage)} s"] if self.outage else ()),
             f"requests     {requests.total}, {requests.failed} failed",
             f"in the swap  {requests.during_swap} requests between activate and drained",
             f"answered by  {answers}",
@@ -173,6 +194,10 @@ def _agent_lines(agents: Agents) -> Sequence[str]:
         f"agents       {_numbers(agents.versions)}",
         f"process ids  services {_kept(agents.moved_services)}, keepers {_kept(agents.moved_keepers)}",
     )
+
+
+def _rounded(outage: Outage) -> float | None:
+    return None if outage.seconds is None else round(outage.seconds, 1)
 
 
 def _kept(moved: Sequence[str]) -> str:

@@ -21,7 +21,20 @@ from functools import partial
 from pathlib import Path
 
 from controller import clock
-from controller.cli.demo import api, bundles, figures, fleet, process, receiver, record, report, self_upgrade, stage
+from controller.cli.demo import (
+    api,
+    bundles,
+    figures,
+    fleet,
+    outage,
+    process,
+    receiver,
+    record,
+    replicas,
+    report,
+    self_upgrade,
+    stage,
+)
 from controller.core import secret
 from instar.v1 import rollout_pb2
 
@@ -45,13 +58,17 @@ class Options:
         nodes: Number of nodes.
         is_bad: Whether to go on to the release that fails its health probe.
         is_self_upgrade: Whether to upgrade the agents themselves, too.
-        store_url: The database of the controller's store; empty for a file.
+        replicas: Number of controllers; more than one share a database.
+        kills_controller: Whether to kill the one that leads in the middle of the upgrade.
+        store_url: The database of the controller's store; empty for a file, or for a server of the demo's own.
     """
 
     nodes: int
     strategy: rollout_pb2.Strategy.ValueType
     is_bad: bool
     is_self_upgrade: bool
+    replicas: int
+    kills_controller: bool
     store_url: secret.Secret[str]
 
 
@@ -88,8 +105,9 @@ async def run(options: Options, say: stage.Say) -> report.Report:
     try:
         async with AsyncExitStack() as started:
             script = _script(options)
-            made = await _set_up(options, script, root, started, say)
-            found = await _perform(made, script, lambda: ticks.monotonic() - began_seconds)
+            controller, made = await _set_up(options, script, root, started, say)
+            cut = outage.Outage(controller, say) if options.kills_controller else None
+            found = await _perform(made, script, cut, lambda: ticks.monotonic() - began_seconds)
     except asyncio.CancelledError:
         shutil.rmtree(root)
         raise
@@ -108,16 +126,17 @@ def _script(options: Options) -> Script:
     return Script(services, self_upgrade.steps(options.strategy) if options.is_self_upgrade else ())
 
 
-async def _set_up(options: Options, script: Script, root: Path, started: AsyncExitStack, say: stage.Say) -> stage.Stage:
+async def _set_up(
+    options: Options, script: Script, root: Path, started: AsyncExitStack, say: stage.Say
+) -> tuple[fleet.Controller, stage.Stage]:
     spans = receiver.Receiver()
     server, otlp_port = await receiver.serve(spans)
     started.push_async_callback(server.stop, None)
-    controller = fleet.Controller(
-        root / "controller", otlp_port, HEARTBEAT_PERIOD, has_tls=True, store_url=options.store_url
-    )
+    controller = await _controller(options, root / "controller", otlp_port, started)
     started.push_async_callback(controller.stop)
     await controller.start()
-    say(f"the controller listens on {controller.address}, and speaks TLS 1.3 by authorities of its own")
+    who = "the controller listens" if options.replicas == 1 else f"{options.replicas} controllers listen"
+    say(f"{who} on {controller.address}, and TLS 1.3 is spoken by authorities of their own")
     nodes = [fleet.Node(f"demo-{index}", root / f"n{index}", controller) for index in range(1, options.nodes + 1)]
     started.push_async_callback(_together, [node.stop for node in nodes])
     sources = [step.source for step in (INSTALL, *script.steps)]
@@ -126,7 +145,36 @@ async def _set_up(options: Options, script: Script, root: Path, started: AsyncEx
     made = stage.Stage(nodes, await started.enter_async_context(controller.connect()), spans, root, say)
     await process.until("every node is connected", made.is_connected, seconds=fleet.READY_SECONDS)
     say(f"{len(nodes)} nodes are connected, {len(sources)} releases are published")
-    return made
+    return controller, made
+
+
+async def _controller(options: Options, folder: Path, otlp_port: int, started: AsyncExitStack) -> fleet.Controller:
+    """One, or as many as are wanted, on a database."""
+    url = options.store_url
+    if options.replicas == 1:
+        return fleet.Controller(folder, otlp_port, HEARTBEAT_PERIOD, has_tls=True, store_url=url)
+    if not url.reveal():
+        url = await _own_database(started)
+    return replicas.Replicas(folder, otlp_port, HEARTBEAT_PERIOD, number=options.replicas, store_url=url, has_tls=True)
+
+
+async def _own_database(started: AsyncExitStack) -> secret.Secret[str]:
+    """A database of a server that ends with the demo.
+
+    Raises:
+        process.ProcessError: There is none to be had.
+    """
+    try:
+        from controller.cli.demo import postgresql  # its driver is not part of every installation
+    except ImportError as error:
+        raise process.ProcessError(f"cannot run several controllers: {error}; install instar[postgres]") from error
+    try:
+        server = await asyncio.to_thread(postgresql.Server)
+    except postgresql.ServerError as error:
+        raise process.ProcessError(str(error)) from error
+    started.callback(server.close)
+    server.execute("CREATE DATABASE demo")
+    return secret.Secret(server.url("demo"))
 
 
 async def _together(actions: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
@@ -143,14 +191,16 @@ async def _together(actions: Sequence[Callable[[], Coroutine[None, None, None]]]
         raise process.ProcessError("\n".join(str(error) for error in group.exceptions)) from group
 
 
-async def _perform(made: stage.Stage, script: Script, elapsed_seconds: Callable[[], float]) -> report.Report:
+async def _perform(
+    made: stage.Stage, script: Script, cut: outage.Outage | None, elapsed_seconds: Callable[[], float]
+) -> report.Report:
     install = await made.roll_out(INSTALL)
     if not install.is_as_expected:
         raise process.ProcessError(f"cannot go on: {install.rollout.name} did not succeed: {install.rollout.message}")
     load = await fleet.start_load(made.nodes, made.root, requests_per_second=REQUESTS_PER_SECOND)
     try:
         await made.requests_sent(load, int(BASELINE_SECONDS * REQUESTS_PER_SECOND))
-        upgrades = await _upgrades(made, script.services)
+        upgrades = await _upgrades(made, script.services, cut)
         agents = None
         if script.agents and all(ended.is_as_expected for ended in upgrades):
             before = await self_upgrade.trees(made)
@@ -168,15 +218,18 @@ async def _perform(made: stage.Stage, script: Script, elapsed_seconds: Callable[
         requests=figures.figures(record.read(made.records), figures.windows(trace)),
         trace=trace,
         agents=agents,
+        outage=report.Outage(cut.seconds) if cut else None,
         seconds=elapsed_seconds(),
     )
 
 
-async def _upgrades(made: stage.Stage, steps: Sequence[stage.Step]) -> list[report.Ended]:
+async def _upgrades(
+    made: stage.Stage, steps: Sequence[stage.Step], meanwhile: stage.Meanwhile | None = None
+) -> list[report.Ended]:
     """The upgrades, one after the other, up to the first that does not end as it should."""
     done: list[report.Ended] = []
     for step in steps:
-        done.append(await made.roll_out(step))
+        done.append(await made.roll_out(step, meanwhile))
         if not done[-1].is_as_expected:
             break
     return done

@@ -6,7 +6,7 @@ Rules kept: what is waited for has a deadline. Left out: what is rolled out (`sc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ ROLLOUT_SECONDS = 120.0  # for one rollout to end; on a busy machine the agents 
 LOAD_SECONDS = 30.0  # for the load client to have sent what is wanted
 
 Say = Callable[[str], None]
+Meanwhile = Callable[[rollout_pb2.Rollout], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,12 @@ class Stage:
         """Whether every node is."""
         return {node.node_id for node in await api.nodes(self.link) if node.connected} >= self.node_ids
 
-    async def roll_out(self, step: Step) -> report.Ended:
+    async def roll_out(self, step: Step, meanwhile: Meanwhile | None = None) -> report.Ended:
         """Start a rollout and follow it to its end.
+
+        Args:
+            step: What shall be made.
+            meanwhile: Is shown each state that the rollout comes into; the watch waits for it.
 
         Raises:
             process.ProcessError: It did not end within ROLLOUT_SECONDS.
@@ -95,6 +100,8 @@ class Stage:
                     if (line := report.progress(rollout)) != said:
                         self.say(line)
                         said = line
+                    if meanwhile is not None:
+                        await meanwhile(rollout)
         except TimeoutError as error:
             raise process.ProcessError(f"cannot wait any longer than {ROLLOUT_SECONDS:g} s for: {said}") from error
         return report.Ended(rollout, step.ends)

@@ -40,6 +40,7 @@ def found(agents: report.Agents | None = None) -> report.Report:
         requests=figures.Figures(9, 3, {}, {"1.1.0": 9}, 1.0, 2.0, 3.0),
         trace=receiver.Trace("aa", (span(1, "", ""), span(2, "01", "a"), span(3, "01", "b"))),
         agents=agents,
+        outage=None,
         seconds=1.0,
     )
 
@@ -89,3 +90,13 @@ def test_a_rollout_that_ended_otherwise_than_expected_is_a_fault() -> None:
     wrong = replace(found(), rollouts=[ended(SUCCEEDED, rollout_pb2.ROLLOUT_STATE_REVERTED)])
 
     assert wrong.faults == ("rollout web-1.1.0 ended SUCCEEDED, not REVERTED",)
+
+
+def test_a_kill_of_the_controller_is_told_and_one_that_did_not_come_about_is_a_fault() -> None:
+    assert "controller_away_seconds" not in document(found())
+    killed = replace(found(), outage=report.Outage(2.04))
+    assert (document(killed)["controller_away_seconds"], killed.faults) == (2.0, ())
+    assert "controller   killed, away for 2.0 s" in killed.as_text()
+    spared = replace(found(), outage=report.Outage(None))
+    assert spared.faults == ("the controller was not killed: no node was on its way",)
+    assert document(spared)["controller_away_seconds"] is None
