@@ -30,6 +30,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "installing the locked dependencies into $(VENV) ..." >&2
 	@$(PIP) --require-hashes --no-deps -r requirements.lock  # the lock is whole: nothing is left to resolve
 	@$(PIP) --no-index --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q controller agent generated  # once, not in each of the thousands of processes of the tests
 	@touch $@
 
 PIN := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
@@ -62,8 +63,8 @@ core: $(READY)  ## the pure cores' tests, with branch coverage
 	@coverage report --include='agent/core/*'
 check: generate-check lint types layers core  ## what CI runs first: static checks and the pure cores
 
-test: $(READY)  ## every test, several files at a time: most of a live test is waiting; those that need the machine come last
-	@pytest -q -n $(JOBS) --dist loadfile -m 'not alone'
+test: $(READY)  ## every test, several files at a time: most of a live test is waiting; BESIDES='MARKS' leaves some out
+	@pytest -q -n $(JOBS) --dist loadfile -m 'not alone$(if $(BESIDES), and not ($(BESIDES)))'
 	@pytest -q -m alone
 properties: $(READY)  ## EXAMPLES=5000: the properties of a rollout and of a trigger, over so many lives
 	@INSTAR_EXAMPLES=$(EXAMPLES) pytest -q -n $(JOBS) --timeout 7200 --hypothesis-profile explore \
