@@ -1,7 +1,8 @@
-"""Controllers that share a database: whoever dies or stands still, the rollout goes on and does nothing twice."""
+"""Controllers that share a database, with a pooler before it: whoever dies or stands still, the rollout goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 
@@ -9,7 +10,7 @@ import pytest
 
 from controller.cli.demo import api, bundles, process
 from instar.v1 import operation_pb2, rollout_pb2
-from tests import postgresql
+from tests import pooling, postgresql
 from tests.integration import replicas
 from tests.integration import stage as stages
 
@@ -23,12 +24,15 @@ def is_in_wave(rollout: rollout_pb2.Rollout, wave: int) -> bool:
     )
 
 
+@pooling.needed
 @pytest.mark.slow
 async def test_a_rollout_outlives_who_leads_it_whether_killed_or_standing_still_and_a_restart_of_the_database() -> None:
-    cluster = postgresql.Cluster()
-    where = cluster.make()
-    try:
-        async with stages.up(nodes=3, made=functools.partial(replicas.Replicas, where=where)) as stage:
+    with contextlib.ExitStack() as opened:
+        cluster = opened.enter_context(contextlib.closing(postgresql.Cluster()))
+        where = cluster.make()
+        between = opened.enter_context(pooling.before(cluster))
+        pooled = cluster.at(where.shown.rpartition("/")[2], port=between)
+        async with stages.up(nodes=3, made=functools.partial(replicas.Replicas, where=pooled)) as stage:
             both = stage.controller
             assert isinstance(both, replicas.Replicas)
             rollout = await stage.start_upgrade(bundles.NEXT, rollout_pb2.STRATEGY_CANARY)
@@ -58,8 +62,6 @@ async def test_a_rollout_outlives_who_leads_it_whether_killed_or_standing_still_
             nodes = await api.nodes(stage.link)
             requests = await stage.requests()
             given = postgresql.execute(where, "SELECT node_id, count(*) FROM assignments GROUP BY 1 ORDER BY 1")
-    finally:
-        cluster.close()
 
     assert ended.state == rollout_pb2.ROLLOUT_STATE_SUCCEEDED
     assert [change.attempt for change in ended.changes] == [1, 1, 1]

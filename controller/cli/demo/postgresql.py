@@ -100,7 +100,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # an interrupt of who uses it is theirs
-                **_somebody(),
+                **somebody(),
             )
         deadline = time.monotonic() + READY_SECONDS
         while not self._answers():
@@ -130,7 +130,7 @@ class Server:
     def _run(self, program: str, *words: str) -> None:
         argv: Sequence[str] = [str(self._programs / program), *words]
         try:
-            subprocess.run(argv, cwd=self._folder, check=True, capture_output=True, **_somebody())
+            subprocess.run(argv, cwd=self._folder, check=True, capture_output=True, **somebody())
         except subprocess.CalledProcessError as error:
             raise ServerError(f"cannot run {program}: {error.stderr.decode(errors='replace')[-2_000:]}") from error
 
@@ -165,5 +165,6 @@ def _is_open(folder: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in (folder, *folder.parents))
 
 
-def _somebody() -> dict[str, Any]:
+def somebody() -> dict[str, Any]:
+    """Who runs it: whoever calls, but not root."""
     return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}

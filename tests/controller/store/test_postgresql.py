@@ -17,7 +17,7 @@ from controller.config import stores
 from controller.core import errors, secret
 from controller.core.audit import chain
 from controller.store import database, executor, postgres, reading, rows, tables
-from tests import breaking, postgresql
+from tests import breaking, pooling, postgresql
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSWORD = "correct-horse"  # noqa: S105  # it is looked for
@@ -233,6 +233,26 @@ async def test_a_transaction_leaves_nothing_in_its_session(store: database.Store
         return [raw.execute(each).fetchone()[0] for each in told]
 
     assert store.read(left) == [0, "0", "0"]
+
+
+@pooling.needed
+async def test_behind_a_pooler_that_gives_each_transaction_another_session_nothing_is_lost(
+    cluster: postgresql.Cluster, name: str
+) -> None:
+    pid = sa.text("SELECT pg_backend_pid()")
+    sessions = []
+    with pooling.before(cluster) as port, contextlib.ExitStack() as opened:
+        where = cluster.at(name, port=port)
+        store = opened.enter_context(contextlib.closing(database.Store(where, executor.InlineExecutor())))
+        other = opened.enter_context(psycopg.connect(where.url.reveal().replace("+psycopg", "")))
+        for number in range(20):
+            if number % 2:
+                other.execute("SELECT 1")  # keeps a session to itself until it is over
+            await store.commit(commit(str(number)))
+            sessions.append(await store.write(lambda connection: connection.scalar(pid)))
+            other.rollback()
+        assert actions(store) == [str(number) for number in range(20)]
+    assert len(set(sessions)) == pooling.SESSIONS
 
 
 async def test_no_error_tells_the_password_of_the_address_or_what_a_statement_had_in_it(
