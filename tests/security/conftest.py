@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.security import judged, publishing, repository
+from tests.security import judged, publishing, repository, warm
 
 
 @pytest.fixture
@@ -33,6 +33,19 @@ def signed() -> repository.Repository:
     made = repository.Repository("web", "db")
     made.release("web", "1.0.0", judged.bundle(version="1.0.0"))
     return made
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[warm.Verifiers]:
+    """Forks the verifier's children of `client`."""
+    with warm.Verifiers() as started:
+        yield started
+
+
+@pytest.fixture
+def client(memory_path: Path, signed: repository.Repository, children: warm.Verifiers) -> warm.Client:
+    """A node that pins the root of `signed`, and has a child for each judgement."""
+    return warm.Client(memory_path, signed.root, children)
 
 
 @pytest.fixture

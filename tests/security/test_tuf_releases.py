@@ -1,10 +1,9 @@
-"""The cases of the specification's conformance suite about delegations, names and files; see `test_tuf_roles`."""
+"""The cases of the specification's conformance suite about delegations, names and files; see `tuf_cases`."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from tuf.api.metadata import DelegatedRole, Delegations, Key, Metadata, TargetFile, Targets
@@ -16,22 +15,11 @@ FIRST = judged.bundle()
 SECOND = judged.bundle(version="1.1.0")
 
 
-@pytest.fixture(scope="module")
-def children() -> Iterator[warm.Verifiers]:
-    with warm.Verifiers() as started:
-        yield started
-
-
 @pytest.fixture
 def signed() -> repository.Repository:
     made = repository.Repository("db", "web", "cache")
     made.release("web", "1.0.0", FIRST)
     return made
-
-
-@pytest.fixture
-def client(memory_path: Path, signed: repository.Repository, children: warm.Verifiers) -> warm.Client:
-    return warm.Client(memory_path, signed.root, children)
 
 
 def below(signed: repository.Repository, parent: str, *children: str, paths: tuple[str, ...] = ("web/*",)) -> None:

@@ -7,10 +7,15 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from tests.security import test_tuf_releases, test_tuf_roles
+from tests.security import test_tuf_keys, test_tuf_releases, test_tuf_roles, test_tuf_times
 
 PAGE = Path(__file__).parents[2] / "docs" / "node-trust.md"
-FILES: dict[str, ModuleType] = {"roles": test_tuf_roles, "releases": test_tuf_releases}
+FILES: dict[str, ModuleType] = {
+    "roles": test_tuf_roles,
+    "times": test_tuf_times,
+    "keys": test_tuf_keys,
+    "releases": test_tuf_releases,
+}
 CASES = 53  # functions of the suite, as of August 2026
 NAME = re.compile(r"`(\w+)`")
 
