@@ -41,12 +41,13 @@ class Keys:
         self._seen: tuple[int, int, int] | None = None
         self._had_at_seconds = _LEAST
         self._asked_at_seconds = _LEAST
+        self._fault = ""  # why they could not be had when they were last asked for
         self._asking = asyncio.Lock()
         self._client: httpx.AsyncClient | None = None
 
     def key(self, key_id: str, algorithm: str) -> jwt.PyJWK | None:
         """The key of a name, for an algorithm; without a name the only one. None where there is none."""
-        if self._clock.monotonic() - self._had_at_seconds > STALE_SECONDS:
+        if self._are_stale():
             return None
         name = key_id or (next(iter(self._found)) if len(self._found) == 1 else "")
         if name not in self._found:
@@ -64,11 +65,12 @@ class Keys:
         if self._issuer.jwks_file is not None:
             self._read(self._issuer.jwks_file)
             return
-        if not self._is_due(key_id):
-            return
-        async with self._asking:
-            if self._is_due(key_id):  # somebody else may have asked meanwhile
-                await self._ask()
+        if self._is_due(key_id) or (self._asking.locked() and self._is_missing(key_id)):
+            async with self._asking:
+                if self._is_due(key_id):  # somebody else may have asked meanwhile
+                    await self._ask()
+        if self._are_stale():
+            raise self._unavailable(self._fault)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -77,9 +79,14 @@ class Keys:
 
     def _is_due(self, key_id: str) -> bool:
         now_seconds = self._clock.monotonic()
-        is_wanting = bool(key_id) and key_id not in self._found
         is_old = now_seconds - self._had_at_seconds > FRESH_SECONDS
-        return (is_wanting or is_old) and now_seconds - self._asked_at_seconds > ASK_EACH_SECONDS
+        return (is_old or self._is_missing(key_id)) and now_seconds - self._asked_at_seconds > ASK_EACH_SECONDS
+
+    def _is_missing(self, key_id: str) -> bool:
+        return self._are_stale() or (key_id not in self._found if key_id else not self._found)
+
+    def _are_stale(self) -> bool:
+        return self._clock.monotonic() - self._had_at_seconds > STALE_SECONDS
 
     def _read(self, file: Path) -> None:
         try:
@@ -98,8 +105,7 @@ class Keys:
             async with asyncio.timeout(self._issuer.time_out.total_seconds()):
                 self._take(await self._answer())
         except (OSError, TimeoutError, httpx.HTTPError, errors.UnavailableError) as fault:
-            if self._clock.monotonic() - self._had_at_seconds > STALE_SECONDS:
-                raise self._unavailable(str(fault) or type(fault).__name__) from fault
+            self._fault = str(fault) or type(fault).__name__
             return
         self._had_at_seconds = self._clock.monotonic()
 
@@ -108,8 +114,6 @@ class Keys:
         async with self._client.stream("GET", self._issuer.jwks_url) as response:
             if response.status_code != httpx.codes.OK:
                 raise self._unavailable(f"it answers {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise self._unavailable("it is packed, and that was not asked for")
             body = bytearray()
             async for part in response.aiter_raw():
                 body += part

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 AUDIENCE = "instar"
 ISSUER = "https://id.example"
+PATH = "/keys"
 
 
 @dataclass
@@ -31,6 +32,10 @@ class Issuer:
     published: list[str] = field(default_factory=lambda: ["ec", "rsa"])
     body: bytes | None = None
     status: int = 200
+    has_moved: bool = False
+    goes_on: bytes = b""  # after what is published, for ever
+    pause_seconds: float = 0.0  # before each time
+    more: Mapping[str, object] = field(default_factory=dict)  # that each key says
     asked: int = 0
 
     def jwks(self) -> bytes:
@@ -41,7 +46,7 @@ class Issuer:
             "ec": jwt.algorithms.ECAlgorithm.to_jwk(self.ec_key.public_key(), as_dict=True) | {"kid": "ec"},
             "rsa": jwt.algorithms.RSAAlgorithm.to_jwk(self.rsa_key.public_key(), as_dict=True) | {"kid": "rsa"},
         }
-        return json.dumps({"keys": [made[name] for name in self.published]}).encode()
+        return json.dumps({"keys": [made[name] | dict(self.more) for name in self.published]}).encode()
 
     def token(self, headers: Mapping[str, object] | None = None, **changes: object) -> str:
         """A token that is good, but for what is changed; None leaves a claim out."""
@@ -82,11 +87,19 @@ def publishing(issuer: Issuer, folder: Path) -> Iterator[tuple[str, Path]]:
         def do_GET(self) -> None:
             issuer.asked += 1
             body = issuer.jwks()
-            self.send_response(issuer.status)
-            self.send_header("content-length", str(len(body)))
+            if issuer.has_moved and self.path == PATH:
+                self.send_response(302)
+                self.send_header("location", f"{PATH}/there")
+            else:
+                self.send_response(issuer.status)
+            if not issuer.goes_on:
+                self.send_header("content-length", str(len(body)))
             self.end_headers()
             with contextlib.suppress(OSError):
                 self.wfile.write(body)
+                while issuer.goes_on:
+                    time.sleep(issuer.pause_seconds)
+                    self.wfile.write(issuer.goes_on)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -96,7 +109,7 @@ def publishing(issuer: Issuer, folder: Path) -> Iterator[tuple[str, Path]]:
     serving = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
     serving.start()
     try:
-        yield f"https://127.0.0.1:{listening.server_port}/keys", ca_file
+        yield f"https://127.0.0.1:{listening.server_port}{PATH}", ca_file
     finally:
         listening.shutdown()
         serving.join()

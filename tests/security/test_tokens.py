@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import dataclasses
 import json
 import os
 import time
@@ -13,14 +15,15 @@ from pathlib import Path
 
 import jwt
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from controller import clock
 from controller.config import issuers as configured
 from controller.config import settings
 from controller.core import errors, secret
+from controller.rpc import attempts, issuers, keys, principals
 from controller.rpc import errors as rpc_errors
-from controller.rpc import issuers, keys, principals
 from instar.v1 import fleet_service_pb2
 from tests.security import oidc, posts
 
@@ -67,8 +70,8 @@ async def test_a_token_of_an_issuer_is_worth_what_its_claims_are_granted(house: 
         assert found.node.cordon_reason == "disk"
         viewer = posts.bearer(issuer.token(realm={"groups": "web"}, sub="vic"))
         assert posts.names((await post.ask("ListNodes", LIST, viewer)).nodes) == ["n-1"]
-        nobody = posts.bearer(issuer.token(realm={"groups": ["cooks"]}))
-        for shown in (viewer, nobody):
+        nobodies = ({"groups": ["cooks"]}, {"groups": [["sre"], None]}, {"groups": {"sre": 1}}, "sre", ["groups"], None)
+        for shown in (viewer, *(posts.bearer(issuer.token(realm=realm)) for realm in nobodies)):
             assert (await post.refused("CordonNode", CORDON, shown)).code == rpc_errors.PERMISSION_DENIED
     assert issuer.asked == 1
 
@@ -126,6 +129,9 @@ BAD: Mapping[str, Callable[[oidc.Issuer], str]] = {
     "an end beyond all calendars": lambda issuer: issuer.token(exp=1e30),
     "issued at no time": lambda issuer: issuer.token(iat=None),
     "issued in the future": lambda issuer: issuer.token(iat=at(100), nbf=None),
+    "issued in the future, though valid before": lambda issuer: issuer.token(iat=at(100)),
+    "issued before all calendars": lambda issuer: issuer.token(iat=-1e30),
+    "valid from what is true": lambda issuer: issuer.token(nbf=True),
     "not valid yet": lambda issuer: issuer.token(nbf=at(100)),
     "too old, though it ends later": lambda issuer: issuer.token(iat=at(-1000), nbf=None, exp=at(3000)),
     "an unknown critical extension": lambda issuer: issuer.token({"crit": ["x"], "x": 1}),
@@ -142,12 +148,20 @@ BAD: Mapping[str, Callable[[oidc.Issuer], str]] = {
 }
 
 
-async def test_42_a_token_that_is_not_good_in_every_respect_opens_nothing(house: House) -> None:
+async def test_42_a_token_that_is_not_good_in_every_respect_opens_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.0)
     for name, make in BAD.items():
         error = await house.refused(make(house.issuer))
         assert (type(error), error.code) == (errors.UnauthenticatedError, "token_invalid"), (name, error)
     await house.post.ask("ListNodes", LIST, posts.bearer(house.issuer.token()))
     assert house.issuer.asked <= 2, "a stranger made the controller ask for keys again and again"
+
+
+async def test_clocks_that_differ_a_little_do_not_matter(house: House) -> None:
+    for changes in ({"nbf": at(20)}, {"iat": at(20), "nbf": None}, {"exp": at(-20)}, {"iat": at(-920), "nbf": None}):
+        await house.post.ask("ListNodes", LIST, posts.bearer(house.issuer.token(**changes)))
 
 
 async def test_a_denied_name_of_an_issuer_is_let_in_no_longer(house: House) -> None:
@@ -186,7 +200,10 @@ def kept(tmp_path: Path, issuer: oidc.Issuer) -> Iterator[tuple[keys.Keys, Time]
 @pytest.fixture
 def restored(issuer: oidc.Issuer) -> Iterator[oidc.Issuer]:
     yield issuer
-    issuer.body, issuer.status, issuer.published = None, 200, ["ec", "rsa"]
+    for each in dataclasses.fields(oidc.Issuer):
+        if each.name not in ("ec_key", "rsa_key"):
+            made = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+            setattr(issuer, each.name, made)
 
 
 async def test_keys_are_asked_for_when_due_and_not_for_each_token(
@@ -215,13 +232,13 @@ async def test_keys_are_asked_for_when_due_and_not_for_each_token(
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (500, b"{}"),
-        (302, b"{}"),
+        (500, b'{"keys": []}'),
+        (302, b'{"keys": []}'),
         (200, b"no json"),
         (200, b"[]"),
         (200, b'{"keys": 1}'),
         (200, b'{"keys": [' + b"{}," * keys.KEYS_MAX + b"{}]}"),
-        (200, b" " * (keys.KEYS_BYTES_MAX + 1)),
+        (200, b'{"keys": []}' + b" " * keys.KEYS_BYTES_MAX),
         (200, b"[" * 100_000),
     ],
     ids=["500", "redirect", "no json", "a list", "keys a number", "many keys", "long", "deep"],
@@ -241,6 +258,140 @@ async def test_an_answer_that_is_no_set_of_keys_changes_nothing_for_an_hour_and_
     assert caught.value.code == "issuer_keys_unavailable"
     assert found.key("ec", "ES256") is None
     await found.close()
+
+
+async def test_who_wait_for_keys_at_once_ask_once_and_all_have_them(
+    restored: oidc.Issuer, kept: tuple[keys.Keys, Time]
+) -> None:
+    found, _ = kept
+
+    async def had() -> bool:
+        await found.ready("ec")
+        return found.key("ec", "ES256") is not None
+
+    assert all(await asyncio.gather(*(had() for _ in range(5))))
+    assert restored.asked == 1
+    await found.close()
+
+
+async def test_while_keys_cannot_be_had_everybody_is_told_to_come_back_and_nobody_that_its_key_is_unknown(
+    restored: oidc.Issuer, kept: tuple[keys.Keys, Time]
+) -> None:
+    found, at_test = kept
+    restored.status = 500
+    failed = await asyncio.gather(*(found.ready("ec") for _ in range(5)), return_exceptions=True)
+    failed += await asyncio.gather(found.ready("ec"), return_exceptions=True)
+    assert {(type(each), "it answers 500" in str(each)) for each in failed} == {(errors.UnavailableError, True)}
+    assert restored.asked == 1
+    restored.status = 200
+    at_test.seconds += keys.ASK_EACH_SECONDS + 1
+    await found.ready("ec")
+    restored.goes_on, restored.pause_seconds = b" ", 0.1
+    at_test.seconds += keys.FRESH_SECONDS + 1
+    asking = asyncio.ensure_future(found.ready("ec"))
+    await asyncio.sleep(0)  # it asks now
+    await found.ready("ec")  # who needs nothing new does not wait for it
+    assert not asking.done()
+    restored.goes_on = b""
+    await asking
+    await found.close()
+
+
+async def test_a_key_of_the_same_name_takes_the_place_of_the_one_before(
+    restored: oidc.Issuer, kept: tuple[keys.Keys, Time]
+) -> None:
+    found, at_test = kept
+    await found.ready("ec")
+    before = found.key("ec", "ES256")
+    assert found.key("ec", "ES256") is before
+    old, restored.ec_key = restored.ec_key, ec.generate_private_key(ec.SECP256R1())
+    at_test.seconds += keys.FRESH_SECONDS + 1
+    await found.ready("ec")
+    after, restored.ec_key = found.key("ec", "ES256"), old
+    assert before is not None
+    assert after is not None
+    assert after.key.public_numbers() != before.key.public_numbers()
+    await found.close()
+
+
+@pytest.mark.parametrize("more", [{"use": "enc"}, {"alg": "PS256"}], ids=str)
+async def test_a_key_that_is_for_something_else_signs_no_token(
+    restored: oidc.Issuer, kept: tuple[keys.Keys, Time], more: dict[str, object]
+) -> None:
+    restored.more = more
+    await kept[0].ready("rsa")
+    assert kept[0].key("rsa", "RS256") is None
+    await kept[0].close()
+
+
+@pytest.mark.parametrize(
+    ("pause_seconds", "part", "fault"),
+    [(0.0, b" " * 65536, f"longer than {keys.KEYS_BYTES_MAX}"), (0.1, b" ", "TimeoutError")],
+    ids=["much", "slowly"],
+)
+async def test_an_answer_without_end_is_given_up(
+    restored: oidc.Issuer, kept: tuple[keys.Keys, Time], pause_seconds: float, part: bytes, fault: str
+) -> None:
+    restored.goes_on, restored.pause_seconds = part, pause_seconds
+    with pytest.raises(errors.UnavailableError, match=fault):
+        await kept[0].ready("ec")
+    await kept[0].close()
+
+
+async def test_keys_come_from_where_they_are_said_to_be_and_from_no_one_else(
+    restored: oidc.Issuer, kept: tuple[keys.Keys, Time], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, at_test = kept
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    restored.has_moved = True
+    with pytest.raises(errors.UnavailableError, match="it answers 302"):
+        await found.ready("ec")
+    restored.has_moved = False
+    at_test.seconds += keys.ASK_EACH_SECONDS + 1
+    await found.ready("ec")  # and not from the proxy
+    await found.close()
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    stranger = keys.Keys(dataclasses.replace(found._issuer, ca_file=other), at_test)
+    with pytest.raises(errors.UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+        await stranger.ready("ec")
+    await stranger.close()
+
+
+async def test_a_token_that_was_found_good_is_looked_at_again_after_a_minute_and_when_it_ends(
+    tmp_path: Path, restored: oidc.Issuer
+) -> None:
+    file, at_test = tmp_path / "keys.json", Time()
+    file.write_bytes(restored.jwks())
+    known = issuers.Issuers(read(tmp_path, oidc.settings_text(f'jwks_file = "{file}"')), at_test)
+    token = secret.Secret(restored.token())
+    await known.ready(token)
+    assert not known.knows(token)
+    assert known.find(token) is known.find(token)
+    restored.published = ["rsa"]
+    file.write_bytes(restored.jwks())
+    at_test.seconds = issuers.KEPT_SECONDS - 1
+    await known.ready(token)
+    assert known.knows(token)
+    known.find(token)
+    at_test.seconds = issuers.KEPT_SECONDS
+    assert not known.knows(token)
+    with pytest.raises(errors.UnauthenticatedError, match="a key that its issuer does not have"):
+        known.find(token)
+
+
+async def test_of_too_many_good_tokens_the_first_is_forgotten(
+    tmp_path: Path, restored: oidc.Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers, "KEPT_MAX", 2)
+    file = tmp_path / "keys.json"
+    file.write_bytes(restored.jwks())
+    known = issuers.Issuers(read(tmp_path, oidc.settings_text(f'jwks_file = "{file}"')), Time())
+    tokens = [secret.Secret(restored.token(sub=name)) for name in ("ann", "bob", "cid")]
+    for token in tokens:
+        await known.ready(token)
+        known.find(token)
+    assert [known.knows(token) for token in tokens] == [False, True, True]
 
 
 async def test_keys_of_a_file_are_read_again_when_it_changes(tmp_path: Path, restored: oidc.Issuer) -> None:
