@@ -71,11 +71,7 @@ class Streams:
 
     def look(self) -> None:
         """Cut what may go on no longer."""
-        try:
-            revision = self._callers.revision()
-        except errors.UnavailableError as error:
-            _logger.warning("cannot look after the streams: %s", error)
-            return
+        revision = self._callers.revision()
         has_changed, self._revision = revision != self._revision, revision
         now = self._clock.now()
         for live in tuple(self._live):

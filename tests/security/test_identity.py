@@ -139,15 +139,96 @@ async def test_nothing_older_than_tls_1_3_is_spoken(home: house.House) -> None:
         await asyncio.to_thread(handshake, *told, ssl.TLSVersion.TLSv1_2)
 
 
-def test_a_certificate_counts_on_each_connection_by_tls_1_3_alone(tmp_path: Path) -> None:
-    known = authorities.create(tmp_path / "ca", house.DOMAIN, house.now())
-    certificate = clients.issue(known, "ci", 1, house.now()).certificate.encode()
-    shown = {peers.CERTIFICATE_KEY: [certificate], peers.SPIFFE_KEY: [CI.encode()], peers.VERSION_KEY: [b"TLSv1.3"]}
-    looked = peers.Peers(lambda: known, house.now)
-    assert looked.find(shown).identity.name == "ci"
-    for version in ([b"TLSv1.2"], []):
+class Known:
+    """Authorities in a folder, what looks at certificates of theirs, and a clock that stands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "ca"
+        self.authorities = authorities.create(self.folder, house.DOMAIN, house.now())
+        self.at = house.now().replace(microsecond=0)
+        self.looked = peers.Peers(lambda: self.authorities, lambda: self.at)
+
+    def issued(self, name: str = "ci") -> dict[str, list[bytes]]:
+        """A connection that shows a certificate of a client."""
+        certificate = clients.issue(self.authorities, name, 1, self.at).certificate.encode()
+        names = [house.uri(CLIENT, name).encode()]
+        return {peers.CERTIFICATE_KEY: [certificate], peers.SPIFFE_KEY: names, peers.VERSION_KEY: [b"TLSv1.3"]}
+
+    def rotate(self, kind: authorities.Kind, *, is_whole: bool = True) -> None:
+        """Trust a new authority; let it sign, and drop the old one."""
+        self.authorities = authorities.begin_rotation(self.folder, kind, self.at)
+        if is_whole:
+            authorities.sign_with_new(self.folder, kind, self.at, is_forced=True)
+            self.authorities = authorities.drop_old(self.folder, kind, self.at, is_forced=True)
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Known:
+    return Known(tmp_path)
+
+
+def test_a_certificate_counts_on_each_connection_by_tls_1_3_alone(known: Known) -> None:
+    shown = known.issued()
+    assert known.looked.find(shown).identity.name == "ci"
+    for version in ([b"TLSv1.2"], [b"TLSv1.3", b"TLSv1.2"], []):
         with pytest.raises(errors.UnauthenticatedError, match=r"the connection is not of TLS 1\.3"):
-            looked.find({**shown, peers.VERSION_KEY: version})
+            known.looked.find({**shown, peers.VERSION_KEY: version})
+    with pytest.raises(errors.UnauthenticatedError, match="the connection shows none"):
+        known.looked.find({peers.VERSION_KEY: [b"TLSv1.3"]})
+
+
+def test_40_a_certificate_of_two_names_is_nobodys_however_grpc_tells_them(known: Known) -> None:
+    shown = known.issued()
+    with pytest.raises(errors.UnauthenticatedError, match="exactly one name"):
+        known.looked.find({**shown, peers.SPIFFE_KEY: shown[peers.SPIFFE_KEY] * 2})
+
+
+def test_a_certificate_counts_from_its_first_moment_to_its_last_also_where_it_was_looked_at(known: Known) -> None:
+    shown = known.issued()
+    certificate = known.looked.find(shown).certificate
+    begins_at, ends_at, moment = certificate.not_valid_before_utc, certificate.not_valid_after_utc, timedelta(seconds=1)
+    for at in (begins_at, ends_at - moment):
+        known.at = at
+        known.looked.find(shown)
+    for at in (begins_at - moment, ends_at):
+        known.at = at
+        with pytest.raises(errors.UnauthenticatedError, match="not valid at this time"):
+            known.looked.find(shown)
+
+
+def test_a_certificate_is_looked_at_once_and_the_first_of_too_many_is_forgotten(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "KNOWN_MAX", 2)
+    shown = [known.issued(name) for name in ("ann", "bob", "cid")]
+    ann, bob, cid = [known.looked.find(each) for each in shown]
+    assert known.looked.find(shown[1]) is bob
+    assert known.looked.find(shown[2]) is cid
+    assert len(known.looked._looked_at) == 2
+    assert known.looked.find(shown[0]) is not ann
+
+
+@pytest.mark.parametrize("kind", house.K)
+def test_streams_are_looked_at_again_whenever_another_authority_of_callers_is_trusted(
+    known: Known, kind: authorities.Kind
+) -> None:
+    before = known.looked.revision()
+    assert known.looked.revision() == before
+    known.rotate(kind, is_whole=False)
+    assert (known.looked.revision() != before) is (kind is not house.K.SERVERS)
+
+
+def test_a_certificate_that_was_looked_at_is_nobodys_once_its_authority_was_dropped(known: Known) -> None:
+    shown = known.issued()
+    known.rotate(house.K.CLIENTS, is_whole=False)
+    known.looked.find(shown)
+    authorities.sign_with_new(known.folder, house.K.CLIENTS, known.at)
+    known.authorities = authorities.load(known.folder)
+    known.looked.find(shown)  # of the one that signs no more, and is trusted still
+    known.looked.find(known.issued("ann"))
+    known.authorities = authorities.drop_old(known.folder, house.K.CLIENTS, known.at, is_forced=True)
+    with pytest.raises(errors.UnauthenticatedError, match="the authority for such names"):
+        known.looked.find(shown)
 
 
 def handshake(address: str, roots: bytes, version: ssl.TLSVersion) -> str | None:

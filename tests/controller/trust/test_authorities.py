@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import oid
 
 from controller.core import errors
@@ -27,8 +29,28 @@ def test_each_kind_has_an_authority_of_its_own_in_a_file_of_its_owner_alone(tmp_
     assert len({each.subject.rfc4514_string() for each in signing}) == 3
     for kind in K:
         assert stat.S_IMODE((tmp_path / "ca" / f"{kind.value}.json").stat().st_mode) == 0o600
+    (tmp_path / "ca" / "agents.json").unlink()  # one is enough to be lost
     with pytest.raises(errors.RefusedError, match="there are some"):
         authorities.create(tmp_path / "ca", "fleet.example", NOW)
+    with pytest.raises(errors.InvalidRequestError, match="domain"):
+        authorities.create(tmp_path / "other", "Fleet", NOW)
+
+
+def test_authorities_are_made_while_no_other_program_can_change_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, tried = certificates.make_authority, []
+
+    def watched(name: str, domain: str, now: datetime) -> certificates.Issuer:
+        with (tmp_path / ".ca.lock").open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried.append(name)
+        return make(name, domain, now)
+
+    monkeypatch.setattr(certificates, "make_authority", watched)
+    authorities.create(tmp_path / "ca", "fleet", NOW)
+    authorities.begin_rotation(tmp_path / "ca", K.AGENTS, NOW)
+    assert tried == ["agents", "servers", "clients", "agents"]
 
 
 @pytest.mark.parametrize("kind", K)
@@ -43,6 +65,7 @@ def test_a_new_authority_is_trusted_first_then_signs_and_the_old_one_goes_last(
     signs = authorities.sign_with_new(tmp_path, kind, later)
     assert signs.signing(kind).certificate == trusted.trusted(kind)[1]
     assert signs.trusted(kind) == (signs.signing(kind).certificate, old)
+    assert {each.since for each in signs.of[kind]} == {later}
     assert [each.key for each in signs.of[kind] if each.role is R.RETIRED] == [None]
     with pytest.raises(errors.RefusedError, match="2 authorities are trusted"):
         authorities.begin_rotation(tmp_path, kind, later)
@@ -52,7 +75,7 @@ def test_a_new_authority_is_trusted_first_then_signs_and_the_old_one_goes_last(
 
 
 def test_a_step_of_a_rotation_waits_until_nobody_is_locked_out_by_it_unless_it_is_forced(tmp_path: Path) -> None:
-    authorities.create(tmp_path, "fleet", NOW)
+    authorities.create(tmp_path, "fleet", NOW - timedelta(days=90))
     with pytest.raises(errors.RefusedError, match="no new authority"):
         authorities.sign_with_new(tmp_path, K.SERVERS, NOW)
     with pytest.raises(errors.RefusedError, match="no old authority"):
@@ -76,6 +99,34 @@ def test_an_old_authority_that_has_expired_does_not_stand_in_the_way_of_the_next
     assert len(authorities.begin_rotation(tmp_path, K.AGENTS, after).trusted(K.AGENTS)) == 2
 
 
+def test_an_authority_that_expired_while_it_signs_is_replaced_as_any_other(tmp_path: Path) -> None:
+    authorities.create(tmp_path, "fleet", NOW)
+    after = NOW + certificates.AUTHORITY_LIFETIME + timedelta(days=1)
+    assert len(authorities.begin_rotation(tmp_path, K.AGENTS, after).trusted(K.AGENTS)) == 2
+
+
+def test_the_one_that_signs_is_found_and_comes_first_wherever_it_stands_in_its_file(tmp_path: Path) -> None:
+    authorities.create(tmp_path, "fleet", NOW)
+    before = authorities.begin_rotation(tmp_path, K.AGENTS, NOW)
+    file = tmp_path / "agents.json"
+    told = json.loads(file.read_text())
+    private_files.write(file, json.dumps(told | {"authorities": told["authorities"][::-1]}))
+    found = authorities.load(tmp_path)
+    assert found.signing(K.AGENTS).certificate == before.signing(K.AGENTS).certificate
+    assert found.trusted(K.AGENTS) == before.trusted(K.AGENTS)
+
+
+def test_an_old_authority_is_dropped_as_soon_as_it_has_expired(tmp_path: Path) -> None:
+    ends_at = NOW + certificates.AUTHORITY_LIFETIME
+    later = ends_at - authorities.LIFETIMES[K.AGENTS] / 2
+    authorities.create(tmp_path, "fleet", NOW)
+    authorities.begin_rotation(tmp_path, K.AGENTS, later)
+    authorities.sign_with_new(tmp_path, K.AGENTS, later)
+    with pytest.raises(errors.RefusedError, match="step drop: not all who need to"):
+        authorities.drop_old(tmp_path, K.AGENTS, ends_at - timedelta(seconds=1))
+    assert len(authorities.drop_old(tmp_path, K.AGENTS, ends_at).trusted(K.AGENTS)) == 1
+
+
 def test_files_that_are_not_there_or_not_ours_are_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(errors.NotFoundError, match=r"agents\.json is not there; `instar ca init`"):
         authorities.load(tmp_path)
@@ -83,9 +134,31 @@ def test_files_that_are_not_there_or_not_ours_are_told_by_name(tmp_path: Path) -
     private_files.write(tmp_path / "agents.json", '{"form": 1, "domain": "fleet", "authorities": []}')
     with pytest.raises(errors.InvalidRequestError, match=r"agents\.json: it names no authority that signs"):
         authorities.load(tmp_path)
-    private_files.write(tmp_path / "agents.json", "{")
-    with pytest.raises(errors.InvalidRequestError, match="cannot read the authorities"):
-        authorities.load(tmp_path)
+    for text in ("{", "[]", "{}"):
+        private_files.write(tmp_path / "agents.json", text)
+        with pytest.raises(errors.InvalidRequestError, match="cannot read the authorities"):
+            authorities.load(tmp_path)
+
+
+def test_files_of_which_one_is_not_like_the_others_are_refused(tmp_path: Path) -> None:
+    for folder, domain in (("ca", "fleet"), ("other", "elsewhere")):
+        authorities.create(tmp_path / folder, domain, NOW)
+    file, other = tmp_path / "ca" / "agents.json", tmp_path / "other" / "agents.json"
+    good = json.loads(file.read_text())
+    (row,) = good["authorities"]
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    pkcs8 = rsa_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for text, fault in (
+        (other.read_text(), "several domains: elsewhere, fleet"),
+        (json.dumps(good | {"form": 2}), "of another form"),
+        (json.dumps(good | {"authorities": [row | {"key": None}]}), "no authority that signs"),
+        (json.dumps(good | {"authorities": [row | {"key": pkcs8.decode()}]}), r"not of P-256"),
+    ):
+        private_files.write(file, text)
+        with pytest.raises(errors.InvalidRequestError, match=fault):
+            authorities.load(tmp_path / "ca")
 
 
 def test_a_certificate_says_what_its_issuer_says_and_nothing_of_the_request(tmp_path: Path) -> None:

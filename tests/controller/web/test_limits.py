@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -95,6 +97,106 @@ async def test_a_connection_is_cut_when_it_is_too_old_whatever_it_waits_for(
     go_on.set()
 
 
+async def test_a_connection_whose_headers_are_here_is_not_cut_for_them(
+    door: house.Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEADERS_SECONDS", 0.2)
+    reached, go_on, late = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    door.engine.waits = (reached, go_on)
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(door.alerts(test_alerts.NOTIFICATION))
+        await reached.wait()
+        asyncio.get_running_loop().call_later(connections.HEADERS_SECONDS, late.set)
+        await late.wait()
+        go_on.set()
+    assert asked.result().status_code == 200
+
+
+async def test_nothing_waits_for_a_connection_that_is_gone(door: house.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[connections.Protocol] = []
+
+    class Noted(connections.Protocol):
+        def __init__(self, *about: Any) -> None:  # noqa: ANN401  # as its parent has them
+            super().__init__(*about)
+            made.append(self)
+
+    monkeypatch.setattr(connections, "Protocol", Noted)
+    assert (await answer_to(await connect(door), HEALTH)).startswith(OK)
+    (protocol,) = made
+    await protocol.gone.wait()
+    assert protocol._late is not None
+    assert protocol._late.cancelled()
+
+
+class Failing(socket.socket):
+    """A listener whose accept fails at first."""
+
+    failures: ClassVar[list[OSError]] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.failures:
+            raise self.failures.pop(0)
+        return super().accept()
+
+
+@pytest.mark.parametrize(
+    ("fault", "pause_seconds", "warnings"),
+    [(BlockingIOError(), 3600.0, 0), (OSError(errno.EMFILE, "too many open files"), 0.0, 1)],
+    ids=["gone again", "no descriptors"],
+)
+async def test_what_keeps_a_connection_from_being_taken_keeps_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: OSError,
+    pause_seconds: float,
+    warnings: int,
+) -> None:
+    monkeypatch.setattr(connections, "PAUSE_SECONDS", pause_seconds)
+    monkeypatch.setattr(Failing, "failures", [fault])
+    async with _taking(_speak_to_nobody) as (_, address), asyncio.timeout(PATIENCE_SECONDS):
+        assert await answer_to(await asyncio.open_connection(*address), HEALTH) == b""
+    assert caplog.text.count("cannot take a connection") == warnings
+
+
+async def test_while_no_connection_can_be_taken_it_is_not_tried_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(Failing, "failures", [OSError(errno.EMFILE, "too many open files") for _ in range(100)])
+    async with _taking(_speak_to_nobody) as (_, address), asyncio.timeout(PATIENCE_SECONDS):
+        _, writer = await asyncio.open_connection(*address)
+        while "cannot take a connection" not in caplog.text:  # noqa: ASYNC110  # there is no event
+            await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        writer.close()
+    assert caplog.text.count("cannot take a connection") == 1
+
+
+async def test_of_a_connection_that_has_ended_nothing_is_kept() -> None:
+    async with _taking(_speak_to_nobody) as (known, address), asyncio.timeout(PATIENCE_SECONDS):
+        for _ in range(3):
+            await answer_to(await asyncio.open_connection(*address), HEALTH)
+        while known._tasks or known._by_address:  # noqa: ASYNC110  # there is no event
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def _taking(
+    make: Callable[[], connections.Protocol],
+) -> AsyncIterator[tuple[connections.Connections, tuple[str, int]]]:
+    """Take connections while the block runs; yields where."""
+    with contextlib.closing(Failing()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0)  # the loop waits for it
+        known, guard = connections.Connections(make, None), tasks.Guard()
+        guard.start(known.take(listener), "taking")
+        yield known, listener.getsockname()
+        await guard.stop()
+        await known.close()
+
+
 async def test_on_a_connection_one_request_is_answered(door: house.Door) -> None:
     found = await answer_to(await connect(door), HEALTH + HEALTH)
     assert found.count(b"HTTP/1.1 ") == 1
@@ -106,6 +208,7 @@ async def test_headers_that_are_too_large_are_refused_whether_they_come_at_once_
     for said in (
         b"POST /v1/events?" + full + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
         b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-A: " + full + b"\r\nContent-Length: 0\r\n\r\n",
+        b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-" + full + b": a\r\nContent-Length: 0\r\n\r\n",
     ):
         found = await answer_to(await connect(door), said)
         assert found.startswith(b"HTTP/1.1 431 ")
@@ -141,8 +244,9 @@ async def test_whoever_shows_many_wrong_secrets_waits_for_each_answer_and_nobody
     monkeypatch.setattr(attempts, "FORGIVEN_PER_SECOND", 0.0)
     monkeypatch.setattr(serving, "HELD_BACK_MAX", 2)
     async with house.standing(tmp_path) as door, asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
-        for _ in range(attempts.FREE_ATTEMPTS // 2):
-            assert (await door.alerts(test_alerts.NOTIFICATION, WRONG)).status_code == 401
+        for number in range(attempts.FREE_ATTEMPTS // 2):
+            elsewhere = {"authorization": f"Bearer {WRONG}", "x-forwarded-for": f"10.0.0.{number}"}  # so it says
+            assert (await door.post("/v1/alertmanager", b"{}", elsewhere)).status_code == 401
             assert (await door.events([], secret=b"a secret that is not known here")).status_code == 401
         asked = {group.create_task(door.alerts(test_alerts.NOTIFICATION, WRONG)) for _ in range(3)}
         answered, held = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
@@ -150,8 +254,8 @@ async def test_whoever_shows_many_wrong_secrets_waits_for_each_answer_and_nobody
         assert (answer.status_code, answer.json()["code"]) == (429, attempts.EXHAUSTED)
         assert answer.headers["retry-after"] == "3600"
         assert (await door.alerts(test_alerts.NOTIFICATION)).status_code == 200
-        elsewhere = b"POST /v1/alertmanager HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-        found = await answer_to(await connect(door, "127.0.0.2"), elsewhere)
+        asking = b"POST /v1/alertmanager HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        found = await answer_to(await connect(door, "127.0.0.2"), asking)
         assert found.startswith(b"HTTP/1.1 401 ")
         assert not any(task.done() for task in held)
         for task in held:
@@ -178,6 +282,7 @@ async def _take_for(steps: int) -> None:
             await guard.stop()
             await known.close()
         assert len(known) == 0
+        assert not known._tasks
 
 
 def _speak_to_nobody() -> connections.Protocol:
