@@ -196,14 +196,17 @@ def test_the_nodes_own_certificate_is_told_by_its_time(home: Home, age: timedelt
 class Listener:
     """A controller's listener: it shows a certificate, may ask for one, and says one byte to who is welcome."""
 
-    def __init__(self, home: Home, shown: authorities.Authorities | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, home: Home, shown: authorities.Authorities | None = None, host: str = "127.0.0.1", step: int = 1
+    ) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.set_alpn_protocols(["h2"])
         self.says = b"x"
         key, known = certificates.make_key(), shown or home.known
         made = certificates.issue_server(known.signing(K.SERVERS), [host], key.public_key(), now())
+        chain = "".join(certificates.pem(each) for each in known.trusted(K.SERVERS)[::step])
         file = home.files / "listener.pem"
-        file.write_text(certificates.key_pem(key) + certificates.pem(made) + known.bundle(K.SERVERS))
+        file.write_text(certificates.key_pem(key) + certificates.pem(made) + chain)
         self.context.load_cert_chain(file)
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.host = host
@@ -266,22 +269,24 @@ def test_what_is_wrong_with_a_controller_is_told(home: Home, what: str, told: st
 
 def test_a_node_takes_the_authorities_that_its_token_names_and_no_others(home: Home) -> None:
     known = authorities.begin_rotation(home.files / "ca", K.SERVERS, now())
-    token = join_tokens.make(known.trusted(K.SERVERS)[::-1])  # the order says nothing
-    listener = Listener(home, known)
+    token = join_tokens.make(known.trusted(K.SERVERS))
 
-    def begun(authorities_hash: str) -> Mapping[str, object]:
+    def begun(authorities_hash: str, listener: Listener) -> Mapping[str, object]:
         with listener.serving() as address:
             return child.begin({**home.asked, "address": address, "hash": authorities_hash})
 
-    answer = begun(token.authorities_hash)
-    assert x509.load_pem_x509_certificates(str(answer["authorities"]).encode()) == list(known.trusted(K.SERVERS))
-    certificates.read_request(str(answer["certificate_request"]))
+    for step in (1, -1):  # the order says nothing
+        answer = begun(token.authorities_hash, Listener(home, known, step=step))
+        shown = x509.load_pem_x509_certificates(str(answer["authorities"]).encode())
+        assert shown == list(known.trusted(K.SERVERS)[::step])
+        certificates.read_request(str(answer["certificate_request"]))
+    listener = Listener(home, known)
     for other in (known.trusted(K.SERVERS)[:1], known.trusted(K.SERVERS)[1:], known.trusted(K.AGENTS)):
         with pytest.raises(ValueError, match="is not the one that made the token"):
-            begun(join_tokens.authorities_hash(other))
+            begun(join_tokens.authorities_hash(other), listener)
     listener.context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
-        begun(token.authorities_hash)
+        begun(token.authorities_hash, listener)
 
 
 # The child.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import ssl
 from datetime import datetime
@@ -18,6 +19,7 @@ from controller.config import settings
 from controller.core import errors, secret
 from controller.rpc import callers, issuers, register
 from controller.trust import authorities, certificates, clients, listening, peers
+from controller.web import encryption
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 from tests.controller.cli import house as programs
 from tests.security import house
@@ -83,7 +85,10 @@ async def test_files_that_cannot_be_read_leave_the_certificate_before_in_use(
     assert "the one before goes on" in caplog.text
 
 
-async def test_the_web_side_shows_the_same_certificate(tmp_path: Path) -> None:
+async def test_the_web_side_shows_the_same_certificate_and_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encryption, "LOOK_SECONDS", 0.05)
     home = house.House(tmp_path, '[web]\nlisten = "127.0.0.1:0"\ntls = true\n')
     assert home.settings.web is not None
     (port,) = fleet.free_ports(1)
@@ -98,6 +103,19 @@ async def test_the_web_side_shows_the_same_certificate(tmp_path: Path) -> None:
         with pytest.raises(httpx.TransportError):
             async with httpx.AsyncClient() as client:
                 await client.get(f"http://127.0.0.1:{port}/healthz")
+        authorities.begin_rotation(home.state_dir / "ca", K.SERVERS, house.now())
+        known = authorities.sign_with_new(home.state_dir / "ca", K.SERVERS, house.now(), is_forced=True)
+        only_new = ssl.create_default_context(cadata=certificates.pem(known.signing(K.SERVERS).certificate))
+        async with asyncio.timeout(house.DEADLINE_SECONDS):
+            while not await _is_answered(f"https://127.0.0.1:{port}/healthz", only_new):
+                continue
+
+
+async def _is_answered(url: str, trusting: ssl.SSLContext) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        async with httpx.AsyncClient(verify=trusting) as client:
+            return (await client.get(url)).status_code == httpx.codes.OK
+    return False
 
 
 async def test_the_commands_show_the_operators_certificate_or_one_that_is_named(tmp_path: Path) -> None:
@@ -166,17 +184,6 @@ def test_without_tls_a_controller_listens_on_loopback_alone(tmp_path: Path) -> N
     assert names[0] == "c.example"
     assert names.count("127.0.0.1") == 1
     assert not any(each.startswith("0") for each in names)
-
-
-async def test_the_certificate_of_the_listeners_is_renewed_at_half_its_life(tmp_path: Path) -> None:
-    home = house.House(tmp_path)
-
-    clock = _Clock(house.now())
-    own = listening.Listening(home.state_dir / "ca", ["localhost"], clock)
-    first = own.shown()
-    assert await asyncio.to_thread(own.shown) is first
-    clock.at += certificates.SERVER_LIFETIME / 2
-    assert (await asyncio.to_thread(own.shown)).chain != first.chain
 
 
 def test_streams_are_looked_at_again_when_other_certificates_may_be_believed_and_only_then(tmp_path: Path) -> None:

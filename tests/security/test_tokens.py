@@ -164,6 +164,18 @@ async def test_clocks_that_differ_a_little_do_not_matter(house: House) -> None:
         await house.post.ask("ListNodes", LIST, posts.bearer(house.issuer.token(**changes)))
 
 
+async def test_a_token_that_was_found_good_passes_at_once_whatever_else_comes_from_its_address(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(attempts, "FORGIVEN_PER_SECOND", 0.0)
+    shown = posts.bearer(house.issuer.token())
+    await house.post.ask("ListNodes", LIST, shown)
+    for _ in range(attempts.FREE_ATTEMPTS):
+        assert (await house.refused("a.b.c")).code == "token_invalid"
+    await house.post.ask("ListNodes", LIST, shown)
+
+
 async def test_a_denied_name_of_an_issuer_is_let_in_no_longer(house: House) -> None:
     shown = posts.bearer(house.issuer.token())
     await house.post.ask("ListNodes", LIST, shown)
@@ -400,7 +412,10 @@ async def test_keys_of_a_file_are_read_again_when_it_changes(tmp_path: Path, res
     file.write_bytes(restored.jwks())
     found = keys.Keys(read(tmp_path, oidc.settings_text(f'jwks_file = "{file}"'))[0], Time())
     await found.ready("ec")
-    assert (found.key("ec", "ES256") is None, found.key("rsa", "RS256")) == (False, None)
+    before = found.key("ec", "ES256")
+    assert (before is None, found.key("rsa", "RS256")) == (False, None)
+    await found.ready("ec")
+    assert found.key("ec", "ES256") is before, "nothing was read, for nothing had changed"
     restored.published = ["rsa"]
     file.write_bytes(restored.jwks())
     os.utime(file, (1, 1))
