@@ -326,8 +326,12 @@ async def test_a_key_of_the_same_name_takes_the_place_of_the_one_before(
     await found.close()
 
 
-@pytest.mark.parametrize("more", [{"use": "enc"}, {"alg": "PS256"}], ids=str)
-async def test_a_key_that_is_for_something_else_signs_no_token(
+@pytest.mark.parametrize(
+    "more",
+    [{"use": "enc"}, {"alg": "PS256"}, {"n": 5}, {"n": ""}, {"e": "!!"}, {"kty": "EC"}, {"kty": None}, {"n": None}],
+    ids=str,
+)
+async def test_a_key_that_is_for_something_else_or_none_signs_no_token(
     restored: oidc.Issuer, kept: tuple[keys.Keys, Time], more: dict[str, object]
 ) -> None:
     restored.more = more

@@ -237,6 +237,28 @@ async def test_a_peer_that_does_not_come_to_terms_by_tls_is_cut_and_holds_its_pl
     assert answer.status_code == 200
 
 
+async def test_a_peer_that_does_not_take_leave_by_tls_holds_its_place_for_a_moment_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "PLACES_MAX", 1)
+    monkeypatch.setattr(connections, "FAREWELL_SECONDS", 0.1)
+    known = authorities.create(tmp_path / "ca", "fleet.example", clock.SystemClock().now())
+    own = listening.Listening(tmp_path / "ca", ["127.0.0.1"], clock.SystemClock())
+    trusting = ssl.create_default_context(cadata=known.bundle(authorities.Kind.SERVERS))
+    by_default_seconds = 30.0  # of asyncio, which would keep it so long
+    async with house.standing(tmp_path, own=own) as door, asyncio.timeout(by_default_seconds * 2 / 3):
+        host, _, port = door.address.rpartition(":")
+        _, silent = await asyncio.open_connection(host, int(port), ssl=trusting)
+        silent.transport.pause_reading()  # type: ignore[attr-defined]  # of any transport of a connection
+        silent.write(HEALTH)
+        async with httpx.AsyncClient(verify=trusting, trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    assert (await client.get(f"https://{door.address}/healthz")).status_code == httpx.codes.OK
+                    break
+        silent.transport.abort()
+
+
 async def test_whoever_shows_many_wrong_secrets_waits_for_each_answer_and_nobody_else_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
