@@ -275,14 +275,20 @@ async def test_an_answer_that_is_no_set_of_keys_changes_nothing_for_an_hour_and_
 async def test_who_wait_for_keys_at_once_ask_once_and_all_have_them(
     restored: oidc.Issuer, kept: tuple[keys.Keys, Time]
 ) -> None:
-    found, _ = kept
+    found, at_test = kept
+    restored.published = ["ec"]
 
-    async def had() -> bool:
-        await found.ready("ec")
-        return found.key("ec", "ES256") is not None
+    async def had(key_id: str) -> bool:
+        await found.ready(key_id)
+        return found.key(key_id, "ES256") is not None
 
-    assert all(await asyncio.gather(*(had() for _ in range(5))))
-    assert restored.asked == 1
+    for number in (1, 2):  # before there were any, and when those of before count no longer
+        assert all(await asyncio.gather(*(had(key_id) for key_id in ("ec", "", "ec", ""))))
+        assert restored.asked == number
+        at_test.seconds += keys.STALE_SECONDS + 1
+    at_test.seconds -= keys.STALE_SECONDS + 1 - keys.ASK_EACH_SECONDS - 1
+    assert await had("")
+    assert restored.asked == 2, "who names no key means the only one, which is there"
     await found.close()
 
 

@@ -19,7 +19,7 @@ from controller.cli.demo import fleet
 from controller.config import settings
 from controller.core import errors, roles, secret
 from controller.rpc import errors as rpc_errors
-from controller.rpc import principals, register
+from controller.rpc import listener, principals, register
 from controller.trust import authorities, spiffe
 from instar.v1 import (
     agent_service_pb2,
@@ -237,6 +237,26 @@ async def test_nothing_but_tls_1_3_is_spoken_where_tokens_come(home: Home) -> No
     assert await asyncio.to_thread(shake, *told, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.to_thread(shake, *told, ssl.TLSVersion.TLSv1_2)
+
+
+async def test_the_listener_for_tokens_has_the_bounds_and_the_health_of_the_other_and_ends_with_it(
+    tmp_path: Path, issuer: oidc.Issuer, keys_file: Path
+) -> None:
+    (port,) = fleet.free_ports(1)
+    more = f'token_listen = "127.0.0.1:{port}"\n' + oidc.settings_text(f'jwks_file = "{keys_file}"')
+    found = house.House(tmp_path, more)
+    long = fleet_service_pb2.ListNodesRequest(selector="x" * (listener.RECEIVED_BYTES_MAX + 1))
+    async with found.serving():
+        for pair, address in ((found.client(), found.address), (None, found.token_address)):
+            async with found.channel(pair, address=address) as channel:
+                health: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+                assert await health(b"", timeout=house.DEADLINE_SECONDS) == b"\x08\x01"  # serving
+                shown = NOBODY if pair else posts.bearer(issuer.token())
+                with pytest.raises(aio.AioRpcError) as caught:
+                    await posts.METHODS["ListNodes"].call(channel, long, shown)
+                assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, address
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_the_listeners_certificate_has_the_names_of_all_listeners(tmp_path: Path, keys_file: Path) -> None:
