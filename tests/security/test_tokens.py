@@ -191,10 +191,11 @@ class Time:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.at: datetime | None = None
         self._system = clock.SystemClock()
 
     def now(self) -> datetime:
-        return self._system.now()
+        return self.at or self._system.now()
 
     def monotonic(self) -> float:
         return self.seconds
@@ -390,6 +391,11 @@ async def test_a_token_that_was_found_good_is_looked_at_again_after_a_minute_and
     await known.ready(token)
     assert not known.knows(token)
     assert known.find(token) is known.find(token)
+    at_test.at = known.find(token).until
+    with pytest.raises(errors.UnauthenticatedError):
+        known.find(token)
+    at_test.at = None
+    known.find(token)
     restored.published = ["rsa"]
     file.write_bytes(restored.jwks())
     at_test.seconds = issuers.KEPT_SECONDS - 1

@@ -181,16 +181,29 @@ async def test_of_a_connection_that_has_ended_nothing_is_kept() -> None:
             await asyncio.sleep(0)
 
 
+async def test_an_end_cuts_who_has_not_come_to_terms_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 3600.0)
+    monkeypatch.setattr(connections, "AGE_SECONDS_MAX", 3600.0)
+    secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with _taking(asyncio.Protocol, secured) as (known, address):
+            silent = await asyncio.open_connection(*address)
+            while not len(known):  # noqa: ASYNC110  # there is no event
+                await asyncio.sleep(0)
+        assert len(known) == 0
+        assert await answer_to(silent, b"") == b""
+
+
 @contextlib.asynccontextmanager
 async def _taking(
-    make: Callable[[], connections.Protocol],
+    make: Callable[[], Any], secured: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[connections.Connections, tuple[str, int]]]:
     """Take connections while the block runs; yields where."""
     with contextlib.closing(Failing()) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.settimeout(0)  # the loop waits for it
-        known, guard = connections.Connections(make, None), tasks.Guard()
+        known, guard = connections.Connections(make, secured), tasks.Guard()
         guard.start(known.take(listener), "taking")
         yield known, listener.getsockname()
         await guard.stop()
