@@ -79,7 +79,7 @@ planted: $(READY)  ## known bugs, put into the product one at a time: does the s
 	@python -m tests.simulation --planted -o json
 fuzz: $(READY)  ## MINUTES=10: any message to every method, to the agent, and any manifest; does anything break?
 	@INSTAR_FUZZ_MINUTES=$(MINUTES) pytest -q --timeout 7200 tests/security/test_fuzz.py tests/security/test_fuzz_commands.py
-faults: $(READY)  ## every crash point, full and failing disks, power cuts, clock steps, bad versions; FAULTS=--short
+faults: $(READY)  ## every crash point of node and controller, full and failing disks, power cuts, clock steps, bad versions; FAULTS=--short
 	@python -m tests.faults $(FAULTS) -o json
 drivers: $(READY)  ## the conformance suite for every driver, and nginx and gunicorn under load
 	@python -m tests.drivers -o json

@@ -63,11 +63,11 @@ class Occasions(office.Office):
 
     def _fire(self, draft: drafts.Draft, name: str, reason: str, actor: str, request_id: str) -> model.Firing:
         self._check_active()
+        key = rows.EventKey(f"{_BY_HAND}{name}", request_id)
+        if request_id and self._has_received(draft, key):  # also where the trigger is no more: it was answered then
+            return self._fired_before(draft, name, request_id)
         if name not in draft.world.triggers:
             raise office.not_found("trigger", "name", name)
-        key = rows.EventKey(f"{_BY_HAND}{name}", request_id)
-        if request_id and self._has_received(draft, key):
-            return self._fired_before(draft, name, request_id)
         number = draft.world.statuses[name].number
         event = events.FiredByHand(draft.at, actor, reason, request_id)
         decision = firing.feed(draft, name, event)

@@ -1,4 +1,7 @@
-"""The command `python -m tests.faults [--short] [--only TEXT] [-o json]`: plays every fault and counts what held."""
+"""The command `python -m tests.faults [--short] [--only TEXT] [-o json]`: plays every fault and counts what held.
+
+`--only controller` plays the deaths of the controller alone; they need nothing but this machine's own programs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec
 
-from tests.faults import cases, clocks, points, powercut, scenarios, stage, versions
+from tests.faults import cases, clocks, crashes, lives, points, powercut, scenarios, stage, versions
 
 JOBS = 3  # cases at the same time: most of a case is waiting, and the machine has two cores
 POWER_CUTS = 8  # of each scenario
@@ -43,15 +46,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=JOBS)
     parser.add_argument("-o", dest="output", choices=("text", "json"), default="text")
     chosen = parser.parse_args(argv)
-    obstacle = stage.obstacle()
-    if obstacle:
-        outcomes: Sequence[cases.Outcome] = [cases.Outcome("everything", skipped=obstacle)]
-    else:
-        with tempfile.TemporaryDirectory(prefix="in-saved-") as folder:
-            outcomes = asyncio.run(_run(chosen, Path(folder)))
+    outcomes = asyncio.run(_run_all(chosen))
     document = _document(outcomes)
     print(json.dumps(document) if chosen.output == "json" else _text(document))  # noqa: T201  # a command's answer
     return 0 if document["held"] == document["cases"] else 1
+
+
+async def _run_all(chosen: argparse.Namespace) -> Sequence[cases.Outcome]:
+    """The node's faults and the controller's, unless only the ones or the others are wanted."""
+    outcomes: list[cases.Outcome] = []
+    is_controllers = chosen.only.startswith(crashes.NAME)
+    if not chosen.scenario:
+        async with lives.source() as source:
+            outcomes += await _play_all(await _deaths(source, chosen), chosen.jobs)
+    obstacle = stage.obstacle()
+    if obstacle and not is_controllers:
+        outcomes.append(cases.Outcome("everything of a node", skipped=obstacle))
+    elif not is_controllers:
+        with tempfile.TemporaryDirectory(prefix="in-saved-") as folder:
+            outcomes += await _run(chosen, Path(folder))
+    return outcomes
+
+
+async def _deaths(source: lives.Source, chosen: argparse.Namespace) -> Sequence[Case]:
+    """Deaths of the controller: at each point by itself; in the short form at each kind, in one run of each story."""
+    if chosen.only and not chosen.only.startswith(crashes.NAME):
+        return []
+    found: list[Case] = []
+    for name in crashes.STORIES:
+        group = (crashes.NAME, name)
+        if chosen.short:
+            found.append(Case(f"{crashes.NAME}: {name}: each kind", group, _bound(crashes.play_each, source, name)))
+            continue
+        recording = await crashes.record(source, name)
+        print(f"{crashes.NAME}: {name}: {len(recording.points)} points", file=sys.stderr)  # noqa: T201  # progress
+        for point in recording.points:
+            title = crashes.title(name, point)
+            print(f"  {title}", file=sys.stderr)  # noqa: T201  # the enumeration is part of the answer
+            found.append(Case(title, group, _bound(crashes.play, source, name, point)))
+    return [case for case in found if chosen.only in case.title]
 
 
 async def _run(chosen: argparse.Namespace, folder: Path) -> Sequence[cases.Outcome]:

@@ -127,18 +127,15 @@ class Caller:
             self._looks[about] = look
         return answer
 
-    async def once(
-        self, name: str, request: message.Message, action: str, answer: Callable[[Any], str], subject: str = ""
-    ) -> Any:  # noqa: ANN401  # any response
+    async def once(self, name: str, request: message.Message, answer: Callable[[Any], str], mark: Mark) -> Any:  # noqa: ANN401  # any response
         """Have something done that has an identity: it is asked again as often as it takes, and for ever the same.
 
         Args:
-            action: What the audit log calls it, once.
             answer: What counts of an answer.
-            subject: What the audit log says that it is about; left out for the answer.
+            mark: What it leaves in the audit log, once; where it has no subject, that is what counts of the answer.
         """
         found = await self.read(name, request)
-        self.asked[Mark(action, subject or answer(found))] += 1
+        self.asked[Mark(mark.action, mark.subject or answer(found), mark.reason)] += 1
         self._again.append(_Again(name, request, answer, answer(found)))
         try:
             await self._ask_all_again(await self._link())
@@ -164,11 +161,12 @@ class Caller:
 
     async def until(self, rollout_id: str, condition: Callable[[rollout_pb2.Rollout], bool]) -> rollout_pb2.Rollout:
         """Wait until a rollout is as wanted."""
-        found: rollout_pb2.Rollout | None = None
+        found = await self.rollout(rollout_id)
         try:
             async with asyncio.timeout(lives.PATIENCE_SECONDS):
-                while not condition(found := await self.rollout(rollout_id)):
+                while not condition(found):
                     await asyncio.sleep(stage.POLL_SECONDS)
+                    found = await self.rollout(rollout_id)
         except TimeoutError:
             raise stage.Violation(f"rollout {rollout_id} came to nothing more: {found}") from None
         return found
@@ -185,7 +183,7 @@ class Caller:
         """Wait until something is so."""
         try:
             async with asyncio.timeout(lives.PATIENCE_SECONDS):
-                while not await look():
+                while not await look():  # noqa: ASYNC110  # it lies in other processes
                     await asyncio.sleep(stage.POLL_SECONDS)
         except TimeoutError:
             raise stage.Violation(f"it never came true that {what}") from None

@@ -11,18 +11,19 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller import releases
 from controller.rpc import principals
 from controller.store import checking, database
-from tests.faults import callers, cases, light_agents, lives, stage, stories, transitions
+from tests.faults import callers, cases, fleet_story, light_agents, lives, stage, stories, transitions
 
 NODES = ("n1", "n2", "n3")
 MANIFEST = 'name = "{name}"\nversion = "{version}"\ndriver = "handover"\ncommand = ["python", "main.py"]\n'
 NAME = "controller"
+STORIES: Mapping[str, stories.Story] = {"rollouts": stories.rollouts, "fleet": fleet_story.fleet}
 BY_CHANCE = frozenset({"Ticked", "session closed", "Store.write_chunks"})
 
 
@@ -75,20 +76,26 @@ def _points(passed: lives.Passed) -> Iterator[lives.Point]:
             yield boundary, next(filter(transitions.is_answered, new), new[0])
 
 
+def title(name: str, point: lives.Point) -> str:
+    """How a point of a story is printed."""
+    boundary, transition = point
+    return f"{NAME}: {name}: {transition}: killed {boundary}"
+
+
 async def play(source: lives.Source, name: str, point: lives.Point) -> cases.Outcome:
     """Tell a story with death at a point; again where nobody came by."""
-    title = f"{NAME}: {name}: {point[1]}: killed {point[0]}"
+    said = title(name, point)
     for _ in range(cases.TRIES_MAX):
         with tempfile.TemporaryDirectory(prefix="in-told-") as folder:
             house = lives.House(source, Path(folder), [point])
             violation = await _violation(house, name)
         if violation:
-            return cases.Outcome(title, violation=violation)
+            return cases.Outcome(said, violation=violation)
         if not house.armed:
-            return cases.Outcome(title)
+            return cases.Outcome(said)
     if point[1] in BY_CHANCE:
-        return cases.Outcome(title, skipped=f"happens by chance, and did not in {cases.TRIES_MAX} tries")
-    return cases.Outcome(title, violation=f"not hit in {cases.TRIES_MAX} tries")
+        return cases.Outcome(said, skipped=f"happens by chance, and did not in {cases.TRIES_MAX} tries")
+    return cases.Outcome(said, violation=f"not hit in {cases.TRIES_MAX} tries")
 
 
 async def play_each(source: lives.Source, name: str) -> cases.Outcome:
@@ -106,14 +113,14 @@ async def _violation(house: lives.House, name: str) -> str:
         await _tell(house, name)
     except (stage.Violation, AssertionError, TimeoutError) as violation:
         last = house.deaths[-1] if house.deaths else "nowhere"
-        return f"{violation or type(violation).__name__}; died last at {last}"
+        return f"{str(violation) or type(violation).__name__}; died last at {last}"
     return ""
 
 
 async def _tell(house: lives.House, name: str) -> lives.Passed:
     """Tell it to its end, and judge; what was passed until then."""
     async with told(house) as teller:
-        await stories.STORIES[name](teller)
+        await STORIES[name](teller)
         await judge(teller)
         living = await house.listening()
         passed = [*house.passed, *living.passed]

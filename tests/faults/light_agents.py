@@ -68,7 +68,7 @@ class Agent:
         async for response in stub.Connect(self._said(), metadata=self.metadata):
             match response.WhichOneof("message"):
                 case "assign":
-                    self._take(response.assign)
+                    self.take(response.assign)
                 case "proceed":
                     self._proceed(response.proceed)
                 case "cancel":
@@ -122,7 +122,8 @@ class Agent:
 
     # Operations.
 
-    def _take(self, assign: agent_service_pb2.Assign) -> None:
+    def take(self, assign: agent_service_pb2.Assign) -> None:
+        """Take an operation, or answer what is on record of it."""
         known = self.operations.get(assign.operation_id)
         if known is not None:  # it is answered by what is on record
             known.status.fence = max(known.status.fence, assign.fence)

@@ -105,7 +105,6 @@ class House:
 
     Args:
         armed: Where lives shall die, once at each.
-        more: Settings, as the environment names them.
         dies_at_each: Lives die at each kind of transition, once, at a boundary that is its turn.
         is_hasty: They acknowledge before they commit.
     """
@@ -115,7 +114,6 @@ class House:
         lives: Source,
         folder: Path,
         armed: Collection[Point] = (),
-        more: Mapping[str, str] = {},  # noqa: B006  # never changed
         *,
         dies_at_each: bool = False,
         is_hasty: bool = False,
@@ -137,7 +135,6 @@ class House:
             "INSTAR_LISTEN": self.address,
             "INSTAR_HEARTBEAT_PERIOD": "0.5s",
             "INSTAR_SELF_APPROVAL": "allow",
-            **more,
         }
 
     def enrol(self, kind: principals.Kind, name: str) -> str:

@@ -6,7 +6,6 @@ out: how one goes on after a death (`callers`), and where death waits (`crashes`
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +22,7 @@ from instar.v1 import (
     rollout_pb2,
     rollout_service_pb2,
 )
-from tests.faults import callers, light_agents, stage
+from tests.faults import callers, light_agents
 
 FIRST, SECOND, THIRD = "1.0.0", "1.1.0", "1.2.0"
 FOURTH, FIFTH, SIXTH = "1.9.1", "1.9.2", "1.9.3"  # above those that do not go well
@@ -62,14 +61,14 @@ class Teller:
         name: str,
         version: str,
         strategy: rollout_pb2.Strategy.ValueType = IMMEDIATE,
-        policy: rollout_pb2.Policy | None = None,
+        more_policy: rollout_pb2.Policy | None = None,
         *,
         is_planned: bool = False,
         **more: object,
     ) -> str:
         """Begin a rollout, under an identity; from a saved plan where that is wanted. Returns its id."""
         request = rollout_pb2.UpgradeRequest(
-            name=name, component=WEB, target_version=version, strategy=strategy, policy=_policy(policy)
+            name=name, component=WEB, target_version=version, strategy=strategy, policy=policy(more_policy)
         )
         request.MergeFrom(rollout_pb2.UpgradeRequest(**more))  # type: ignore[arg-type]  # fields of that message
         plan = None
@@ -78,7 +77,10 @@ class Teller:
             plan = (await self.caller.read("rollouts.PlanUpgrade", asked)).plan
         wanted = rollout_service_pb2.StartUpgradeRequest(upgrade=request, request_id=f"id-{name}", plan=plan)
         answer = await self.caller.once(
-            "rollouts.StartUpgrade", wanted, "rollout.start", lambda found: str(found.rollout.rollout_id)
+            "rollouts.StartUpgrade",
+            wanted,
+            lambda found: str(found.rollout.rollout_id),
+            callers.Mark("rollout.start"),
         )
         return str(answer.rollout.rollout_id)
 
@@ -106,6 +108,17 @@ class Teller:
 
         await self.caller.come_true(f"{', '.join(wanted)} run {version}", is_so)
 
+    async def thaw(self, freeze_id: str) -> None:
+        """Lift a freeze."""
+        asked = fleet_service_pb2.RemoveFreezeRequest(freeze_id=freeze_id, reason="it is over")
+
+        async def is_gone() -> bool:
+            answer = await self.caller.read("fleet.ListFreezes", fleet_service_pb2.ListFreezesRequest())
+            return freeze_id not in {each.freeze_id for each in answer.freezes}
+
+        mark = callers.Mark("freeze.remove", freeze_id)
+        await self.caller.act("fleet.RemoveFreeze", asked, mark, f"freeze {freeze_id}", is_gone)
+
 
 Story = Callable[[Teller], Awaitable[None]]
 
@@ -127,8 +140,8 @@ async def rollouts(teller: Teller) -> None:
 
 
 async def _by_hand(teller: Teller) -> None:
-    policy = rollout_pb2.Policy(promoted_by_hand=True)
-    canary = await teller.start("canary", SECOND, CANARY, policy, canary=rollout_pb2.CanaryParameters(nodes=1))
+    by_hand = rollout_pb2.Policy(promoted_by_hand=True)
+    canary = await teller.start("canary", SECOND, CANARY, by_hand, canary=rollout_pb2.CanaryParameters(nodes=1))
     await teller.caller.until(canary, lambda one: _done(one) == 1)
     await teller.verb("pause", canary, "PAUSED")
     await teller.verb("resume", canary, "RUNNING")
@@ -156,7 +169,7 @@ async def _again_and_back(teller: Teller) -> None:
 
 async def _given_up(teller: Teller) -> None:
     slow = await teller.start("slow", light_agents.SLOW)
-    await teller.caller.until(slow, lambda one: _at_work(one) == len(teller.agents))
+    await teller.caller.until(slow, lambda one: at_work(one) == len(teller.agents))
     queued = await teller.start("queued", FOURTH, conflict=rollout_pb2.CONFLICT_POLICY_QUEUE)
     await teller.verb("cancel", slow)
     await teller.caller.ended(slow, "CANCELLED")
@@ -174,23 +187,11 @@ async def _emergency(teller: Teller) -> None:
     await teller.runs(FOURTH)
     freezes = (await caller.read("fleet.ListFreezes", fleet_service_pb2.ListFreezesRequest())).freezes
     [freeze] = [each for each in freezes if each.emergency]
-    await thaw(teller, freeze.freeze_id)
-
-
-async def thaw(teller: Teller, freeze_id: str) -> None:
-    """Lift a freeze."""
-    asked = fleet_service_pb2.RemoveFreezeRequest(freeze_id=freeze_id, reason="it is over")
-
-    async def is_gone() -> bool:
-        answer = await teller.caller.read("fleet.ListFreezes", fleet_service_pb2.ListFreezesRequest())
-        return freeze_id not in {each.freeze_id for each in answer.freezes}
-
-    mark = callers.Mark("freeze.remove", freeze_id)
-    await teller.caller.act("fleet.RemoveFreeze", asked, mark, f"freeze {freeze_id}", is_gone)
+    await teller.thaw(freeze.freeze_id)
 
 
 async def _approved(teller: Teller) -> None:
-    caller, deadline = teller.caller, _span(timedelta(minutes=10))
+    caller, deadline = teller.caller, span(timedelta(minutes=10))
     denied = await teller.start("denied", FIFTH, approval_deadline=deadline)
     asked = rollout_service_pb2.DenyRolloutRequest(rollout=denied, reason="not today")
     await caller.act("rollouts.DenyRollout", asked, callers.Mark("approval.deny", denied))
@@ -215,17 +216,19 @@ def _pieces(bundle: Path) -> Iterator[release_service_pb2.PublishReleaseRequest]
     yield release_service_pb2.PublishReleaseRequest(chunk=bundle.read_bytes())
 
 
-def _policy(more: rollout_pb2.Policy | None) -> rollout_pb2.Policy:
-    instant = _span(timedelta(seconds=0.1))
-    policy = rollout_pb2.Policy(soak_duration=instant, min_healthy_duration=instant)
+def policy(more: rollout_pb2.Policy | None = None) -> rollout_pb2.Policy:
+    """A policy that waits for nothing."""
+    instant = span(timedelta(seconds=0.1))
+    made = rollout_pb2.Policy(soak_duration=instant, min_healthy_duration=instant)
     if more is not None:
-        policy.MergeFrom(more)
-    return policy
+        made.MergeFrom(more)
+    return made
 
 
-def _span(span: timedelta) -> duration_pb2.Duration:
+def span(wanted: timedelta) -> duration_pb2.Duration:
+    """A span of time as a message."""
     message = duration_pb2.Duration()
-    message.FromTimedelta(span)
+    message.FromTimedelta(wanted)
     return message
 
 
@@ -237,8 +240,6 @@ def _done(one: Seen) -> int:
     return sum(each.state == operation_pb2.OPERATION_STATE_PERMANENT for each in one.changes)
 
 
-def _at_work(one: Seen) -> int:
+def at_work(one: Seen) -> int:
+    """How many changes are being made."""
     return sum(each.state == operation_pb2.OPERATION_STATE_RUNNING for each in one.changes)
-
-
-STORIES: Mapping[str, Story] = {"rollouts": rollouts}

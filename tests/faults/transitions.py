@@ -1,4 +1,4 @@
-"""What the points of a controller are called: the transitions that a transaction writes, a message or an answer tells of.
+"""What the points of a controller are called: by what a transaction writes, or a message or an answer tells.
 
 Rules kept: names are the same in each run, whatever else shares a transaction; a transaction goes by everything that it
 writes: acts and what became of rollouts by the audit log, news by the journal of events, operations by their rows.

@@ -266,6 +266,19 @@ def test_by_hand_fires_once_for_each_request_and_says_who(tmp_path: Path) -> Non
     fleet.told(tmp_path, tale)
 
 
+def test_who_fired_by_hand_and_asks_again_is_answered_as_before_though_the_trigger_is_gone(tmp_path: Path) -> None:
+    async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
+        await firing.applied(controller, firing.trigger(action=model.Notify()))
+        first = await controller.engine.fire_trigger("t", reason="drill", actor="bob", request_id="one")
+        machine = await controller.restart()
+        await machine.remove_trigger("t", reason="", actor="ann")
+        assert await machine.fire_trigger("t", reason="drill", actor="bob", request_id="one") == first
+        other = machine.fire_trigger("t", reason="drill", actor="bob", request_id="two")
+        assert await firing.refusal_of(other) == "trigger_not_found"
+
+    fleet.told(tmp_path, tale)
+
+
 def test_an_explanation_shows_the_last_values_each_guard_and_the_next_chance(tmp_path: Path) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
