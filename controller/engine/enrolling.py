@@ -208,9 +208,6 @@ class Enrolling:
             try:
                 made = decide(known)
             except enrolment.CloneError as error:
-                assert known is not None  # noqa: S101  # only what is known can have a double
-                identities.put_identity(connection, enrolment.lock(known, enrolment.CLONED))
-                self._note(connection, now, stepping.CONTROLLER_ACTOR, "node.clone", node, enrolment.CLONED)
                 return error
             if made != known:
                 identities.put_identity(connection, made)
@@ -219,10 +216,31 @@ class Enrolling:
 
         found = await self._store.write(work)
         if isinstance(found, enrolment.CloneError):
-            with contextlib.suppress(errors.NotFoundError):  # it was never connected
-                await self._quarantine(node, reason=enrolment.CLONED, actor=stepping.CONTROLLER_ACTOR)
+            await self._lock_out(node, decide)
             raise found
         return found
+
+    async def _lock_out(self, node: model.NodeId, decide: _Decision) -> None:
+        """Put a node into quarantine whose key was copied, then lock it.
+
+        In this order, for who is killed in between finds the double again; of what is locked nobody finds that out.
+        """
+
+        def work(connection: sa.Connection) -> None:
+            known = identities.identity(connection, node)
+            try:
+                decide(known)
+            except enrolment.CloneError:
+                assert known is not None  # noqa: S101  # only what is known can have a double
+                identities.put_identity(connection, enrolment.lock(known, enrolment.CLONED))
+                told = (stepping.CONTROLLER_ACTOR, "node.clone", node, enrolment.CLONED)
+                self._note(connection, self._clock.now(), *told)
+            except errors.RefusedError:
+                pass  # somebody has locked or removed it meanwhile
+
+        with contextlib.suppress(errors.NotFoundError):  # it was never connected
+            await self._quarantine(node, reason=enrolment.CLONED, actor=stepping.CONTROLLER_ACTOR)
+        await self._store.write(work)
 
     def _note(self, connection: sa.Connection, at: datetime, *told: str) -> None:
         """Put an entry into the audit log: actor, action, subject, reason, and the code of a refusal."""

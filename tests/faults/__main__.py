@@ -54,26 +54,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _run_all(chosen: argparse.Namespace) -> Sequence[cases.Outcome]:
     """The node's faults and the controller's, unless only the ones or the others are wanted."""
-    outcomes: list[cases.Outcome] = []
-    is_controllers = chosen.only.startswith(crashes.NAME)
-    if not chosen.scenario:
-        async with lives.source() as source:
-            outcomes += await _play_all(await _deaths(source, chosen), chosen.jobs)
+    of_controller, of_node = await asyncio.gather(_run_deaths(chosen), _run_node(chosen))
+    return [*of_controller, *of_node]
+
+
+async def _run_deaths(chosen: argparse.Namespace) -> Sequence[cases.Outcome]:
+    if chosen.scenario or not (chosen.only.startswith(crashes.NAME) or crashes.NAME.startswith(chosen.only)):
+        return []
+    async with lives.source() as source:
+        return await _play_all(await _deaths(source, chosen), chosen.jobs)
+
+
+async def _run_node(chosen: argparse.Namespace) -> Sequence[cases.Outcome]:
+    if chosen.only.startswith(crashes.NAME):
+        return []
     obstacle = stage.obstacle()
-    if obstacle and not is_controllers:
-        outcomes.append(cases.Outcome("everything of a node", skipped=obstacle))
-    elif not is_controllers:
-        with tempfile.TemporaryDirectory(prefix="in-saved-") as folder:
-            outcomes += await _run(chosen, Path(folder))
-    return outcomes
+    if obstacle:
+        return [cases.Outcome("everything of a node", skipped=obstacle)]
+    with tempfile.TemporaryDirectory(prefix="in-saved-") as folder:
+        return await _run(chosen, Path(folder))
 
 
 async def _deaths(source: lives.Source, chosen: argparse.Namespace) -> Sequence[Case]:
     """Deaths of the controller: at each point by itself; in the short form at each kind, in one run of each story."""
-    if chosen.only and not chosen.only.startswith(crashes.NAME):
-        return []
     found: list[Case] = []
-    for name in crashes.STORIES:
+    for name in crashes.NAMES:
         group = (crashes.NAME, name)
         if chosen.short:
             found.append(Case(f"{crashes.NAME}: {name}: each kind", group, _bound(crashes.play_each, source, name)))

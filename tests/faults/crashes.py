@@ -18,12 +18,13 @@ from pathlib import Path
 from controller import releases
 from controller.rpc import principals
 from controller.store import checking, database
-from tests.faults import callers, cases, fleet_story, light_agents, lives, stage, stories, transitions
+from tests.faults import callers, cases, coming_in, fleet_story, light_agents, lives, stage, stories, transitions
 
 NODES = ("n1", "n2", "n3")
 MANIFEST = 'name = "{name}"\nversion = "{version}"\ndriver = "handover"\ncommand = ["python", "main.py"]\n'
 NAME = "controller"
 STORIES: Mapping[str, stories.Story] = {"rollouts": stories.rollouts, "fleet": fleet_story.fleet}
+NAMES = (*STORIES, coming_in.NAME)
 BY_CHANCE = frozenset({"Ticked", "session closed", "Store.write_chunks"})
 
 
@@ -119,14 +120,18 @@ async def _violation(house: lives.House, name: str) -> str:
 
 async def _tell(house: lives.House, name: str) -> lives.Passed:
     """Tell it to its end, and judge; what was passed until then."""
+    if name == coming_in.NAME:
+        passed = await coming_in.tell(house)
+        check_store(house)
+        return passed
     async with told(house) as teller:
         await STORIES[name](teller)
         await judge(teller)
         living = await house.listening()
-        passed = [*house.passed, *living.passed]
+        all_passed = [*house.passed, *living.passed]
         await house.stop()
     check_store(house)
-    return passed
+    return all_passed
 
 
 async def judge(teller: stories.Teller) -> None:

@@ -137,6 +137,10 @@ class House:
             "INSTAR_SELF_APPROVAL": "allow",
         }
 
+    def configure(self, config: Path) -> None:
+        """Give it a file of settings, before the first life."""
+        self._environment["INSTAR_CONFIG"] = str(config)
+
     def enrol(self, kind: principals.Kind, name: str) -> str:
         """Make the token of an agent, before the first life."""
         known = register.Register(self.state_dir / "tokens" / "principals")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from instar.v1 import agent_service_pb2, fleet_service_pb2
-from tests.faults import callers, crashes, light_agents, lives, stage, stories, transitions
+from tests.faults import callers, coming_in, crashes, light_agents, lives, stage, stories, transitions
 
 
 @pytest.fixture
@@ -56,6 +56,16 @@ async def test_a_controller_that_is_killed_at_each_boundary_keeps_what_it_said_a
         *(transitions.BEFORE_SEND, transitions.BEFORE_ANSWER),
     }
     assert given == {"n1": 1, "n2": 1, "n3": 1}
+
+
+@pytest.mark.slow
+async def test_a_copied_key_is_locked_out_and_in_quarantine_wherever_the_controller_died_between_the_two(
+    source: lives.Source, tmp_path: Path
+) -> None:
+    points = [(transitions.BEFORE_COMMIT, "node.quarantine"), (transitions.BEFORE_COMMIT, "Enrolling._lock_out")]
+    house = lives.House(source, tmp_path, points)
+    await coming_in.tell(house)
+    assert house.armed == set()
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def turn(name: str, boundary: str) -> str:
 def of_work(work: Callable[..., Any]) -> str:
     """Name a transaction that is no step of the engine, by the room that it is written in."""
     place = work.__qualname__.replace(".<locals>", "").replace(".<lambda>", "")
-    return place.rpartition(".")[0] if place.endswith(".work") else place
+    return place.removesuffix(".work")
 
 
 def of_commit(commit: rows.Commit) -> Sequence[str]:
