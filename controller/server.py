@@ -114,13 +114,15 @@ async def serving(loaded: settings.Settings, opened: database.Store | None = Non
         desk = _desk(loaded, store, own, machine, time)
         issued = issuers.Issuers(loaded.issuers, time)
         peers = None if own is None else trust_peers.Peers(lambda: own.known, time.now)
-        guards = door.guards(callers.Callers(enrolled, issued, time, peers), machine, loaded.quotas, time)
+        guards = door.guards(
+            callers.Callers(enrolled, issued, time, peers), machine, loaded.quotas, time, machine.pressure
+        )
         rooms = rpc_serving.Rooms(machine, blobs, guards, enrolled, time, trust, own, desk)
         async with (
             _emitting(store, loaded.otlp_endpoint),
             _started(machine),
             _activated(_stages(machine, loaded, *signing)),
-            _guarded(guards, issued),
+            _guarded(guards, issued, machine),
             _telling(access.Watch(machine.note_access, enrolled, None if own is None else lambda: own.known), loaded),
             rpc_serving.serving(loaded, rooms) as address,
             _on_the_web(loaded, machine, time, own),
@@ -205,9 +207,10 @@ def _desk(
 
 
 @contextlib.asynccontextmanager
-async def _guarded(guards: door.Guards, issued: issuers.Issuers) -> AsyncIterator[None]:
-    """Watch over the streams that are open while the block runs."""
+async def _guarded(guards: door.Guards, issued: issuers.Issuers, machine: engine.Engine) -> AsyncIterator[None]:
+    """Watch over the streams that are open, and over how late everything is, while the block runs."""
     watch = tasks.Guard()
+    watch.start(machine.pressure.run(), "watch over pressure")
     watch.start(guards.streams.run(), "watch over streams")
     try:
         yield

@@ -7,12 +7,14 @@ against nodes, `following` drafts what follows by rule, `planning` makes plans, 
 has canary waves judged by what `sources` tell, `courses` shows it, `outcomes` counts and learns; `heeding` says what a
 node's word means for triggers and `occasions` what others bring about, `firing` feeds them, `triggering` lets time pass
 for them and has `actions` done; `tracing` says which spans are owed, `world` is what is known and stored, `presence`
-what only lives as long as a session, `watching` wakes who waits. Left out: what a rollout decides (`controller.core`),
-how rows are written (`controller.store`), and the wire (`controller.rpc`).
+what only lives as long as a session, `watching` wakes who waits, `pressure` measures how late everything is. Left
+out: what a rollout decides (`controller.core`), how rows are written (`controller.store`), and the wire
+(`controller.rpc`).
 """
 
 from controller.engine.commands import AssignCommand, CancelCommand, Command, ProceedCommand, SessionGrant
 from controller.engine.engine import Engine
 from controller.engine.office import Asked
+from controller.engine.pressure import Pressure
 
-__all__ = ["Asked", "AssignCommand", "CancelCommand", "Command", "Engine", "ProceedCommand", "SessionGrant"]
+__all__ = ["Asked", "AssignCommand", "CancelCommand", "Command", "Engine", "Pressure", "ProceedCommand", "SessionGrant"]

@@ -19,6 +19,8 @@ from controller.store import rows
 HEARTBEAT_PERIOD = timedelta(seconds=10)
 # Heartbeats that a node may be cut off for before it counts as away: a reconnect is no outage.
 GRACE_PERIODS = 2
+# Of the usual period, while the controller is pressed: fewer, and yet no reading becomes stale before the next.
+THINNED_PERIODS = 2
 
 
 class Agents(office.Office):
@@ -29,6 +31,8 @@ class Agents(office.Office):
     async def open_session(self, hello: model.NodeHello) -> commands.SessionGrant:
         """Make a session known; its full report is durable on return, and an earlier session is stale."""
         session_id = self._ids.session_id()
+        if not self.is_at_work(hello.node_id):
+            self._desk.check_room()
 
         def work(draft: drafts.Draft) -> rows.Session:
             session = admission.open_session(draft, hello, session_id)
@@ -65,6 +69,8 @@ class Agents(office.Office):
     async def report(self, node_id: model.NodeId, session_id: model.SessionId, report: model.NodeReport) -> None:
         """Take a report; what is durable of it is stored on return.
 
+        While the controller is pressed a report that changes nothing durable does not wait for the store.
+
         Raises:
             RefusedError: A later session has taken this one's place, or the node was removed.
         """
@@ -75,10 +81,20 @@ class Agents(office.Office):
             self._node(draft, node_id)
             self._take(draft, node_id, report)
 
-        await self._desk.submit(work)
+        if not (self._is_spared(node_id) and reporting.is_nothing_new(self._desk.world.nodes.get(node_id), report)):
+            await self._desk.submit(work)
         present = self._check_session(node_id, session_id)
         self._present[node_id] = presence.heard(present, report, self._clock.now())
         self.collector.take(node_id, report, received_at)
+
+    def heartbeat_period(self, node_id: model.NodeId) -> timedelta:
+        """Time between two heartbeats of a node from here on."""
+        return self._heartbeat_period * (THINNED_PERIODS if self._is_spared(node_id) else 1)
+
+    def is_at_work(self, node_id: model.NodeId) -> bool:
+        """Tell whether a node has an operation in flight, or belongs to a rollout that may give it one."""
+        world = self._desk.world
+        return node_id in world.claims or node_id in world.assigned
 
     def check_trusted(self, node_id: model.NodeId) -> None:
         """Let a node speak, also one that nobody knows yet.
@@ -123,6 +139,9 @@ class Agents(office.Office):
     def subscribe(self, node_id: model.NodeId, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` when ``commands`` may have changed; return what ends that."""
         return self._node_bell.subscribe(node_id, wake)
+
+    def _is_spared(self, node_id: model.NodeId) -> bool:
+        return self.pressure.is_thinning and not self.is_at_work(node_id)
 
     def _miss(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
         now = self._clock.now()

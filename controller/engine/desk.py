@@ -21,6 +21,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from controller import clock as clocks
@@ -36,6 +37,9 @@ WORK_MAX = 64
 # And where so much waits that this is less than a quarter of it: a larger one would share little more.
 STORM_WORK_MAX = 256
 _STORM_SHARE = 4
+# Above it nobody may hand in what can wait: as many as there are connections, with a few minutes of work.
+WAITING_MAX = 16_384
+FULL_RETRY_AFTER = timedelta(seconds=1)  # some hundred pieces later
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ _log = logging.getLogger(__name__)
 class _Work:
     run: Callable[[drafts.Draft], Any]
     answer: asyncio.Future[Any]
+    came_at_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +110,29 @@ class Desk:
         if self._is_closed:
             raise errors.UnavailableError("cannot do it now: the controller is stopping", code="stopping")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Work(work, answer))
+        self._waiting.append(_Work(work, answer, self._clock.monotonic()))
         self._has_work.set()
         return await answer
+
+    @property
+    def waits_seconds(self) -> float:
+        """For how long the oldest piece of work has waited for its turn."""
+        return self._clock.monotonic() - self._waiting[0].came_at_seconds if self._waiting else 0.0
+
+    def check_room(self) -> None:
+        """Let somebody hand in work that can wait; what belongs to an operation does not ask.
+
+        Raises:
+            ExhaustedError: WAITING_MAX pieces wait, code ``desk_full``.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise errors.ExhaustedError(
+                f"cannot take it now: {len(self._waiting)} pieces of work wait to be stored",
+                code="desk_full",
+                field="controller",
+                rule=f"less than {WAITING_MAX} pieces of work",
+                retry_after=FULL_RETRY_AFTER,
+            )
 
     def read_again(self) -> None:
         """Make the world what the store holds now."""

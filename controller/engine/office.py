@@ -25,6 +25,7 @@ from controller.engine import (
     lookout,
     planning,
     presence,
+    pressure,
     queueing,
     recent,
     rules,
@@ -109,6 +110,7 @@ class Office:
             desks.Hooks(following.Following(self._plans).follow, self._published, self._recent.clear),
             self._present.keys(),
         )
+        self.pressure = pressure.Pressure(lambda: self._desk.waits_seconds, clock.monotonic)
         self._lookout = lookout.Lookout(self._desk, self._present.keys())
         self._ticker = timing.Ticker(self._desk, clock, self._lookout)
         watch = monitor.Monitor(monitoring.rules, self.collector)
@@ -126,6 +128,7 @@ class Office:
 
     async def _asked(self, asked: Asked, work: Callable[[drafts.Draft], Answer]) -> Answer:
         """Have work done for somebody; where it is refused, keep that it was."""
+        self._desk.check_room()
         try:
             return await self._desk.submit(work)
         except errors.InstarError as error:

@@ -66,6 +66,14 @@ def take(
         _tell(draft, node_id, report, known, find_rollout(rollout_id))
 
 
+def is_nothing_new(node: model.Node | None, report: model.NodeReport) -> bool:
+    """Tell whether nothing would be stored of a report."""
+    says_more = report.is_full or report.operations or report.steps or report.removed
+    if node is None or says_more or report.conditions not in (None, node.conditions):
+        return False
+    return all(node.components.get(each.name) == durable(each) for each in report.components)
+
+
 def durable(component: model.InstalledComponent) -> model.InstalledComponent:
     """Strip what changes with each heartbeat."""
     instances = tuple(copying.replace(each, served=0) for each in component.instances)

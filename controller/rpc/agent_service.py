@@ -37,8 +37,8 @@ _Context = aio.ServicerContext[Any, Any]
 class Engine(sessions.Engine, Protocol):
     """What the service needs of the engine."""
 
-    def node(self, node_id: model.NodeId) -> model.Node:
-        """Return what is known of a node; raises NotFoundError."""
+    def is_at_work(self, node_id: model.NodeId) -> bool:
+        """Tell whether a node has an operation in flight, or belongs to a rollout that may give it one."""
         ...
 
     def wants(self, node_id: model.NodeId, digest: model.Digest) -> bool:
@@ -124,7 +124,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         await self.sessions.go_away()
 
     def _admit(self, caller: principals.Principal) -> None:
-        retry_after = self._bucket.take(is_urgent=self._is_urgent(model.NodeId(caller.name)))
+        retry_after = self._bucket.take(is_urgent=self._engine.is_at_work(model.NodeId(caller.name)))
         if retry_after > timedelta():
             raise errors.ExhaustedError(
                 f"cannot open a session: too many agents come at once; try again after {retry_after}",
@@ -138,13 +138,6 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         task = asyncio.get_running_loop().create_task(ending, name="end of a stuck session")
         self._lingering.add(task)
         task.add_done_callback(self._lingering.discard)
-
-    def _is_urgent(self, node_id: model.NodeId) -> bool:
-        """Nodes with an operation in flight outrank the others."""
-        try:
-            return self._engine.node(node_id).operation_id is not None
-        except errors.NotFoundError:
-            return False
 
 
 def _not_asked_for(node_id: model.NodeId, digest: str) -> errors.RefusedError:

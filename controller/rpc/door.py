@@ -2,7 +2,8 @@
 
 Rules kept here: the policy is looked up by the name of the method, so that a service cannot forget it; a stream is
 authorised again before each message that goes down; an error of the core becomes its status in one place; any other is
-logged whole and told as INTERNAL; what a known caller is refused is kept on record, also where it is no request that
+logged whole and told as INTERNAL; reads are refused before anything is spent on them where the controller is
+late; what a known caller is refused is kept on record, also where it is no request that
 the engine could be asked. Left out: what each caller may do (`policies`, `bounds`), how much (`quotas`), what errors
 look like on the wire (`errors`), and a record of those who only read, whom nobody knows, or who ask too much: they
 could fill it.
@@ -41,6 +42,7 @@ _MAKERS: Mapping[tuple[bool, bool], Callable[..., _Handler]] = {  # by: does the
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
+# Of people and services; what agents read belongs to an operation.
 _READS = re.compile(r"/(Explain|Export|Get|List|Read|Verify|Watch)[A-Za-z]*$")
 _NAMING = ("rollout", "node_id", "freeze_id", "firing_id", "name", "component")  # fields that name what is acted on
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -57,17 +59,25 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """What stands at the door, each for one question: who, of what, how much, and for how long."""
+    """What stands at the door, each for one question: who, of what, how much, for how long, and whether now."""
 
     callers: callers.Callers
     bounds: bounds.Bounds
     quotas: quotas.Quotas
     streams: streams.Streams
+    pressure: engine.Pressure
 
 
-def guards(known: callers.Callers, fleet: bounds.Fleet, allowed: configured.Quotas, time: clock.Clock) -> Guards:
+def guards(
+    known: callers.Callers,
+    fleet: bounds.Fleet,
+    allowed: configured.Quotas,
+    time: clock.Clock,
+    pressure: engine.Pressure,
+) -> Guards:
     """Post the guards of one controller."""
-    return Guards(known, bounds.Bounds(fleet), quotas.Quotas(allowed, time.monotonic), streams.Streams(known, time))
+    calls, live = quotas.Quotas(allowed, time.monotonic), streams.Streams(known, time)
+    return Guards(known, bounds.Bounds(fleet), calls, live, pressure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,8 @@ class _Call:
         policy = policies.POLICIES.get(self.method)
         if policy is None:
             raise _denied(self.method, "nobody, since it has no policy")
+        if policy.kind is principals.Kind.API and _READS.search(self.method):
+            self.guards.pressure.check_read()  # before anything that costs more
         caller = None if policy.kind is None else await self.guards.callers.admit(self.context)
         self.guards.quotas.take(self._name(caller))
         if caller is not None:

@@ -50,6 +50,10 @@ class Engine(Protocol):
         """Take a report; durable on return. Raises an InstarError when the session is stale."""
         ...
 
+    def heartbeat_period(self, node_id: model.NodeId) -> timedelta:
+        """Time between two heartbeats of a node from here on."""
+        ...
+
     def check_trusted(self, node_id: model.NodeId) -> None:
         """Let a node speak; raises a RefusedError where it is quarantined."""
 
@@ -249,10 +253,12 @@ class AgentSession:
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
-        patience_seconds = SILENT_PERIODS_MAX * self._heartbeat_period.total_seconds()
+        told_before = self._heartbeat_period
         async with _within(None, "cannot go on with the session: the agent has been silent") as silence:
             while True:
-                silence.reschedule(loop.time() + patience_seconds)
+                # What was told a moment ago may have come after the agent began to wait.
+                period, told_before = max(told_before, self._heartbeat_period), self._heartbeat_period
+                silence.reschedule(loop.time() + SILENT_PERIODS_MAX * period.total_seconds())
                 message = await self._transport.receive()
                 silence.reschedule(None)  # from here on it is we who work
                 if message is None:
@@ -337,6 +343,7 @@ class AgentSession:
         if self._is_acknowledgement_due:
             self._is_acknowledgement_due = False
             self._unacknowledged = 0
+            self._heartbeat_period = self._engine.heartbeat_period(self.node_id)
             yield agent_convert.acknowledgement(
                 self._sequence,
                 echo_send_time=self._echo_send_time,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from controller import clock
+from controller import clock, engine
 from controller.config import quotas
 from controller.core import roles
 from controller.rpc import callers, door, issuers, principals, register
@@ -33,4 +33,5 @@ def guards(
     enrolled: register.Register, fleet: object, time: clock.Clock, allowed: quotas.Quotas = quotas.USUAL
 ) -> door.Guards:
     """All guards, before a fleet of which they may ask what `bounds.Fleet` says."""
-    return door.guards(known(enrolled, time), cast("Any", fleet), allowed, time)
+    calm = engine.Pressure(lambda: 0.0, time.monotonic)
+    return door.guards(known(enrolled, time), cast("Any", fleet), allowed, time, calm)

@@ -85,8 +85,12 @@ class SmallEngine:
         self.wakes.setdefault(node_id, []).append(wake)
         return lambda: self.wakes[node_id].remove(wake)
 
-    def node(self, node_id: model.NodeId) -> model.Node:
-        raise errors.NotFoundError(f"cannot find {node_id}", code="node_not_found")
+    def is_at_work(self, node_id: model.NodeId) -> bool:
+        return bool(self.asked.get(node_id))
+
+    def heartbeat_period(self, node_id: model.NodeId) -> timedelta:
+        del node_id
+        return self._heartbeat_period
 
     def ask(self, node_id: model.NodeId, *asked: Command) -> None:
         """Ask these of a node, and nothing else."""
