@@ -14,7 +14,7 @@ EXAMPLES ?= 5000
 RUNS ?= 20
 MINUTES ?= 10
 SOURCE ?= both
-BENCHES ?= agent_footprint swap_pause module_swap plan rollout_core emergency ingest judge 'heartbeat --tls'
+BENCHES ?= agent_footprint swap_pause module_swap plan rollout_core emergency ingest judge reconnect_storm 'heartbeat --tls'
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 BASE = timedelta(seconds=1)  # a lone hiccup costs half a second on average
-CAP = timedelta(seconds=60)  # a controller that comes back has its fleet again within a minute
+CAP = timedelta(
+    seconds=15
+)  # a controller that comes back has its fleet again soon; where it is crowded it says when to come
 SPREAD_MAX = timedelta(minutes=30)  # 100,000 agents come back in a third of it; nobody sends a fleet away for long
 DOUBLINGS_MAX = 16  # far past any cap; keeps the power finite after years of failures
 PERIOD_JITTER = 0.1  # share of a heartbeat period that is drawn anew each time, so that phases never align

@@ -20,7 +20,7 @@ from grpc import aio
 
 from controller import clock
 from controller.core import errors, model
-from controller.rpc import admission, principals, sessions, trust_pieces
+from controller.rpc import admission, principals, session_ports, sessions, trust_pieces
 from controller.rpc import errors as rpc_errors
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 
@@ -34,12 +34,8 @@ _Response = agent_service_pb2.ConnectResponse
 _Context = aio.ServicerContext[Any, Any]
 
 
-class Engine(sessions.Engine, Protocol):
+class Engine(session_ports.Engine, Protocol):
     """What the service needs of the engine."""
-
-    def is_at_work(self, node_id: model.NodeId) -> bool:
-        """Tell whether a node has an operation in flight, or belongs to a rollout that may give it one."""
-        ...
 
     def wants(self, node_id: model.NodeId, digest: model.Digest) -> bool:
         """Tell whether a node has use for a bundle."""

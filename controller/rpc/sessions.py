@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from typing import Protocol
 
 from google.protobuf import timestamp_pb2
 
 from controller import clock
 from controller.core import errors, model
 from controller.engine import commands
-from controller.rpc import admission, agent_convert, log_reading, principals
+from controller.rpc import admission, agent_convert, log_reading, principals, session_ports
 from controller.rpc import errors as rpc_errors
 from instar.v1 import agent_service_pb2
 
@@ -35,52 +34,6 @@ _Request = agent_service_pb2.ConnectRequest
 _Response = agent_service_pb2.ConnectResponse
 
 
-class Engine(Protocol):
-    """What a session needs of the engine."""
-
-    async def open_session(self, hello: model.NodeHello) -> commands.SessionGrant:
-        """Make a session known; its full report is durable on return."""
-        ...
-
-    async def close_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
-        """Forget a session, unless a later one has taken its place."""
-        ...
-
-    async def report(self, node_id: model.NodeId, session_id: model.SessionId, report: model.NodeReport) -> None:
-        """Take a report; durable on return. Raises an InstarError when the session is stale."""
-        ...
-
-    def heartbeat_period(self, node_id: model.NodeId) -> timedelta:
-        """Time between two heartbeats of a node from here on."""
-        ...
-
-    def check_trusted(self, node_id: model.NodeId) -> None:
-        """Let a node speak; raises a RefusedError where it is quarantined."""
-
-    def check_session(self, node_id: model.NodeId, session_id: model.SessionId) -> None:
-        """Let a session go on; raises a RefusedError where it may not."""
-
-    def commands(self, node_id: model.NodeId) -> tuple[commands.Command, ...]:
-        """What is asked of a node now."""
-        ...
-
-    def subscribe(self, node_id: model.NodeId, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call ``wake`` when ``commands`` may have changed; return what ends that."""
-        ...
-
-
-class Transport(Protocol):
-    """One stream to an agent."""
-
-    async def receive(self) -> agent_service_pb2.ConnectRequest | None:
-        """Return the next message, or None when the agent has ended the stream."""
-        ...
-
-    async def send(self, response: agent_service_pb2.ConnectResponse) -> None:
-        """Return once the stream has taken the message."""
-        ...
-
-
 class _Ended(Exception):  # noqa: N818 an end of the conversation, not an error: nobody is to blame
     """The session has come to its end."""
 
@@ -92,6 +45,7 @@ class Sessions:
         self._open: dict[model.NodeId, AgentSession] = {}
         self._is_leaving = False
         self._emptied = asyncio.Event()
+        self.turns = admission.Turns()
 
     def __len__(self) -> int:
         """How many are open."""
@@ -151,8 +105,8 @@ class AgentSession:
 
     def __init__(
         self,
-        engine: Engine,
-        transport: Transport,
+        engine: session_ports.Engine,
+        transport: session_ports.Transport,
         *,
         caller: principals.Principal,
         registry: Sessions,
@@ -210,7 +164,8 @@ class AgentSession:
     async def _hold(self) -> None:
         hello, protocol_version = await self._greeted()
         self._engine.check_trusted(self.node_id)
-        grant = await self._engine.open_session(hello)
+        async with self._registry.turns.take(is_urgent=self._engine.is_at_work(self.node_id)):
+            grant = await self._engine.open_session(hello)
         self._session_id, self.generation = grant.session_id, grant.generation
         self._heartbeat_period = grant.heartbeat_period
         self._sequence = 1

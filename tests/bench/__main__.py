@@ -12,7 +12,7 @@ from typing import Any
 from tests import bench
 from tests.bench import result
 
-_NOT_BENCHMARKS = {"__main__", "load", "result"}
+_NOT_BENCHMARKS = {"__main__", "herd", "load", "result"}
 
 
 def names() -> Sequence[str]:
