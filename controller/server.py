@@ -108,6 +108,7 @@ async def serving(loaded: settings.Settings, opened: database.Store | None = Non
             requester_may_approve=loaded.self_approval,
             servers=servers,
             monitoring=loaded.monitor,
+            retained=loaded.retention,
         )
         blobs = releases.Blobs(loaded.bundles_dir)
         trust, signing = _trust(loaded, time)

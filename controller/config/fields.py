@@ -18,8 +18,8 @@ from controller.core import errors
 TEXT_CHARS_MAX = 4096  # of one value: a long query has some hundreds
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _NAME_RULE = "1 to 63 lower-case letters, digits, dots, dashes and underscores between letters or digits"
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def refuse(field: str, value: object, rule: str) -> Never:
@@ -96,7 +96,7 @@ class Table:
         return value
 
     def duration(self, name: str, default: timedelta, least: timedelta, most: timedelta) -> timedelta:
-        """Read a time such as ``30s``, ``5m`` or ``2h`` within bounds."""
+        """Read a time such as ``30s``, ``5m``, ``2h`` or ``90d`` within bounds."""
         if not self.has(name):
             self._known.append(name)
             return default
@@ -104,7 +104,7 @@ class Table:
         matched = _DURATION.fullmatch(value)
         found = timedelta(seconds=float(matched[1]) * _SECONDS[matched[2]]) if matched else None
         if found is None or not least <= found <= most:
-            refuse(self.key(name), value, f"a time such as 500ms, 30s, 5m or 2h, from {least} to {most}")
+            refuse(self.key(name), value, f"a time such as 500ms, 30s, 5m, 2h or 90d, from {least} to {most}")
         return found
 
     def file(self, name: str) -> Path | None:

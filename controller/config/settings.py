@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import addresses, issuers, quotas, rules, sources, stores, tls, webs
+from controller.config import addresses, issuers, quotas, retention, rules, sources, stores, tls, webs
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -49,6 +49,7 @@ _TABLES: Mapping[str, object] = {
     "issuer": [],
     "limits": {},
     "store": {},
+    "retention": {},
 }  # of the file; all other keys of it are texts
 _CHOICES: Mapping[str, bool] = {"refuse": False, "allow": True}
 _DURATION = re.compile(r"(\d{1,9})(\.\d{1,6})?s")
@@ -76,6 +77,7 @@ class Settings:
         metrics_retention: For so long the thin past is kept in the store.
         trust_dir: Folder with the first root and the online keys of signed releases; None where releases are unsigned.
         store: The database of the store; None for a file in ``state_dir``.
+        retention: How long what is over is kept; of the file only.
     """
 
     listen: str
@@ -95,6 +97,7 @@ class Settings:
     metrics_retention: timedelta = timedelta(hours=6)
     trust_dir: Path | None = None
     store: stores.PostgreSQL | None = None
+    retention: retention.Retention = retention.USUAL
 
     @property
     def operator_token_file(self) -> Path:
@@ -181,6 +184,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         metrics_retention=_duration("metrics_retention", given, METRICS_STEP_MIN, METRICS_RETENTION_MAX),
         trust_dir=Path(given["trust_dir"]).absolute() if given["trust_dir"] else None,
         store=stores.read(tables["store"], environment.get(STORE_URL, "")),
+        retention=retention.read(tables["retention"]),
     )
 
 

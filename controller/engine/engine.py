@@ -1,10 +1,10 @@
 """The engine as its callers see it: sessions of agents on one side, the API on the other, time in between.
 
-Rules kept: whatever returns has been stored; questions are answered from memory, or from the store where a rollout has
-ended; all that runs in the background are the desk, one task that looks after the deadlines of all rollouts and after
-absent nodes, one that begins what waits, one that looks at canary waves and, while the monitor is active, one that
-looks by its rules. Given an inline store, a clock of the loop, no large fleet and no analysis, nothing here uses
-threads, the machine's time or chance. The rooms: `agents`, `rollouts`,
+Rules kept: whatever returns has been stored; questions are answered from memory, or from the store where a rollout
+has ended; all that runs in the background are the desk, one task that looks after the deadlines of all rollouts and
+after absent nodes, one that begins what waits, one that looks at canary waves, one that lets go of what is old and,
+while the monitor is active, one that looks by its rules. Given an inline store, a clock of the loop, no large fleet
+and no analysis, nothing here uses threads, the machine's time or chance. The rooms: `agents`, `rollouts`,
 `approvals`, `triggers`, `fleet`, `catalogue`, `audits`.
 """
 
@@ -17,9 +17,20 @@ from datetime import datetime, timedelta
 
 from controller import clock as clocks
 from controller import tasks
-from controller.config import rules
+from controller.config import retention, rules
 from controller.core import copying, events, model, statistics
-from controller.engine import agents, approvals, audits, catalogue, fleet, standing, stepping, timing, triggers
+from controller.engine import (
+    agents,
+    approvals,
+    audits,
+    catalogue,
+    fleet,
+    forgetting,
+    standing,
+    stepping,
+    timing,
+    triggers,
+)
 from controller.engine import draft as drafts
 from controller.engine import rules as ruling
 from controller.metrics import limits, prometheus
@@ -42,6 +53,7 @@ class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet,
         kept: How much is kept of what nodes measure.
         servers: Prometheus servers that an analysis may name, by their names; closed with the engine.
         monitoring: What the fleet is watched for.
+        retained: How long what is over is kept.
     """
 
     def __init__(  # noqa: PLR0913 each setting of its own, by name
@@ -56,12 +68,14 @@ class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet,
         kept: limits.Limits = _KEPT,
         servers: Mapping[str, prometheus.Prometheus] = _NO_SERVERS,
         monitoring: rules.Monitoring = rules.NOTHING,
+        retained: retention.Retention = retention.USUAL,
     ) -> None:
         super().__init__(store, clock, ids, kept, servers, monitoring)
         self._requester_may = requester_may_approve
         self._heartbeat_period = heartbeat_period
         self._reconnect_window = reconnect_window
         self._guard = tasks.Guard()
+        self._forgetting = forgetting.Forgetting(store, clock, retained, self._recent.forget)
 
     async def start(self) -> None:
         """Take every rollout over, tell each of the absence and how its nodes stand, and look after time."""
@@ -78,6 +92,7 @@ class Engine(agents.Agents, approvals.Approvals, triggers.Triggers, fleet.Fleet,
         self._guard.start(self._ticker.run(), "engine ticker")
         self._guard.start(self._queue.run(), "engine queue")
         self._guard.start(self._judges.run(self._heartbeat_period), "engine judges")
+        self._guard.start(self._forgetting.run(), "engine forgetting")
 
     def _note_start(self, draft: drafts.Draft) -> None:
         """Write that this life begins; with it begins its epoch of the audit log."""

@@ -38,6 +38,12 @@ class Recent:
         """Find one by its identity."""
         return self._kept.get(model.RolloutId(rollout_id))
 
+    def forget(self, gone: Iterable[model.RolloutId]) -> None:
+        """Forget those that the store has no longer."""
+        for each in gone:
+            before = self._kept.pop(each, None)
+            self._changes -= 0 if before is None else len(before.rollout.changes)
+
     def clear(self) -> None:
         """Forget all of them: the store may hold something else."""
         self._kept.clear()

@@ -13,14 +13,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
+
 from controller.core import errors, events, explain, model
 from controller.engine import admission, courses, dependents, emergency, office, planning, rules, standing, stepping
 from controller.engine import draft as drafts
 from controller.engine import world as worlds
-from controller.store import reading, rows
+from controller.store import reading, retiring, rows
 
 # Times that a large plan is made beside the loop; if the world has gone on each time, it is made on the loop.
 PLAN_TRIES = 3
+# With which every identity of a rollout begins; what follows sorts by time.
+ROLLOUT_PREFIX = "r-"
 
 Ordered = Callable[[datetime], events.Event]
 
@@ -138,7 +142,7 @@ class Rollouts(office.Office):
         """Find a rollout by its identity, or the newest that has the name.
 
         Raises:
-            NotFoundError: Code ``rollout_not_found``.
+            NotFoundError: Code ``rollout_not_found``, or ``rollout_compacted`` where it was kept no longer.
         """
         running = self._desk.world.rollouts.get(model.RolloutId(name_or_id))
         known = None if running is not None else self._recent.find(name_or_id)
@@ -146,7 +150,7 @@ class Rollouts(office.Office):
             return known.rollout
         found = running or self._store.read(lambda connection: reading.rollout(connection, name_or_id))
         if found is None:
-            raise office.not_found("rollout", "rollout", name_or_id)
+            raise self._store.read(lambda connection: _missing(connection, name_or_id))
         return self._desk.world.rollouts.get(found.id, found)
 
     def rollouts(self, limit: int) -> tuple[model.Rollout, ...]:
@@ -374,3 +378,19 @@ class Rollouts(office.Office):
                 rule="a request identity stands for one request",
             )
         return known
+
+
+def _missing(connection: sa.Connection, name_or_id: str) -> errors.NotFoundError:
+    """Say that a rollout is not there: there was none, or it has gone for its age."""
+    gone = retiring.gone_up_to(connection)
+    if not name_or_id.startswith(ROLLOUT_PREFIX) or name_or_id > gone:
+        return office.not_found("rollout", "rollout", name_or_id)
+    oldest = retiring.oldest_kept(connection) or "none"
+    return errors.NotFoundError(
+        f"cannot find rollout {name_or_id}: it ended too long ago to be kept; the oldest that is kept is {oldest}: "
+        "list the rollouts and start anew from one of them, after revision 0",
+        code="rollout_compacted",
+        field="rollout",
+        value=name_or_id,
+        rule=f"a rollout from {oldest} on",
+    )

@@ -115,6 +115,8 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         """Send the rollout now and after each change, to its end."""
         del context
         found = self._engine.rollout(request.rollout)
+        if request.after_revision > found.revision:
+            raise _ahead(found, request.after_revision)
         async for rollout in self._engine.watch(found.id):
             is_new = rollout.revision > request.after_revision or not request.after_revision  # the first one is 0
             if is_new or rollout.state.is_terminal:
@@ -232,6 +234,17 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
 
     def _message(self, rollout: model.Rollout) -> rollout_pb2.Rollout:
         return rollout_convert.rollout(rollout, ids.trace_id(rollout.id), self._clock.now())
+
+
+def _ahead(found: model.Rollout, seen: int) -> errors.RefusedError:
+    return errors.RefusedError(
+        f"cannot go on after revision {seen} of rollout {found.id}: the latest is {found.revision}, for the store was"
+        " put back from a copy; start anew after revision 0",
+        code="revision_unknown",
+        field="after_revision",
+        value=str(seen),
+        rule=f"at most {found.revision}",
+    )
 
 
 def _limit(page_size: int) -> int:

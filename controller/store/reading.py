@@ -106,7 +106,9 @@ def rollout_ids(connection: sa.Connection, limit: int) -> tuple[model.RolloutId,
 
 def latest_rollout_of(connection: sa.Connection, node_id: model.NodeId) -> model.Rollout | None:
     """Read the newest rollout that has, or had, a change of a node."""
-    of_node = sa.select(tables.changes.c.rollout_id).where(tables.changes.c.node_id == node_id)
+    # Of one that went for its age some changes may still be there.
+    is_there = sa.exists().where(tables.rollouts.c.rollout_id == tables.changes.c.rollout_id)
+    of_node = sa.select(tables.changes.c.rollout_id).where(tables.changes.c.node_id == node_id, is_there)
     found = connection.scalar(of_node.order_by(tables.changes.c.rollout_id.desc()).limit(1))
     return None if found is None else _rollouts(connection, tables.rollouts.c.rollout_id == found)[0]
 

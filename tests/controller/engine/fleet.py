@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from controller import engine
-from controller.config import rules
+from controller.config import retention, rules
 from controller.core import model
 from controller.core import rollout as rollouts
 from controller.engine import commands
@@ -70,6 +70,7 @@ class Controller:
     def __init__(self, where: database.Where, monitoring: rules.Monitoring = rules.NOTHING) -> None:
         self._where = where
         self.monitoring = monitoring
+        self.retained = retention.USUAL
         self._life = 0
         self.store: database.Store
         self.engine: engine.Engine
@@ -84,6 +85,7 @@ class Controller:
             ids,
             requester_may_approve=requester_may_approve,
             monitoring=self.monitoring,
+            retained=self.retained,
         )
         await self.engine.start()
         if self.monitoring.rules:

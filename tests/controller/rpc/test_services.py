@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 from grpc import aio
 
@@ -108,6 +109,16 @@ async def test_no_verb_is_done_without_a_reason_or_to_what_is_not_there(
     stage.engine.answers["rollout"] = scripted_engine.not_found("rollout")
     found = await stage.refused(name, request(rollout="x", reason="lunch"))
     assert isinstance(found, errors.NotFoundError)
+
+
+async def test_a_watch_from_a_revision_that_is_not_known_is_told_to_start_anew(stage: scripted_engine.Stage) -> None:
+    stage.engine.answers["rollout"] = ROLLOUT
+    request = rollout_service_pb2.WatchRolloutRequest(rollout="r-1", after_revision=ROLLOUT.revision + 1)
+    with pytest.raises(aio.AioRpcError) as caught:
+        await stage.stubs.WatchRollout(request, metadata=stage.metadata).read()
+    found = rpc_errors.from_rpc(caught.value)
+    assert (caught.value.code(), found.code) == (grpc.StatusCode.FAILED_PRECONDITION, "revision_unknown")
+    assert "start anew after revision 0" in str(found)
 
 
 @pytest.mark.parametrize("verb", ["approve", "deny"])
