@@ -8,8 +8,10 @@ at which it was seen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
 
 from agent import processes
 from agent.core import transitions
@@ -41,6 +43,14 @@ class Seen:
     lit_at_seconds: dict[str, float] = field(default_factory=dict)
 
 
+class Clock(Protocol):
+    """The controller's clock, and when somebody last set it."""
+
+    set_at_seconds: float
+
+    def now(self) -> datetime: ...
+
+
 class Checkers:
     """The checkers of one run, and what they found."""
 
@@ -48,6 +58,8 @@ class Checkers:
         self.violations: list[str] = []
         self.events = 0
         self.ledger = ledger.Ledger()
+        self.clock: Clock
+        self._asleep_at_seconds = 0.0
         self._loop = loop
         self._fleet = fleet
         self._seen = {node_id: Seen() for node_id in fleet}
@@ -78,11 +90,20 @@ class Checkers:
             self._assigned[node_id].clear()  # it comes back as a new one, with the fence that it has seen
         self._note_marks(commit)
 
+    def nobody_dies(self, dead: Iterable[str]) -> None:
+        """Check that no background task of a living controller has died."""
+        for each in dead:
+            self._found(f"nothing dies in the background: {each}")
+
     def time_goes_on(self, up_since_seconds: float | None) -> None:
-        """Check that no emergency outlasts its limit while a controller is up."""
-        if up_since_seconds is None or self._loop.time() - up_since_seconds < LATE_SECONDS_MAX:
+        """Check that no emergency outlasts its limit while a controller is up and its clock goes on."""
+        if up_since_seconds is None:
+            self._asleep_at_seconds = self._loop.time()
             return
-        now = hosts.EPOCH + hosts.seconds(self._loop.time() - LATE_SECONDS_MAX)
+        since_seconds = max(up_since_seconds, self.clock.set_at_seconds, self._asleep_at_seconds)
+        if self._loop.time() - since_seconds < LATE_SECONDS_MAX:
+            return
+        now = self.clock.now() - hosts.seconds(LATE_SECONDS_MAX)
         for rollout in self.ledger.rollouts.values():
             until = deciding.progress_by(rollout)
             is_over = until is not None and until < now

@@ -1,13 +1,15 @@
-"""One host of the simulated fleet: the real agent, life after life, on a real disk below a directory of the run.
+"""One host of the simulated fleet: the real agent, life after life, on a disk below a directory of the run.
 
 Everything of the agent is the product's own: link, session, machine, executor, driver, journal, depot. Only the keeper
 with its processes (`keeper`) and the network are simulated. Crashing the agent cancels its tasks wherever they stand;
-what it had made durable is what the next life finds.
+what it had made durable is what the next life finds. The disk may be full, and may fail to flush (`Disk`, `Records`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,6 +43,34 @@ class Metrics:
         return (model.Metric("system.cpu.utilization", component="", value=0.25),)
 
 
+class Disk(depot.Depot):
+    """The releases of a host; while the disk is full no byte of another one can be written."""
+
+    is_full = False
+
+    def receive(self, digest: str, bytes_max: int) -> depot.Incoming:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().receive(digest, bytes_max)
+
+
+class Records(journal.Journal):
+    """The journal of one life of an agent, on a disk that may fail."""
+
+    disk: Disk
+    is_failing = False
+
+    def _put(self, writes: Iterable[tuple[int, bytes]]) -> None:
+        if self.is_failing:
+            self._fail(OSError(errno.EIO, "Input/output error"))
+        super()._put(writes)
+
+    def _write_identity(self, identity: journal.Identity) -> None:
+        if self.is_failing or self.disk.is_full:
+            self._fail(OSError(errno.ENOSPC, "No space left on device"))
+        super()._write_identity(identity)
+
+
 class Host:
     """One host.
 
@@ -62,9 +92,11 @@ class Host:
         self.node_id = node_id
         self.zone = zone
         self.machine = machine
-        self.disk = depot.Depot(layout.Layout(state_dir, state_dir / "run"))
+        self.disk = Disk(layout.Layout(state_dir, state_dir / "run"))
         self.agent: node.Node | None = None
         self.is_up = True
+        self.clock_offset = timedelta()
+        self.records: Records | None = None
         self._down_seconds = 0.0
         self._loop = loop
         self._state_dir = state_dir
@@ -73,7 +105,8 @@ class Host:
 
     def now(self) -> events.Moment:
         """Both clocks of the host."""
-        return events.Moment(self._loop.time(), EPOCH + timedelta(seconds=self._loop.time()))
+        seconds_now = self._loop.time()
+        return events.Moment(seconds_now, EPOCH + timedelta(seconds=seconds_now) + self.clock_offset)
 
     async def run(self) -> None:
         """Start the agent again and again, as the keeper does, until cancelled."""
@@ -116,15 +149,18 @@ class Host:
             labels={"zone": self.zone},
             sockets={name: {"http": f"unix:/{name}"} for name in COMPONENTS},
         )
-        try:
-            with closing(journal.Journal.open(self._state_dir)) as records:
+        try:  # an agent that gives its journal up ends, and its keeper starts the next
+            with closing(Records.open(self._state_dir)) as records:
+                records.disk, self.records = self.disk, records
                 async with asyncio.TaskGroup() as group:
                     rooms = node.Rooms(
                         config, self.disk, records, line, line.facts(), self.now, Metrics(), self._tree_digest
                     )
                     self.agent = node.Node(rooms, link, group)
                     await self.agent.start()
+        except* node.JournalGivenUpError:
+            pass
         finally:
-            self.agent = None
+            self.agent = self.records = None
             line.hang_up()
             self._network.break_all(self.node_id)

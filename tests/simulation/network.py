@@ -1,13 +1,14 @@
-"""The product's own messages, carried in memory by a network that loses, repeats, delays and cuts.
+"""The product's own messages, carried in memory by a network that loses, repeats, delays, reorders and cuts.
 
 Rules kept: each stream is two directions, each in order, as gRPC promises; beyond what gRPC would do, single messages
-are lost and repeated, because the protocol promises to heal both; a cut breaks streams without a word to either side
-until it says something or its patience ends. Left out: what the messages say.
+are lost, repeated and overtaken, because the protocol promises to heal it; a cut breaks streams without a word to
+either side until it says something or its patience ends. Left out: what the messages say.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
@@ -21,6 +22,10 @@ Message = TypeVar("Message", agent_service_pb2.ConnectRequest, agent_service_pb2
 DELAY_SECONDS = (0.001, 0.25)  # one way, from a rack to another continent
 LOSS = 0.02  # share of messages
 REPETITION = 0.02  # share of messages
+OVERTAKING = 0.01  # share of messages, which those behind them overtake
+HOLDING = 0.005  # share of messages, which are held up with all behind them
+HELD_SECONDS = (1.0, 15.0)  # that such a message is late
+SLOW_SECONDS = (0.5, 4.0)  # that each message of a slow peer takes longer, one way
 CHUNK_BYTES = 4096  # of a bundle; small, so that a cut falls between chunks
 
 
@@ -44,9 +49,21 @@ class Direction(Generic[Message]):
         copies = 2 if network.is_faulty and draw > 1 - REPETITION else 1
         network.faults["message repeated"] += copies - 1
         for _ in range(copies):
-            at_seconds = max(self._clear_at_seconds, network.loop.time() + network.loop.random.uniform(*DELAY_SECONDS))
-            self._clear_at_seconds = at_seconds
-            network.loop.call_at(at_seconds, self._arrive, message)
+            self._travel(message)
+
+    def _travel(self, message: Message) -> None:
+        network, node_id = self._network, self._name.split()[0]
+        at_seconds = network.loop.time() + network.delay_seconds(node_id)
+        draw = network.loop.random.random() if network.is_faulty else 1.0
+        if draw < OVERTAKING + HOLDING:
+            at_seconds += network.loop.random.uniform(*HELD_SECONDS)
+        if draw >= OVERTAKING:  # in order, and what comes behind it too
+            network.faults["message held up"] += draw < OVERTAKING + HOLDING
+            at_seconds = self._clear_at_seconds = max(self._clear_at_seconds, at_seconds)
+        else:
+            network.faults["message overtaken"] += 1
+        # Of no process: what is under way arrives, whoever stands still.
+        network.loop.call_at(at_seconds, self._arrive, message, context=contextvars.Context())
 
     def _arrive(self, message: Message) -> None:
         if not self.is_broken:
@@ -94,7 +111,8 @@ class AgentEnd:
     async def send(self, request: agent_service_pb2.ConnectRequest) -> None:
         if self._connection.is_broken:
             raise transport.LinkError("cannot send: the stream has ended")
-        self._connection.up.send(request, is_cut=self._connection.node_id in self._network.cut)
+        is_cut = self._network.is_cut(self._connection.node_id, self._network.mute)
+        self._connection.up.send(request, is_cut=is_cut)
 
     async def receive(self) -> agent_service_pb2.ConnectResponse | None:
         return await self._connection.down.receive()
@@ -112,7 +130,8 @@ class ControllerEnd:
 
     async def send(self, response: agent_service_pb2.ConnectResponse) -> None:
         if not self._connection.is_broken:
-            self._connection.down.send(response, is_cut=self._connection.node_id in self._network.cut)
+            is_cut = self._network.is_cut(self._connection.node_id, self._network.deaf)
+            self._connection.down.send(response, is_cut=is_cut)
 
     async def receive(self) -> agent_service_pb2.ConnectRequest | None:
         return await self._connection.up.receive()
@@ -130,11 +149,29 @@ class Network:
         self.loop = loop
         self.faults = faults
         self.is_faulty = True
-        self.cut: set[str] = set()
+        self.cut: Counter[str] = Counter()  # nodes cut off, both ways, by so many cuts
+        self.mute: Counter[str] = Counter()  # nodes that nobody hears
+        self.deaf: Counter[str] = Counter()  # nodes that hear nobody
+        self.slow: Counter[str] = Counter()
         self.serve: Callable[[Connection], None] | None = None
         self.blobs: dict[str, bytes] = {}
         self.arrived: Callable[[str], None] = lambda _node_id: None
         self._connections: list[Connection] = []
+
+    def is_cut(self, node_id: str, way: Counter[str]) -> bool:
+        """Tell whether nothing gets through, one way."""
+        return self.cut[node_id] > 0 or way[node_id] > 0
+
+    def delay_seconds(self, node_id: str) -> float:
+        """Draw how long a message takes, one way."""
+        seconds = self.loop.random.uniform(*DELAY_SECONDS)
+        return seconds + self.loop.random.uniform(*SLOW_SECONDS) if self.slow[node_id] else seconds
+
+    def heal(self) -> None:
+        """Let everything through again."""
+        self.is_faulty = False
+        for fault in (self.cut, self.mute, self.deaf, self.slow):
+            fault.clear()
 
     def connect(self, node_id: str) -> Connection:
         """Open a stream to the controller.
@@ -142,7 +179,7 @@ class Network:
         Raises:
             LinkError: No controller is up, or the node is cut off.
         """
-        if self.serve is None or node_id in self.cut:
+        if self.serve is None or any(self.is_cut(node_id, way) for way in (self.mute, self.deaf)):
             raise transport.LinkError("cannot reach the controller")
         connection = Connection(self, node_id)
         self._connections = [each for each in self._connections if not each.is_broken] + [connection]
@@ -174,9 +211,9 @@ class Way:
         network = self._network
         blob = network.blobs[digest]
         while offset < len(blob):
-            await asyncio.sleep(network.loop.random.uniform(*DELAY_SECONDS))
+            await asyncio.sleep(network.delay_seconds(self._node_id))
             is_lost = network.is_faulty and network.loop.random.random() < LOSS
-            if network.serve is None or self._node_id in network.cut or is_lost:
+            if network.serve is None or network.is_cut(self._node_id, network.deaf) or is_lost:
                 network.faults["download cut"] += 1
                 raise transport.LinkError("cannot read the bundle: the stream has ended")
             yield blob[offset : offset + CHUNK_BYTES]

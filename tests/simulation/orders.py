@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from controller import engine as engines
-from controller.core import errors
+from controller.core import errors, model
 from tests.simulation import checkers, life
 from tests.simulation import loop as loops
 
@@ -56,6 +56,10 @@ class Orders:
         while (engine := self._controller.engine) is None:  # noqa: ASYNC110 people poll
             await asyncio.sleep(ASK_AGAIN_SECONDS)
         return engine
+
+    def state(self, rollout_id: model.RolloutId) -> model.RolloutState:
+        """How a rollout stands, as the commits tell: asking for it would cost more than all that is simulated."""
+        return self._checks.ledger.rollouts[rollout_id].state
 
     async def give(self, kind: str, asking: Asking[Answer], name: str = "") -> Answer | None:
         """Give an order; None where it was refused, or where nobody answered.

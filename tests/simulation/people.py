@@ -16,10 +16,10 @@ from tests.simulation import asking, host, orders, shelf
 from tests.simulation import loop as loops
 
 ACTOR = host.ACTOR
-PAUSE_SECONDS = 12.0  # of a team between two requests, on average
+PAUSE_SECONDS = 30.0  # of a team between two requests, on average
 PATIENCE_SECONDS = (10.0, 150.0)  # that a team watches its rollout before it asks for something else
 LOOK_SECONDS = 5.0  # between two looks
-MEDDLE_SECONDS = 4.0  # between two orders on rollouts, on average
+MEDDLE_SECONDS = 12.0  # between two orders on rollouts, on average
 UNDER_WAY_MAX = 5  # rollouts that have not ended; a team waits then
 NEW_SHARE = 0.6  # of the requests, for a new version
 WEB_SHARE = 0.8  # of the requests
@@ -150,11 +150,12 @@ class People:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _state(self, rollout_id: model.RolloutId) -> model.RolloutState:
-        return (await self._orders.engine()).rollout(rollout_id).state
+        await self._orders.engine()
+        return self._orders.state(rollout_id)
 
     async def _under_way(self) -> list[model.RolloutId]:
-        engine = await self._orders.engine()
-        return [each for each in self.rollouts if not engine.rollout(each).state.is_terminal]
+        await self._orders.engine()
+        return [each for each in self.rollouts if not self._orders.state(each).is_terminal]
 
     # Whoever leads rollouts.
 

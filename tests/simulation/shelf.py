@@ -13,7 +13,7 @@ from tests.agent import bundles
 from tests.simulation import host, keeper
 from tests.simulation import loop as loops
 
-BAD_SHARE = 0.3  # of the versions
+BAD_SHARE = 0.4  # of the versions
 BARRIER_SHARE = 0.2  # of the good versions of what has barriers
 REQUIRING_SHARE = 0.25  # of the versions of what requires the other component
 BAKE_SECONDS_MAX = 10  # on a barrier

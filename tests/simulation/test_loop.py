@@ -50,3 +50,52 @@ def test_waiting_for_what_never_comes_is_an_error_at_once() -> None:
     with pytest.raises(loops.DeadlockError):
         loop.run_until_complete(waiting)
     loop.close()
+
+
+def test_a_process_stands_still_while_others_go_on_and_then_does_what_was_due() -> None:
+    loop = loops.VirtualLoop(1)
+    order: list[str] = []
+
+    async def tick(name: str) -> None:
+        loops.process.set(name)
+        for _ in range(3):
+            await asyncio.sleep(1)
+            order.append(name)
+
+    async def everything() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tick("still"))
+            group.create_task(tick("other"))
+            await asyncio.sleep(0.5)
+            loop.stand_still("still")
+            await asyncio.sleep(5)
+            assert order == ["other"] * 3
+            loop.go_on("still")
+
+    loop.run_until_complete(everything())
+    loop.close()
+    assert order == ["other"] * 3 + ["still"] * 3
+
+
+def test_a_process_is_stopped_at_the_very_step_that_was_named() -> None:
+    loop = loops.VirtualLoop(1)
+    steps: list[int] = []
+
+    async def walk() -> None:
+        loops.process.set("walker")
+        for number in range(10):
+            await asyncio.sleep(1)
+            steps.append(number)
+
+    async def everything() -> None:
+        walking = asyncio.get_running_loop().create_task(walk())
+        await asyncio.sleep(0.5)
+        # Each second has two steps: the timer, and what it wakes.
+        loop.stop_within("walker", 6, lambda: steps.append(-1))
+        await asyncio.sleep(20)
+        walking.cancel()
+        loop.go_on("walker")
+
+    loop.run_until_complete(everything())
+    loop.close()
+    assert steps == [0, 1, 2, -1]

@@ -21,7 +21,13 @@ def test_whatever_fails_and_is_ordered_nothing_is_violated_and_every_rollout_end
     assert outcome.violations == []
     assert outcome.virtual_seconds >= world.STORY_SECONDS
     assert outcome.rollouts
-    assert {"message lost", "message repeated", "agent killed", "controller killed", "power cut"} <= set(outcome.faults)
+    assert set(outcome.faults) >= {
+        *("message lost", "message repeated", "message overtaken", "message held up", "nodes cut off", "nodes slow"),
+        *("nodes cut off one way, up", "nodes cut off one way, down", "agent killed", "power cut", "node's clock set"),
+        *("node's disk full", "node's disk fails", "controller killed", "controller killed between commit and send"),
+        *("controller stands still", "controller wakes past its lease", "controller's clock set", "commit refused"),
+        *("commit of unknown end", "stale write refused"),
+    }
     assert {"start", "pause", "revert", "cordon", "freeze"} <= set(outcome.granted)
     assert outcome.refusals["illegal_event"]
 

@@ -16,13 +16,13 @@ from tests.simulation import host, life, orders
 from tests.simulation import loop as loops
 
 ACTOR = host.ACTOR
-TURN_SECONDS = 9.0  # between two orders, on average
+TURN_SECONDS = 25.0  # between two orders, on average
 OUT_MAX = 3  # nodes that are cordoned or quarantined at the same time
 FREEZES_MAX = 2  # that stand at the same time
 FREEZE_SECONDS = (5, 60)  # that one lasts which ends by itself
 DEAD_SECONDS = (30.0, 90.0)  # that a host is down which is removed
 EMERGENCY_SHARE = 0.5  # of the runs
-EMERGENCY_SECONDS = (120.0, 500.0)  # when it is called
+EMERGENCY_SECONDS = (120.0, 1500.0)  # when it is called
 LOCKED_SECONDS = (20.0, 60.0)  # until somebody lifts its lock
 LIMIT_SECONDS = (30, 120)  # within which everything has to be back
 SELECTORS = ("", "zone=a", "zone in (b,c)", "zone!=d")
@@ -32,11 +32,13 @@ KINDS = ("freeze", "freeze", "unfreeze", "unfreeze", "cordon", "cordon", "uncord
 class Wardens:
     """Who decides on nodes."""
 
-    def __init__(self, loop: loops.VirtualLoop, fleet: Mapping[str, host.Host], give: orders.Orders) -> None:
+    def __init__(
+        self, loop: loops.VirtualLoop, fleet: Mapping[str, host.Host], give: orders.Orders, clock: life.Clock
+    ) -> None:
         self._loop = loop
         self._fleet = fleet
         self._orders = give
-        self._clock = life.Clock(loop)
+        self._clock = clock
 
     @property
     def _draw(self) -> random.Random:

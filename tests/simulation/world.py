@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.simulation import checkers, host, keeper, life, network, orders, people, shelf, storm, wardens
 from tests.simulation import loop as loops
 
-STORY_SECONDS = 600.0  # that faults go on
+STORY_SECONDS = 1800.0  # that faults go on
 LIVENESS_SECONDS = 3600.0  # within which every rollout ends once faults have stopped
 CHECK_SECONDS = 2.0  # between two looks at all nodes
 HELP_SECONDS = 5.0  # until people look again at what waits for them
@@ -71,11 +71,12 @@ class World:
         self.fleet = {f"n{number:03}": self._host(number, directory) for number in range(nodes)}
         self.checks = checkers.Checkers(loop, self.fleet)
         self.network.arrived = self.checks.node
-        self.controller = life.Controller(loop, self.network, life.Store(loop, self.checks))
+        self.controller = life.Controller(loop, self.network, self.checks, self.faults)
+        self.checks.clock = self.controller.clock
         self.storm = storm.Storm(loop, self.fleet, self.network, self.controller, self.faults)
         self.orders = orders.Orders(loop, self.controller, self.checks, self.storm.strike)
         self.people = people.People(loop, self.orders, self.shelf)
-        self.wardens = wardens.Wardens(loop, self.fleet, self.orders)
+        self.wardens = wardens.Wardens(loop, self.fleet, self.orders, self.controller.clock)
         self.states: list[str] = []
 
     def _host(self, number: int, directory: Path) -> host.Host:
@@ -107,7 +108,8 @@ class World:
             await asyncio.sleep(CHECK_SECONDS)
             for node_id in self.fleet:
                 self.checks.node(node_id)
-            self.checks.time_goes_on(self.controller.started_at_seconds if self.controller.engine else None)
+            self.checks.time_goes_on(self.controller.started_at_seconds if self.controller.is_awake else None)
+            self.checks.nobody_dies(self.controller.dead())
             if self._is_hasty and self.checks.violations:
                 raise _FoundError
 
@@ -133,7 +135,7 @@ class World:
             await asyncio.sleep(HELP_SECONDS)
         engine = await self.orders.engine()
         for rollout_id in self.people.rollouts:
-            state = engine.rollout(rollout_id).state
+            state = engine.rollout(rollout_id).state  # as whoever asks is told
             self.states.append(state.value)
             self.loop.record(f"{rollout_id} {state.value}")
             if not state.is_terminal:
