@@ -9,6 +9,8 @@ SERVICES := $(filter %_service.proto,$(PROTOS))
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SEEDS ?= 50
 NODES ?= 20
+STORY_MINUTES ?= 30
+FIRST_SEED ?= 1
 JOBS ?= 3
 EXAMPLES ?= 5000
 RUNS ?= 20
@@ -18,7 +20,7 @@ BENCHES ?= agent_footprint swap_pause module_swap plan rollout_core emergency in
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup lock generate generate-check format lint types layers core check test golden judge-figures properties simulate \
-  planted fuzz faults drivers bench judge-e2e soak deb wheels sbom audit-deps demo clean
+  simulate-nightly planted fuzz faults drivers bench judge-e2e soak deb wheels sbom audit-deps demo clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -73,8 +75,10 @@ judge-figures: $(READY)  ## compute anew what is documented of the judge; then r
 	@INSTAR_FIGURES=all pytest -q --timeout 7200 tests/controller/core/analysis --rewrite
 golden: $(READY)  ## rewrite the golden scenarios; then read the diff
 	@pytest -q tests/controller/core tests/agent/core --rewrite
-simulate: $(READY)  ## SEEDS=50 NODES=20: the seeded simulator
-	@python -m tests.simulation --seeds $(SEEDS) --nodes $(NODES) -o json
+simulate: $(READY)  ## SEEDS=50 NODES=20 STORY_MINUTES=30: the seeded simulator
+	@python -m tests.simulation --seeds $(SEEDS) --nodes $(NODES) --story-minutes $(STORY_MINUTES) -o json
+simulate-nightly: $(READY)  ## twenty thousand seeds; FIRST_SEED=1
+	@python -m tests.simulation --seeds 20000 --first-seed $(FIRST_SEED) --nodes $(NODES) -o json
 planted: $(READY)  ## known bugs, put into the product one at a time: does the simulator find each?
 	@python -m tests.simulation --planted -o json
 fuzz: $(READY)  ## MINUTES=10: any message to every method, to the agent, and any manifest; does anything break?

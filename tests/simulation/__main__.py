@@ -1,5 +1,7 @@
 """`python -m tests.simulation --seeds N --nodes M [--first-seed S] [--planted] [-o json]`: run seeds, print JSON.
 
+``--story-minutes`` says how long faults and orders go on in each run; then everything has to come to rest.
+
 Exit code 1 when a seed found a violation; each violation names the command that repeats it. With ``--planted`` known
 bugs are put into the product one at a time, and it is one that was not found which is a violation.
 """
@@ -24,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--nodes", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--story-minutes", type=int, default=world.STORY_MINUTES)
     parser.add_argument("--planted", action="store_true")
     parser.add_argument("-o", "--output", choices=["json"], default="json")
     options = parser.parse_args(arguments)
@@ -36,11 +39,12 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     outcomes: list[world.Outcome] = []
     with concurrent.futures.ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for outcome in pool.map(functools.partial(world.run, nodes=options.nodes), seeds):
+        run = functools.partial(world.run, nodes=options.nodes, story_minutes=options.story_minutes)
+        for outcome in pool.map(run, seeds):
             outcomes.append(outcome)
             found = "".join(f"\n  {each}" for each in outcome.violations)
             sys.stderr.write(f"[{len(outcomes)}/{options.seeds}] seed {outcome.seed}: {outcome.events} events{found}\n")
-    return report(outcomes, options.nodes)
+    return report(outcomes, options.nodes, options.story_minutes)
 
 
 def _look_for_planted() -> dict[str, object]:
@@ -54,7 +58,8 @@ def _look_for_planted() -> dict[str, object]:
     return {"seeds": planted.SEEDS, "nodes": planted.NODES, "planted": found, "violations": missed}
 
 
-def report(outcomes: Sequence[world.Outcome], nodes: int) -> dict[str, object]:
+def report(outcomes: Sequence[world.Outcome], nodes: int, story_minutes: int) -> dict[str, object]:
+    again = f"--nodes {nodes} --story-minutes {story_minutes} -o json"
     hashes = "".join(outcome.trace_hash for outcome in outcomes)
     return {
         "seeds": len(outcomes),
@@ -73,7 +78,7 @@ def report(outcomes: Sequence[world.Outcome], nodes: int) -> dict[str, object]:
             {
                 "seed": outcome.seed,
                 "violation": violation,
-                "repeat": f"python -m tests.simulation --first-seed {outcome.seed} --seeds 1 --nodes {nodes} -o json",
+                "repeat": f"python -m tests.simulation --first-seed {outcome.seed} --seeds 1 {again}",
             }
             for outcome in outcomes
             for violation in outcome.violations

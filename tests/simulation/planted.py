@@ -10,16 +10,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from unittest import mock
 
-from agent import depot
+from agent import depot, journal
+from agent.core import admission
+from agent.core import model as agent_model
 from agent.depot import pointers
 from controller.core import dispatch, errors, gate, model, refusals, routes
 from controller.core import draft as drafts
+from controller.engine import desk as desks
+from controller.engine import draft as engine_drafts
 from controller.engine import fleet, queueing, standing
 from controller.engine import world as worlds
 from tests.simulation import world
 
 SEEDS = 12  # that a bug may hide for; most are found by the first
 NODES = 8  # in a run that looks for one
+STORY_MINUTES = 10  # of such a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ def look_for(plant: Plant, nodes: int = NODES) -> Found:
     """Run seed after seed with a bug until one of them finds it."""
     with mock.patch(plant.where, plant.what):
         for seed in range(1, SEEDS + 1):
-            found = [each for each in world.run(seed, nodes, is_hasty=True).violations if plant.finds in each]
+            outcome = world.run(seed, nodes, is_hasty=True, story_minutes=STORY_MINUTES)
+            found = [each for each in outcome.violations if plant.finds in each]
             if found:
                 return Found(plant.name, seed, found[0])
     return Found(plant.name, SEEDS, "")
@@ -70,6 +76,21 @@ def _collect_all(self: depot.Depot, keep: object, retain: object) -> tuple[str, 
     for both in self.components().values():
         pointers.remove(self.release_dir(both.permanent))
     return ()
+
+
+_ADMIT = admission.admit
+
+
+def _admit_again(
+    assignment: agent_model.Assignment, ledger: admission.Ledger, *, is_from_here: bool = False
+) -> admission.Answer:
+    if assignment.operation_id in ledger.fences:
+        return admission.Answer(admission.Verdict.BEGIN)
+    return _ADMIT(assignment, ledger, is_from_here=is_from_here)
+
+
+def _raise_in_memory(self: journal.Journal, fence: int) -> None:
+    self._identity = replace(self._identity, highest_fence=max(fence, self._identity.highest_fence))
 
 
 # Of a rollout.
@@ -161,6 +182,12 @@ async def _done_and_refused(
     raise errors.RefusedError("cannot freeze: it is too late", code="too_late")
 
 
+async def _answer_first(self: desks.Desk, works: list[desks._Work]) -> None:
+    batch = engine_drafts.Draft(self.world, self._clock.now())
+    desks._answer([(work, self._draft(work, batch)) for work in works], None)
+    await self._write(batch)
+
+
 _CORE, _ENGINE = "controller.core", "controller.engine"
 PLANTS = (
     Plant(
@@ -170,6 +197,11 @@ PLANTS = (
         "nothing accepts",
     ),
     Plant("a disk that forgets what is pointed at", "agent.depot.Depot.collect", _collect_all, "G1 both versions"),
+    Plant("a duplicate that begins again", "agent.core.admission.admit", _admit_again, "nothing is carried out twice"),
+    Plant(
+        "a fence that is not on the disk", "agent.journal.Journal.raise_fence", _raise_in_memory, "a fence never falls"
+    ),
+    Plant("an answer before the commit", f"{_ENGINE}.desk.Desk._serve", _answer_first, "has left"),
     Plant("a gate that promotes whatever happens", f"{_CORE}.gate.decide", _promote, "success keeps the budget"),
     Plant(
         "a pause that the dispatch does not see", f"{_CORE}.dispatch.fill", _fill_while_paused, "paused starts nothing"

@@ -9,17 +9,19 @@ import pytest
 
 from tests.simulation import planted, world
 
-NODES = 6
+NODES = 5
+STORY_MINUTES = 15  # in which each fault that is asked for has come
 # Found within moments; `make planted` looks for all of them.
 QUICK = planted.PLANTS[:3]
 
 
-# Seed 9 once found a revert, ordered after the rollout's end, of what another component had come to require.
-@pytest.mark.parametrize(("seed", "nodes"), [(1, NODES), (9, 10)])
+# Seed 9, as it was drawn then, once found a revert, ordered after the rollout's end, of what another component had
+# come to require.
+@pytest.mark.parametrize(("seed", "nodes"), [(1, NODES), (9, NODES)])
 def test_whatever_fails_and_is_ordered_nothing_is_violated_and_every_rollout_ends(seed: int, nodes: int) -> None:
-    outcome = world.run(seed, nodes)
+    outcome = world.run(seed, nodes, story_minutes=STORY_MINUTES)
     assert outcome.violations == []
-    assert outcome.virtual_seconds >= world.STORY_SECONDS
+    assert outcome.virtual_seconds >= 60 * STORY_MINUTES
     assert outcome.rollouts
     assert set(outcome.faults) >= {
         *("message lost", "message repeated", "message overtaken", "message held up", "nodes cut off", "nodes slow"),
@@ -36,6 +38,7 @@ def test_the_same_seed_gives_the_same_trace_in_another_process_and_another_seed_
     hashes = []
     for seed, hash_seed in (("3", "1"), ("3", "2"), ("4", "1")):
         command = [sys.executable, "-m", "tests.simulation", "--seeds", "1", "--first-seed", seed, "--nodes", "3"]
+        command += ["--story-minutes", "5"]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         ran = subprocess.run(command, env=environment, capture_output=True, check=True)
         hashes.append(json.loads(ran.stdout)["trace_hash"])

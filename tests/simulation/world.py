@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.simulation import checkers, host, keeper, life, network, orders, people, shelf, storm, wardens
 from tests.simulation import loop as loops
 
-STORY_SECONDS = 1800.0  # that faults go on
+STORY_MINUTES = 30  # that faults go on, where nobody says otherwise
 LIVENESS_SECONDS = 3600.0  # within which every rollout ends once faults have stopped
 CHECK_SECONDS = 2.0  # between two looks at all nodes
 HELP_SECONDS = 5.0  # until people look again at what waits for them
@@ -60,10 +60,14 @@ class World:
         is_hasty: Whether it ends with the first violation.
         nodes: Size of the fleet.
         directory: Where the disks of the hosts are.
+        story_seconds: That faults go on.
     """
 
-    def __init__(self, loop: loops.VirtualLoop, nodes: int, directory: Path, *, is_hasty: bool) -> None:
+    def __init__(
+        self, loop: loops.VirtualLoop, nodes: int, directory: Path, *, is_hasty: bool, story_seconds: float
+    ) -> None:
         self.loop = loop
+        self._story_seconds = story_seconds
         self._is_hasty = is_hasty
         self.faults: Counter[str] = Counter()
         self.network = network.Network(loop, self.faults)
@@ -120,7 +124,7 @@ class World:
         acts: list[Coroutine[None, None, None]] = [self.people.work() for _ in range(teams)]
         acts += [self.people.meddle(), self.wardens.watch(), self.wardens.call_emergency()]
         tasks = [group.create_task(each, name="people") for each in acts]
-        await asyncio.sleep(STORY_SECONDS - self.loop.time())
+        await asyncio.sleep(self._story_seconds - self.loop.time())
         for task in (stormy, *tasks):
             task.cancel()
         await asyncio.wait((stormy, *tasks))
@@ -142,14 +146,14 @@ class World:
                 self.checks.violations.append(f"every rollout ends once faults stop: {rollout_id} is {state.value}")
 
 
-def run(seed: int, nodes: int, *, is_hasty: bool = False) -> Outcome:
+def run(seed: int, nodes: int, *, is_hasty: bool = False, story_minutes: float = STORY_MINUTES) -> Outcome:
     """Run one seed to its end, or to the first violation where there is haste."""
     outcome = Outcome(seed)
     loop = loops.VirtualLoop(seed)
     logging.disable(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory(prefix="instar-simulation-", dir=_memory()) as directory:
-            world = World(loop, nodes, Path(directory), is_hasty=is_hasty)
+            world = World(loop, nodes, Path(directory), is_hasty=is_hasty, story_seconds=60 * story_minutes)
             try:
                 loop.run_until_complete(world.run())
             except* _FoundError:
