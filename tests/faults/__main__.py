@@ -79,7 +79,9 @@ async def _deaths(source: lives.Source, chosen: argparse.Namespace) -> Sequence[
     """Deaths of the controller: at each point by itself; in the short form at each kind, in one run of each story."""
     found: list[Case] = []
     for name in crashes.NAMES:
-        group = (crashes.NAME, name)
+        group, begin = (crashes.NAME, name), f"{crashes.NAME}: {name}: "
+        if not (begin.startswith(chosen.only) or chosen.only.startswith(begin)):
+            continue
         if chosen.short:
             found.append(Case(f"{crashes.NAME}: {name}: each kind", group, _bound(crashes.play_each, source, name)))
             continue
