@@ -114,7 +114,7 @@ class Connections:
                     await self._speak(taken)
             except TimeoutError:
                 _logger.debug("a connection of %s is cut: it is open for %g s", address, AGE_SECONDS_MAX)
-            except (OSError, ssl.SSLError) as fault:
+            except OSError as fault:
                 _logger.debug("a connection of %s has ended before it began: %s", address, fault)
 
     async def _speak(self, taken: socket.socket) -> None:

@@ -173,12 +173,16 @@ async def test_while_no_connection_can_be_taken_it_is_not_tried_without_a_pause(
     assert caplog.text.count("cannot take a connection") == 1
 
 
-async def test_of_a_connection_that_has_ended_nothing_is_kept() -> None:
+async def test_of_a_connection_that_has_ended_nothing_is_kept_and_nothing_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with _taking(_speak_to_nobody) as (known, address), asyncio.timeout(PATIENCE_SECONDS):
         for _ in range(3):
             await answer_to(await asyncio.open_connection(*address), HEALTH)
         while known._tasks or known._by_address:  # noqa: ASYNC110  # there is no event
             await asyncio.sleep(0)
+    gc.collect()  # what nobody has heard of says so
+    assert not [each for each in caplog.records if each.levelname != "DEBUG"]
 
 
 async def test_an_end_cuts_who_has_not_come_to_terms_yet(monkeypatch: pytest.MonkeyPatch) -> None:
