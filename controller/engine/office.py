@@ -48,6 +48,19 @@ Answer = TypeVar("Answer")
 AUDITED_CHARS_MAX = 1_024
 # Longer than an event may be late: within it none is taken twice.
 EVENTS_REMEMBERED = timedelta(days=2)
+# What stops something is taken also where there is no room for more.
+_STOPPING = frozenset(
+    {
+        "add_freeze",
+        "cancel_rollout",
+        "cordon_node",
+        "deny_rollout",
+        "pause_rollout",
+        "quarantine_node",
+        "revert_rollout",
+        "roll_back_emergency",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +141,8 @@ class Office:
 
     async def _asked(self, asked: Asked, work: Callable[[drafts.Draft], Answer]) -> Answer:
         """Have work done for somebody; where it is refused, keep that it was."""
-        self._desk.check_room()
+        if asked.action not in _STOPPING:
+            self._desk.check_room()
         try:
             return await self._desk.submit(work)
         except errors.InstarError as error:

@@ -90,20 +90,22 @@ def test_only_what_would_be_stored_waits_for_the_store_while_it_is_late(
     fleet.told(tmp_path, tale, nodes=1)
 
 
-def test_a_full_desk_refuses_what_can_wait_and_takes_what_belongs_to_an_operation(
+def test_a_full_desk_refuses_what_can_wait_and_takes_what_belongs_to_an_operation_or_stops_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def tale(controller: fleet.Controller, agents: list[fleet.Agent]) -> None:
         machine = controller.engine
-        await machine.start_upgrade(fleet.request(), request_id="r", actor="ann")
+        begun = await machine.start_upgrade(fleet.request(), request_id="r", actor="ann")
         monkeypatch.setattr(desk, "WAITING_MAX", 0)
         with pytest.raises(errors.ExhaustedError) as refused:
-            await machine.cordon_node(agents[0].node_id, reason="busy", actor="ann")
+            await machine.uncordon_node(agents[0].node_id, actor="ann")
         assert refused.value.code == "desk_full"
         with pytest.raises(errors.ExhaustedError):
             await fleet.Agent("new").connect(machine)
         await agents[0].connect(machine)
         await agents[0].obey(machine)
         assert machine.node(agents[0].node_id).components[fleet.WEB].version == "1.1.0"
+        await machine.pause(begun.rollout_id, reason="busy", actor="ann")
+        await machine.cordon_node(agents[0].node_id, reason="busy", actor="ann")
 
     fleet.told(tmp_path, tale, nodes=1)
