@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
+_KIND = "the_kind"  # as no field is called
+
 
 def replace(value: Value, /, **changes: object) -> Value:
     """Copy a value, with other values for the fields that are named."""
@@ -29,21 +31,25 @@ def replace(value: Value, /, **changes: object) -> Value:
     return copy  # type: ignore[no-any-return] # by now it is one
 
 
-def amend(value: Value, original: Value, /, **changes: object) -> Value:
-    """Change a copy that nobody else has yet; what is still the original is copied first."""
-    if value is original:
-        return replace(value, **changes)
-    for name, changed in changes.items():
-        object.__setattr__(value, name, changed)
-    return value
+def replacing(kind: type[Value], *given: str) -> Callable[..., Value]:
+    """Write a ``replace`` for some fields of a class, which takes the value and theirs in this order.
+
+    It takes less than half of the time: for what every step does.
+    """
+    return _written(kind, given, f"copy.__class__ = {_KIND}")
 
 
 @functools.cache
 def _copier(kind: type[Any]) -> Callable[[object], Any]:
     """Write what copies the fields of a value of a class into one of its twin."""
+    return _written(kind, ())
+
+
+def _written(kind: type[Any], given: tuple[str, ...], *last: str) -> Callable[..., Any]:
     names = [each.name for each in dataclasses.fields(kind)]
     twin = dataclasses.make_dataclass(kind.__name__, names, init=False, eq=False, slots=True)
-    known: dict[str, Any] = {"new": functools.partial(object.__new__, twin)}
-    lines = ("def copier(value):", "copy = new()", *(f"copy.{name} = value.{name}" for name in names), "return copy")
+    known: dict[str, Any] = {"new": functools.partial(object.__new__, twin), _KIND: kind}
+    fields = (f"copy.{name} = {name if name in given else f'value.{name}'}" for name in names)
+    lines = (f"def copier({', '.join(('value', *given))}):", "copy = new()", *fields, *last, "return copy")
     exec("\n ".join(lines), known)  # noqa: S102 a loop over the names would take three times as long
     return known["copier"]  # type: ignore[no-any-return] # it was defined in the line before

@@ -20,6 +20,9 @@ _GOES_ON = frozenset({model.RolloutState.RUNNING, model.RolloutState.PAUSED})
 _P = progress.Place
 _ALWAYS_OUT = frozenset({_P.HOLDING, _P.SETTLING})  # whatever the operation does meanwhile
 _NOWHERE = model.Standing()
+_finished = copying.replacing(
+    model.Rollout, "progress_by", "changes", "tally", "standings", "domains", "cursors", "ready", "unwell"
+)
 
 
 @dataclass(slots=True)
@@ -337,16 +340,16 @@ class Draft:
         if not self.changed and self._is_as_before():
             return self.base
         by = self.rollout.progress_by
-        after = copying.replace(
+        after = _finished(
             self.rollout,
-            progress_by=by if self.progressed_at is None else self.progressed_at + self.policy.progress_deadline,
-            changes=self.changes,
-            tally=self.tally,
-            standings=self.standings,
-            domains=self.domains,
-            cursors=self.cursors,
-            ready=self.ready,
-            unwell=self.unwell,
+            by if self.progressed_at is None else self.progressed_at + self.policy.progress_deadline,
+            self.changes,
+            self.tally,
+            self.standings,
+            self.domains,
+            self.cursors,
+            self.ready,
+            self.unwell,
         )
         return self.base if not self.changed and after == self.base else after
 

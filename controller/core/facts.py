@@ -31,7 +31,7 @@ def hear(draft: drafts.Draft, report: events.NodeReported) -> None:
         before = draft.changes[key]
         if not before.attempt or (draft.is_going_back and _is_overtaken(draft, number, before)):
             continue
-        after = hearing.hear(report, _rules(draft, before, report.at))
+        after = hearing.hear(before, report, _rules(draft, before, report.at))
         if after is not before:
             draft.exchange(key, before, after, report.at)
             _follow(draft, number, before, after, report.at)
@@ -57,7 +57,7 @@ def _rules(draft: drafts.Draft, before: model.Progress, at: datetime) -> hearing
     is_over = rollout.state.is_terminal
     may_try_again = before.is_reverting is draft.is_going_back and not (is_over or draft.is_giving_up)
     is_paused, clock = rollout.state is S.PAUSED, rollout.paused_at or at
-    return hearing.Rules(before, rollout.request.policy, clock, may_try_again, is_over, is_paused, rollout.judge_from)
+    return hearing.Rules(rollout.request.policy, clock, may_try_again, is_over, is_paused, rollout.judge_from)
 
 
 def _follow(draft: drafts.Draft, number: int, before: model.Progress, after: model.Progress, at: datetime) -> None:

@@ -17,6 +17,13 @@ from controller.core import copying, events, model, progress
 S = model.OperationState
 K = model.ChangeKind
 
+# What a word changes, each at once.
+_saying = copying.replacing(model.Progress, "state", "step", "fault", "reason", "message", "deadline_at", "is_bad")
+_committing = copying.replacing(model.Progress, "committed_at", "healthy_by", "is_touched")
+_showing = copying.replacing(model.Progress, "is_proven", "is_touched")
+_ending = copying.replacing(model.Progress, "ended_at", "deadline_at")
+_waiting = copying.replacing(model.Progress, "deadline_at")
+
 _ENDING = frozenset({K.REMOVE, K.STOP})  # leave nothing that runs: there is no health to wait for, or to blame
 
 
@@ -24,7 +31,6 @@ class Rules(NamedTuple):
     """What a node's word is taken by; a tuple, for each word needs one, and of values tuples are made soonest.
 
     Args:
-        before: The change as it stood; a copy of it is this word's own.
         clock: Instant from which deadlines count; it stands still while the rollout is paused.
         may_try_again: False where an ended operation is not followed by another attempt.
         is_over: True once the rollout has ended: its outcomes are still recorded, nothing is judged.
@@ -32,7 +38,6 @@ class Rules(NamedTuple):
         judge_from: Instant before which a node that was not heard of in full since an absence is not judged.
     """
 
-    before: model.Progress
     policy: model.Policy
     clock: datetime
     may_try_again: bool
@@ -41,9 +46,8 @@ class Rules(NamedTuple):
     judge_from: datetime | None
 
 
-def hear(report: events.NodeReported, rules: Rules) -> model.Progress:
+def hear(before: model.Progress, report: events.NodeReported, rules: Rules) -> model.Progress:
     """Take a node's word on one change; gives the same object back where it says nothing new."""
-    before = rules.before
     if progress.is_done(before) or before.is_skipped:
         return before
     if before.state is None:
@@ -59,7 +63,7 @@ def hear(report: events.NodeReported, rules: Rules) -> model.Progress:
     component = _component(report, before.change.component)
     told = _seen(told, component, report, rules)
     if told.state is S.ASSIGNED:
-        told = _hindered(told, report.conditions, rules)
+        told = _hindered(told, report.conditions)
     if report.is_full and not is_named and _is_given_up(told, rules.clock):
         told = _forgotten(told, component, report.at, rules)
     return _dated(told, component, report.at, rules)
@@ -94,30 +98,18 @@ def _told(told: model.Progress, status: model.OperationStatus, at: datetime, rul
     known = (told.state, told.step, told.fault, told.reason, told.message)
     if known == (state, status.step, status.fault, status.reason, status.message):
         return told
-    told = copying.amend(
-        told,
-        rules.before,
-        state=state,
-        step=status.step,
-        fault=status.fault,
-        reason=status.reason,
-        message=status.message,
-        deadline_at=None if rules.is_over else rules.clock + rules.policy.unknown_deadline,
-        is_bad=told.is_bad or (status.fault is model.Fault.VERSION and not told.is_reverting),
-    )
+    deadline_at = None if rules.is_over else rules.clock + rules.policy.unknown_deadline
+    is_bad = told.is_bad or (status.fault is model.Fault.VERSION and not told.is_reverting)
+    told = _saying(told, state, status.step, status.fault, status.reason, status.message, deadline_at, is_bad)
     if state in progress.ENDS:
         return _ended(told, at, rules)
     return _committed(told, at, rules) if state in progress.COMMITS else told
 
 
 def _committed(told: model.Progress, at: datetime, rules: Rules) -> model.Progress:
-    return copying.amend(
-        told,
-        rules.before,
-        committed_at=told.committed_at or at,
-        healthy_by=told.healthy_by or rules.clock + rules.policy.healthy_deadline,
-        is_touched=told.is_touched or (not told.is_reverting and told.change.kind is not K.RESTART),
-    )
+    healthy_by = told.healthy_by or rules.clock + rules.policy.healthy_deadline
+    is_touched = told.is_touched or (not told.is_reverting and told.change.kind is not K.RESTART)
+    return _committing(told, told.committed_at or at, healthy_by, is_touched)
 
 
 def _ended(told: model.Progress, at: datetime, rules: Rules) -> model.Progress:
@@ -127,7 +119,7 @@ def _ended(told: model.Progress, at: datetime, rules: Rules) -> model.Progress:
     deadline_at = None if is_last else progress.next_attempt_at(rules.clock)
     # What the node once said of the version stands, whatever it has forgotten since.
     fault = model.Fault.VERSION if is_lasting else told.fault
-    return copying.amend(told, rules.before, fault=fault, ended_at=at, deadline_at=deadline_at)
+    return copying.replace(told, fault=fault, ended_at=at, deadline_at=deadline_at)
 
 
 def _is_given_up(told: model.Progress, clock: datetime) -> bool:
@@ -140,14 +132,13 @@ def _forgotten(
     told: model.Progress, component: model.InstalledComponent | None, at: datetime, rules: Rules
 ) -> model.Progress:
     """Conclude from a full report that does not name an operation that had been given up."""
-    before = rules.before
     if _is_shown(progress.wanted(told), component, is_permanent=True):
         due_at = rules.clock + rules.policy.unknown_deadline
-        shown = copying.amend(told, before, state=S.PERMANENT, fault=None, reason="", message="", deadline_at=due_at)
+        shown = copying.replace(told, state=S.PERMANENT, fault=None, reason="", message="", deadline_at=due_at)
         return _committed(shown, at, rules)
-    lost = copying.amend(told, before, state=S.EXPIRED, reason="forgotten", message="the node does not hold it")
+    lost = copying.replace(told, state=S.EXPIRED, reason="forgotten", message="the node does not hold it")
     ended = _ended(lost, at, rules)
-    return ended if ended.deadline_at is None else copying.amend(ended, before, deadline_at=rules.clock)
+    return ended if ended.deadline_at is None else copying.replace(ended, deadline_at=rules.clock)
 
 
 def _seen(
@@ -162,7 +153,7 @@ def _seen(
     is_touched = told.is_touched or is_evident
     if (is_proven, is_touched) == (told.is_proven, told.is_touched):
         return told
-    return copying.amend(told, rules.before, is_proven=is_proven, is_touched=is_touched)
+    return _showing(told, is_proven, is_touched)
 
 
 def _is_proven(told: model.Progress, component: model.InstalledComponent | None, policy: model.Policy) -> bool:
@@ -189,13 +180,13 @@ def _is_shown(change: model.Change, component: model.InstalledComponent | None, 
     return change.kind not in (K.START, K.STOP) or component.is_stopped is (change.kind is K.STOP)
 
 
-def _hindered(told: model.Progress, conditions: tuple[model.Condition, ...], rules: Rules) -> model.Progress:
+def _hindered(told: model.Progress, conditions: tuple[model.Condition, ...]) -> model.Progress:
     """Say for which reason a node was not given its operation yet; take it back once that is over."""
     found = model.hindrance(conditions)
     said = ("", "") if found is None else (found.code, f"the node is given no operation: {found.message}")
     if said == (told.reason, told.message):
         return told
-    return copying.amend(told, rules.before, reason=said[0], message=said[1])
+    return copying.replace(told, reason=said[0], message=said[1])
 
 
 def _dated(
@@ -203,14 +194,14 @@ def _dated(
 ) -> model.Progress:
     """Judge the node by its health, end what is done, and put the deadline of its silence off."""
     if progress.is_done(told):
-        return copying.amend(told, rules.before, ended_at=at, deadline_at=None)
+        return _ending(told, at, None)
     judged = _judged(told, component, rules)
     state = judged.state
     if state in progress.COMMITS and judged.fault is model.Fault.VERSION:
         if judged.deadline_at is None:
             return judged
         is_bad = judged.is_bad or not judged.is_reverting
-        return copying.amend(judged, rules.before, ended_at=at, deadline_at=None, is_bad=is_bad)
+        return copying.replace(judged, ended_at=at, deadline_at=None, is_bad=is_bad)
     is_live = state in progress.COMMITS or (state in progress.HOLDS and state is not S.ASSIGNED)
     if not is_live or judged.deadline_at is None:
         return judged
@@ -218,7 +209,7 @@ def _dated(
     patience, left = rules.policy.unknown_deadline, judged.deadline_at - rules.clock
     if left + left > patience:
         return judged
-    return copying.amend(judged, rules.before, deadline_at=rules.clock + patience)
+    return _waiting(judged, rules.clock + patience)
 
 
 def _judged(told: model.Progress, component: model.InstalledComponent | None, rules: Rules) -> model.Progress:
@@ -232,9 +223,8 @@ def _judged(told: model.Progress, component: model.InstalledComponent | None, ru
         return told
     if component is not None and component.digest != progress.wanted(told).to_digest:
         return told
-    return copying.amend(
+    return copying.replace(
         told,
-        rules.before,
         fault=model.Fault.VERSION,
         reason="not_healthy_in_time",
         message=f"it was not healthy without a break within {rules.policy.healthy_deadline} after COMMIT",
