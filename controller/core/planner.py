@@ -61,12 +61,17 @@ def plan(request: model.UpgradeRequest, fleet: Fleet) -> model.Plan:
 
 @contextlib.contextmanager
 def _collected_later() -> Iterator[None]:
-    """Keep the collector of cycles away: it would go through the whole fleet for values that can be in no cycle."""
+    """Keep the collector of cycles away: it would go through the whole fleet for values that can be in no cycle.
+
+    What was made meanwhile is counted among the old values at once, or the collector would go through all of it next.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
+        gc.unfreeze()  # into the oldest generation; both only link lists
         if was_enabled:
             gc.enable()
 
