@@ -92,6 +92,7 @@ class Link:
         self._backoff = backoff.Backoff()
         self._due = asyncio.Event()
         self._heard_at_seconds = 0.0
+        self._read_at, self._read_at_seconds = now(), 0.0  # when the controller last told its time
         self._is_acknowledged = False
         self._is_moving = False
 
@@ -105,10 +106,17 @@ class Link:
         """True once a controller has acknowledged a report in this life of the agent."""
         return self._is_acknowledged
 
-    @property
-    def clock(self) -> session.ClockReading | None:
-        """How the controller's clock stands to this node's; None until a controller has told."""
-        return self._session.clock
+    def latest_at_controller(self) -> datetime | None:
+        """The latest that it may be by the controller's clock; None until a controller has told its time.
+
+        A wall clock that was set back since then deceives nobody: the time that has passed is measured too. Nor does a
+        host that slept, for which no time has passed: its wall clock counts.
+        """
+        reading = self._session.clock
+        if reading is None:
+            return None
+        passed = timedelta(seconds=asyncio.get_running_loop().time() - self._read_at_seconds)
+        return max(self._now(), self._read_at + passed) + reading.offset + reading.round_trip / 2
 
     def wake(self) -> None:
         """Report soon: something has changed. Many calls make one message."""
@@ -223,6 +231,8 @@ class Link:
 
     async def _take(self, event: session.Event, talk: _Talk) -> None:
         decision = session.step(self._session, event)
+        if decision.session.clock is not self._session.clock:
+            self._read_at, self._read_at_seconds = self._now(), asyncio.get_running_loop().time()
         self._session = decision.session
         self._is_acknowledged = self._is_acknowledged or self._session.is_proven
         if isinstance(event, session.Welcomed):

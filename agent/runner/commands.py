@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol, assert_never
 
 from agent import journal
-from agent.core import admission, events, model, operation, session
+from agent.core import admission, events, model, operation
 from agent.runner import clock, executor, inventory, operations, own_releases
 
 _logger = logging.getLogger(__name__)
@@ -22,9 +22,8 @@ _logger = logging.getLogger(__name__)
 class ControllerClock(Protocol):
     """Who has heard how late it is at the controller."""
 
-    @property
-    def clock(self) -> session.ClockReading | None:
-        """How the controller's clock stands to this node's; None until a controller has told."""
+    def latest_at_controller(self) -> datetime | None:
+        """The latest that it may be by the controller's clock; None until a controller has told its time."""
         ...
 
 
@@ -72,7 +71,7 @@ class Commands:
 
     def _admit(self, assignment: model.Assignment, *, is_from_here: bool) -> None:
         stopped, bad = self.stock.stopped, frozenset(self.own.bad)
-        ledger = self.known.ledger(self.stock.current, stopped, bad, self._latest_now())
+        ledger = self.known.ledger(self.stock.current, stopped, bad, self.heard.latest_at_controller())
         answer = admission.admit(assignment, ledger, is_from_here=is_from_here)
         match answer.verdict:
             case admission.Verdict.KNOWN | admission.Verdict.UNSURE:
@@ -85,10 +84,6 @@ class Commands:
                 self._begin(assignment)
             case _:
                 assert_never(answer.verdict)
-
-    def _latest_now(self) -> datetime | None:
-        reading = self.heard.clock
-        return self.now().wall + reading.offset + reading.round_trip / 2 if reading else None
 
     def _refuse(self, assignment: model.Assignment, answer: admission.Answer) -> None:
         """Refuse, for ever: a fence that is new is used up by it, so that no duplicate begins later."""

@@ -11,11 +11,12 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Never, Protocol
 
 from agent import depot, drivers, journal, processes
 from agent.config import settings
-from agent.core import model, session, transitions
+from agent.core import model, transitions
 from agent.drivers import registry
 from agent.runner import (
     changes,
@@ -79,9 +80,8 @@ class Link(deliveries.Source, Protocol):
         """True once a controller has acknowledged a report in this life of the agent; also where there is none."""
         ...
 
-    @property
-    def clock(self) -> session.ClockReading | None:
-        """How the controller's clock stands to this node's; None until a controller has told."""
+    def latest_at_controller(self) -> datetime | None:
+        """The latest that it may be by the controller's clock; None until a controller has told its time."""
         ...
 
 

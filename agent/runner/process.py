@@ -27,7 +27,7 @@ import agent
 from agent import depot, identity, journal, local, metrics, processes
 from agent.config import settings
 from agent.config.errors import ConfigError
-from agent.core import admission, session
+from agent.core import admission
 from agent.drivers import agent as agent_driver
 from agent.link import loop as link_loop
 from agent.link import renewal, transport
@@ -67,8 +67,7 @@ class Alone:
         """Something has changed."""
         self._due.set()
 
-    @property
-    def clock(self) -> None:
+    def latest_at_controller(self) -> None:
         """Nobody has told."""
 
     @property
@@ -127,10 +126,9 @@ class Renewed:
             group.create_task(self._fresh.run(), name="renewal of the certificate")
             await self._link.run(led)
 
-    @property
-    def clock(self) -> session.ClockReading | None:
+    def latest_at_controller(self) -> datetime | None:
         """As the link's."""
-        return self._link.clock
+        return self._link.latest_at_controller()
 
     @property
     def is_open(self) -> bool:

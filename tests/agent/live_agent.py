@@ -12,16 +12,16 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Never
 
 from agent import depot
 from agent.config import settings
-from agent.core import model, session
+from agent.core import model
 from agent.journal import records
 from agent.link import transport
-from agent.runner import node, process
+from agent.runner import clock, node, process
 
 PERIOD_SECONDS = 0.03
 COMMANDS: dict[str, type[model.Command]] = {
@@ -72,10 +72,9 @@ class FileLink:
     def is_acknowledged(self) -> bool:
         return True
 
-    @property
-    def clock(self) -> session.ClockReading:
+    def latest_at_controller(self) -> datetime:
         """Leader and agent share a host."""
-        return session.ClockReading(timedelta(), timedelta())
+        return clock.now().wall
 
     async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         data = (self._root / "bundles" / digest.removeprefix("sha256:")).read_bytes()[offset:]

@@ -104,6 +104,48 @@ def test_an_illegal_message_ends_the_session_and_not_the_link() -> None:
     assert len(world.wires) > 2
 
 
+def test_how_late_it_is_at_the_controller_is_known_though_the_wall_clock_was_set_and_though_the_host_slept() -> None:
+    server_time = NOW + timedelta(hours=3)  # the controller's clock is fast, by this node's
+
+    async def serve(far: wire.FarEnd) -> None:
+        await far.receive()
+        await far.send(welcome())
+        while (heard := await far.receive()) is not None:
+            told = agent_service_pb2.Acknowledgement(sequence=heard.sequence)
+            told.heartbeat_period.FromTimedelta(timedelta(seconds=3600))
+            told.echo_send_time.CopyFrom(heard.heartbeat.send_time)
+            told.server_time.FromDatetime(server_time)
+            await far.send(Response(acknowledgement=told))
+
+    world = wire.World(random.Random(1), serve)  # noqa: S311 a test wants repeatable draws
+    wall = [NOW]
+
+    async def main() -> None:
+        link = loop.Link(world, node_id="n-1", now=lambda: wall[0], draw=lambda: 0.5)
+        assert link.latest_at_controller() is None
+        task = asyncio.get_running_loop().create_task(link.run(Node()), name="link")
+        await asyncio.sleep(1)
+        told = link.latest_at_controller()
+        assert told is not None
+        assert server_time <= told < server_time + timedelta(seconds=2)
+        for moved in (timedelta(hours=-5), timedelta(), timedelta(hours=5)):
+            await asyncio.sleep(60)
+            wall[0] = NOW + moved
+            told = link.latest_at_controller()
+            assert told is not None
+            assert told >= server_time + max(timedelta(minutes=1), moved)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    virtual = simulation_loop.VirtualLoop(1)
+    try:
+        virtual.run_until_complete(main())
+        virtual.run_until_complete(world.close())
+    finally:
+        virtual.close()
+
+
 def asking(request_id: int, component: str = "web") -> Response:
     asked = agent_service_pb2.ReadLog(request_id=request_id, component=component, max_bytes=100)
     return Response(read_log=asked)

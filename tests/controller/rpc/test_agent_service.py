@@ -162,7 +162,7 @@ async def test_an_agent_is_welcomed_gets_its_command_and_has_its_result_settled(
         await until(lambda: node.settled == [status])
         (told,) = controller.engine.told[NODE].operations["r/1"]
         assert told.state is model.OperationState.PERMANENT
-        await until(lambda: link.clock is not None)
+        await until(lambda: link.latest_at_controller() is not None)
     await until(lambda: len(controller.service.sessions) == 0 and controller.engine.told[NODE].session_id is None)
 
 

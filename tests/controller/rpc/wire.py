@@ -40,6 +40,9 @@ class Way(Generic[_M]):
         if self._draw.random() < self._faults.lost:
             return
         for _ in range(2 if self._draw.random() < self._faults.repeated else 1):
+            if not self._faults.delay_seconds_max:  # what is not held up keeps its order
+                self._arrived.put_nowait(message)
+                continue
             delay_seconds = self._draw.random() * self._faults.delay_seconds_max
             asyncio.get_running_loop().call_later(delay_seconds, self._arrived.put_nowait, message)
 
