@@ -35,7 +35,7 @@ strategy = "immediate"
 policy = {{ soak_duration = "0.2s", min_healthy_duration = "0.5s" }}
 """
 BUSY = 'threshold = { component = "web", condition = "metrics[\'web_requests_total\'] > 100.0", pending_for = "1s" }'
-WORSE = """degradation = { component = "web", worse_percent = 300, clear_percent = 100, window = "5s", past = "30s", \
+WORSE = """degradation = { component = "web", worse_percent = 300, clear_percent = 100, window = "5s", past = "60s", \
 pending_for = "0s", least_exposure = 50, \
 measure = { kind = "RATIO", series = "web_errors_total", per = "web_requests_total" } }"""
 
