@@ -114,7 +114,7 @@ async def a_canary_that_is_bad_goes_back_and_is_remembered(fleet: houses.Zones) 
 
 
 async def blue_green_switches_all_together(fleet: houses.Zones) -> None:
-    words = ("web", "1.3.0", "--name", "web-1.3.0", "--strategy", "blue-green", "--verify", "1s")
+    words = ("web", "1.3.0", "--name", "web-1.3.0", "--strategy", "blue-green", "--verify", "8s")  # several looks long
     quick = houses.QUICK[:-2]  # it has no max_parallel: all change together
     await fleet.ask("upgrade", "start", *words, *quick)
     held = await fleet.until("web-1.3.0", lambda one: "HELD" in states(one) or one["state"] != "RUNNING")
