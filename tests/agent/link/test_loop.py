@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -70,6 +71,16 @@ def saying(*said: Response) -> wire.World:
     return wire.World(random.Random(1), serve)  # noqa: S311 a test wants repeatable draws
 
 
+def play(world: wire.World, scene: Coroutine[None, None, None]) -> None:
+    """Play a scene in a world, in virtual time."""
+    virtual = simulation_loop.VirtualLoop(1)
+    try:
+        virtual.run_until_complete(scene)
+        virtual.run_until_complete(world.close())
+    finally:
+        virtual.close()
+
+
 def run(world: wire.World, node: Node, seconds: float, draw: float = 0.5) -> None:
     """Run a link in a world for some virtual time; what ends it earlier is raised."""
 
@@ -81,12 +92,7 @@ def run(world: wire.World, node: Node, seconds: float, draw: float = 0.5) -> Non
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    virtual = simulation_loop.VirtualLoop(1)
-    try:
-        virtual.run_until_complete(main())
-        virtual.run_until_complete(world.close())
-    finally:
-        virtual.close()
+    play(world, main())
 
 
 def test_what_cannot_be_read_is_passed_over_and_what_follows_is_heard() -> None:
@@ -138,12 +144,7 @@ def test_how_late_it_is_at_the_controller_is_known_though_the_wall_clock_was_set
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    virtual = simulation_loop.VirtualLoop(1)
-    try:
-        virtual.run_until_complete(main())
-        virtual.run_until_complete(world.close())
-    finally:
-        virtual.close()
+    play(world, main())
 
 
 def asking(request_id: int, component: str = "web") -> Response:
@@ -262,9 +263,4 @@ def test_a_new_certificate_is_shown_on_a_connection_that_is_there_before_the_pre
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    virtual = simulation_loop.VirtualLoop(1)
-    try:
-        virtual.run_until_complete(main())
-        virtual.run_until_complete(world.close())
-    finally:
-        virtual.close()
+    play(world, main())
