@@ -164,7 +164,8 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         self, request: fleet_service_pb2.MakeJoinTokenRequest, context: _Context
     ) -> fleet_service_pb2.MakeJoinTokenResponse:
         """Make a token by which a node gets its first certificate."""
-        lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else join_tokens.LIFETIME_DEFAULT
+        is_told = request.HasField("lifetime")
+        lifetime = convert.span(request.lifetime, "lifetime") if is_told else join_tokens.LIFETIME_DEFAULT
         text, until = await self._enrolling().make_token(request.node_id, lifetime, actor=self._actor(context))
         await asyncio.to_thread(self._forget_removal, request.node_id)
         made = fleet_service_pb2.MakeJoinTokenResponse(token=text)

@@ -39,7 +39,7 @@ async def token(home: house.House, node_id: str, seconds: float | None = None) -
     async with home.channel(home.client()) as channel:
         asked = fleet_service_pb2.MakeJoinTokenRequest(node_id=node_id)
         if seconds is not None:
-            asked.lifetime.FromMilliseconds(int(seconds * 1000))
+            asked.lifetime.seconds, asked.lifetime.nanos = int(seconds), int(seconds % 1 * 1e9)
         answer = await fleet_service_pb2_grpc.FleetServiceStub(channel).MakeJoinToken(asked, timeout=SECONDS)
     return answer.token
 
