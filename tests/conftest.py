@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the code does now into the golden files and generated documents; then read the diff",
     )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # CI has so many minutes on whatever machine: what takes long is not begun once most of them have passed, and named.
+    until = float(os.environ.get("INSTAR_SLOW_UNTIL", "inf"))
+    if time.time() > until and (item.get_closest_marker("slow") or item.get_closest_marker("alone")):  # noqa: TID251
+        pytest.skip("no time is left for a slow test")
 
 
 @pytest.fixture
