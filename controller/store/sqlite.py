@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -59,9 +60,23 @@ class File:
             raise
 
     def write(self, work: Callable[[sa.Connection], Result]) -> Result:
-        """Run the work in a transaction of its own; durable when this returns."""
-        with self._writer.begin():
-            return work(self._writer)
+        """Run the work in a transaction of its own; durable when this returns.
+
+        Raises:
+            UnavailableError: The disk is full, code ``store_full``; nothing has been written.
+        """
+        try:
+            with self._writer.begin():
+                return work(self._writer)
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+                raise
+            raise errors.UnavailableError(
+                f"cannot write to the store: its disk is full ({error.orig})",
+                code="store_full",
+                field="store",
+                rule="what is accepted is durable; make room, then ask again",
+            ) from error
 
     def read(self, query: Callable[[sa.Connection], Result]) -> Result:
         """Run a query on what is committed."""

@@ -344,7 +344,7 @@ def test_a_full_disk_stops_acceptance_and_loses_nothing(tmp_path: Path) -> None:
         large = replace(fleet.release("1.0.0"), version="1.0.1", manifest_json="x" * 1_000_000)
         with pytest.raises(errors.UnavailableError) as refused:
             await machine.publish(large)
-        assert refused.value.code == "store_unavailable"
+        assert refused.value.code == "store_full"
         assert machine.rollout("up") == begun
         await controller.store.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 100000"))
         assert await machine.publish(large)
