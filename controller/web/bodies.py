@@ -54,13 +54,13 @@ def parse(body: bytes) -> Any:  # noqa: ANN401  # whatever JSON says
     """What a body says.
 
     Raises:
-        InvalidRequestError: It is no JSON in UTF-8, or nobody could follow how deeply it is nested.
+        InvalidRequestError: It is no JSON in UTF-8.
+        RecursionError: Nobody could follow how deeply it is nested.
     """
     try:
         return json.loads(body.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as fault:
-        why = "it is nested too deeply" if isinstance(fault, RecursionError) else fault
-        _refuse("body_invalid", f"JSON in UTF-8 ({why})")
+    except ValueError as fault:
+        _refuse("body_invalid", f"JSON in UTF-8 ({fault})")
 
 
 def _no_number(text: str) -> Never:

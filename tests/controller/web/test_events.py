@@ -49,6 +49,11 @@ BINARY = {
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 
 
+def _whole(data: bytes) -> bytes:
+    """An event that is one but for its data."""
+    return json.dumps(LEAST).encode().removesuffix(b"}") + b', "data": ' + data + b"}"
+
+
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[house.Door]:
     async with house.standing(tmp_path) as found:
@@ -131,21 +136,20 @@ async def test_of_a_batch_of_which_one_is_none_none_is_taken(
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "code"),
     [
-        b"",
-        b"{",
-        b"\xff",
-        b'{"a": NaN}',
-        b"[" * 100_000 + b"]" * 100_000,
-        b"1" * 10_000,
-        b'{"a":' * 900 + b"1" + b"}" * 900,
+        (b"", "body_invalid"),
+        (b"{", "body_invalid"),
+        (_whole(b'"\xff"'), "body_invalid"),
+        (_whole(b"NaN"), "body_invalid"),
+        (_whole(b"[" * 100_000 + b"]" * 100_000), "body_invalid"),
+        (_whole(b"1" * 10_000), "body_invalid"),
+        (b'{"a":' * 900 + b"1" + b"}" * 900, "invalid_event"),
     ],
 )
-async def test_what_is_no_json_is_refused(door: house.Door, body: bytes) -> None:
+async def test_what_is_no_json_is_refused(door: house.Door, body: bytes, code: str) -> None:
     answer = await door.events(body)
-    assert answer.status_code == 400
-    assert answer.json()["code"] in ("body_invalid", "invalid_event")
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
     assert door.engine.received == []
 
 
