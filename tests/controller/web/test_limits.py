@@ -218,6 +218,7 @@ async def test_on_a_connection_one_request_is_answered(door: house.Door) -> None
     found = await answer_to(await connect(door), HEALTH + HEALTH)
     assert found.count(b"HTTP/1.1 ") == 1
     assert b"connection: close" in found
+    assert b"server:" not in found  # which program answers, and of which version, is nobody's business
 
 
 async def test_headers_that_are_too_large_are_refused_whether_they_come_at_once_or_in_parts(door: house.Door) -> None:
