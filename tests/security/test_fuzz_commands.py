@@ -62,10 +62,7 @@ class Orders:
         """Say all of it that an agent can read, and call off what has begun."""
         said = [self._fenced(each, is_next=is_next) for each, is_next in drawn]
         await self.leader.say(*(each for each in said if self._is_readable(each)))
-        begun = [each for each in self.leader.told.values() if each.state not in controller.ENDED][:OPERATIONS_MAX]
-        self.accepted += len(begun)
-        calls = [agent_service_pb2.Cancel(operation_id=each.operation_id, fence=each.fence) for each in begun]
-        await self.leader.say(*(RESPONSE(cancel=each) for each in calls))
+        self.accepted += await _call_off(self.leader)
         self.examples += 1
         if self.examples == WARMING_EXAMPLES:
             self.warm_bytes = self.agent.memory_info().rss
@@ -83,6 +80,14 @@ class Orders:
             convert.response(said, self._at)
             return True
         return False
+
+
+async def _call_off(leader: controller.Controller) -> int:
+    """Call off what the agent has said that it has begun, and return how much that is."""
+    begun = [each for each in leader.told.values() if each.state not in controller.ENDED][:OPERATIONS_MAX]
+    calls = [agent_service_pb2.Cancel(operation_id=each.operation_id, fence=each.fence) for each in begun]
+    await leader.say(*(RESPONSE(cancel=each) for each in calls))
+    return len(begun)
 
 
 @contextlib.contextmanager
@@ -131,7 +136,7 @@ async def _installs(leader: controller.Controller, node: controller.Node) -> Non
     digest = leader.publish(controller.web("1.0.0"))
     ended = await leader.ended(leader.order("1.0.0", digest))
     while ended.state == operation_pb2.OPERATION_STATE_REFUSED and ended.reason == "node_busy":
-        await leader.say()
+        await _call_off(leader)  # the last may have begun since; of an hour, and for a bundle that nobody has
         ended = await leader.ended(leader.order("1.0.0", digest))
     assert ended.state == operation_pb2.OPERATION_STATE_PERMANENT, ended
     assert await node.versions() == ["1.0.0"]
