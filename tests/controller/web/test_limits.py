@@ -255,6 +255,19 @@ async def test_a_peer_that_does_not_come_to_terms_by_tls_is_cut_and_holds_its_pl
     assert answer.status_code == 200
 
 
+async def test_an_end_cuts_who_has_not_yet_come_to_terms_by_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 10 * PATIENCE_SECONDS)
+    authorities.create(tmp_path / "ca", "fleet.example", clock.SystemClock().now())
+    own = listening.Listening(tmp_path / "ca", ["127.0.0.1"], clock.SystemClock())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with house.standing(tmp_path, own=own) as door:
+            silent = await connect(door)
+            silent[1].write(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a hello
+        assert await answer_to(silent, b"") == b""
+
+
 async def test_a_peer_that_does_not_take_leave_by_tls_holds_its_place_for_a_moment_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
