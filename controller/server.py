@@ -15,7 +15,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from controller import activation, clock, cycles, engine, releases, tasks
-from controller.config import settings
+from controller.config import settings, traces
 from controller.core import errors, roles
 from controller.engine import enrolling
 from controller.metrics import limits, prometheus
@@ -120,7 +120,7 @@ async def serving(loaded: settings.Settings, opened: database.Store | None = Non
         )
         rooms = rpc_serving.Rooms(machine, blobs, guards, enrolled, time, trust, own, desk)
         async with (
-            _emitting(store, loaded.otlp_endpoint),
+            _emitting(store, loaded.traces),
             _started(machine),
             _activated(_stages(machine, loaded, *signing)),
             _guarded(guards, issued, machine),
@@ -133,14 +133,14 @@ async def serving(loaded: settings.Settings, opened: database.Store | None = Non
 
 
 @contextlib.asynccontextmanager
-async def _emitting(store: database.Store, endpoint: str) -> AsyncIterator[None]:
+async def _emitting(store: database.Store, to: traces.Traces | None) -> AsyncIterator[None]:
     """Send spans while the block runs, where an endpoint is configured; else nothing of it is even imported."""
-    if not endpoint:
+    if to is None:
         yield
         return
     from controller.telemetry import emit  # noqa: PLC0415  # as the line above says
 
-    emitter = emit.Emitter(store, endpoint)
+    emitter = emit.Emitter(store, to)
     guard = tasks.Guard()
     guard.start(emitter.run(), "span emitter")
     try:

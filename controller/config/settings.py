@@ -11,11 +11,11 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from controller.config import addresses, issuers, quotas, retention, rules, sources, stores, tls, webs
+from controller.config import addresses, issuers, quotas, retention, rules, sources, stores, tls, traces, webs
 from controller.core import errors
 
 ADDRESS_DEFAULT = "127.0.0.1:7443"
@@ -40,7 +40,6 @@ _ENVIRONMENT_NAMES: Mapping[str, str] = {
     "metrics_retention": "INSTAR_METRICS_RETENTION",
 }
 STORE_URL = "INSTAR_STORE_URL"  # beside the file; not on the command line, which everybody on the host can read
-_OTLP_NAMES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _TABLES: Mapping[str, object] = {
     "prometheus": [],
     "monitor": {},
@@ -63,7 +62,7 @@ class Settings:
         listen: Address and port, without TLS of loopback; port 0 takes a free one.
         state_dir: Where everything durable is.
         heartbeat_period: Time between two heartbeats of an agent.
-        otlp_endpoint: Where spans go; empty for nowhere.
+        traces: Where spans go; None for nowhere.
         self_approval: Who asked for a rollout may approve it too.
         prometheus: Servers that may be asked for figures; of the file only.
         monitor: What the fleet is watched for; of the file only.
@@ -83,7 +82,7 @@ class Settings:
     listen: str
     state_dir: Path
     heartbeat_period: timedelta
-    otlp_endpoint: str
+    traces: traces.Traces | None
     self_approval: bool = False
     prometheus: tuple[sources.Server, ...] = ()
     monitor: rules.Monitoring = rules.NOTHING
@@ -170,7 +169,7 @@ def load(flags: Mapping[str, str | None], environment: Mapping[str, str], file: 
         listen=check(given["listen"], "listen"),
         state_dir=Path(given["state_dir"]).absolute(),
         heartbeat_period=_duration("heartbeat_period", given, HEARTBEAT_PERIOD_MIN, HEARTBEAT_PERIOD_MAX),
-        otlp_endpoint=given["otlp_endpoint"],
+        traces=traces.read(environment, given["otlp_endpoint"]),
         self_approval=_choice("self_approval", given["self_approval"]),
         prometheus=sources.read(tables["prometheus"]),
         monitor=rules.read(tables["monitor"]),
@@ -227,10 +226,7 @@ def _defaults(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    found = {key: environment[name] for key, name in _ENVIRONMENT_NAMES.items() if environment.get(name)}
-    for name in _OTLP_NAMES:  # as OpenTelemetry's own settings say, the more specific one last
-        found |= {"otlp_endpoint": environment[name]} if environment.get(name) else {}
-    return found | ({"otlp_endpoint": ""} if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" else {})
+    return {key: environment[name] for key, name in _ENVIRONMENT_NAMES.items() if environment.get(name)}
 
 
 def _read(file: Path) -> dict[str, object]:
@@ -241,7 +237,7 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _texts(found: Mapping[str, object]) -> dict[str, str]:
-    known = [one.name for one in fields(Settings)]
+    known = [*_defaults({}), *_TABLES]
     texts: dict[str, str] = {}
     for key, value in found.items():
         if key not in known:

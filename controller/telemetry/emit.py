@@ -1,8 +1,9 @@
 """Sends the spans of the outbox to a collector, through the exporter of the OpenTelemetry SDK.
 
 Rules kept: a span is sent as it is stored, identities and times included, until the collector has taken it; so it
-arrives at least once, and each time the same. A collector that is down costs nothing but a warning: the rows wait.
-Made only where an endpoint is configured. Left out: sampling (rollouts are rare), metrics and logs.
+arrives at least once, and each time the same. A collector that is down or hangs costs nothing but a warning: the rows
+wait, whatever it does the event loop goes on, and the process ends in time. Made only where an endpoint is configured.
+Left out: sampling (rollouts are rare), metrics and logs.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import asyncio
 import concurrent.futures
 import json
 import logging
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc import trace_exporter
 from opentelemetry.sdk import resources
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace import export
 from opentelemetry.sdk.util import instrumentation
+
+from controller.config import traces
+from controller.telemetry import exporters, spans
 
 # Spans in one request: a few hundred KiB, far below the 4 MiB that a gRPC message may have.
 BATCH_MAX = 256
@@ -26,8 +31,6 @@ BATCH_MAX = 256
 POLL_SECONDS = 0.5
 # After a failure: a collector that restarts is back within it, and its log is not flooded.
 RETRY_SECONDS = 5.0
-# For one request; the exporter spends it on its own retries too.
-EXPORT_TIMEOUT_SECONDS = 3.0
 # For sending the rest at the end; what does not get through is sent by the next life.
 SHUTDOWN_SECONDS = 5.0
 
@@ -52,13 +55,14 @@ class Emitter:
     """Empties the outbox.
 
     Args:
-        endpoint: URL of an OTLP gRPC receiver, for example ``http://127.0.0.1:4317``.
+        to: The receiver, and how it is spoken to.
     """
 
-    def __init__(self, outbox: Outbox, endpoint: str) -> None:
+    def __init__(self, outbox: Outbox, to: traces.Traces) -> None:
         self._outbox = outbox
-        self._exporter = trace_exporter.OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_SECONDS)
-        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="instar-spans")
+        self._resource = to.resource
+        self._exporter = exporters.make(to)
+        self._one_at_a_time = threading.Lock()
 
     async def run(self) -> None:
         """Send what comes, until cancelled."""
@@ -69,9 +73,7 @@ class Emitter:
     async def drain(self) -> bool:
         """Send all that waits; False where the collector did not take it."""
         while pending := await self._outbox.pending_spans(BATCH_MAX):
-            spans = [from_text(body) for _, body in pending]
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._exporter.export, spans)
-            if result is not export.SpanExportResult.SUCCESS:
+            if not await self._beside([body for _, body in pending]):
                 return False
             await self._outbox.mark_emitted(tuple(number for number, _ in pending))
         return True
@@ -84,17 +86,37 @@ class Emitter:
         except TimeoutError:
             _log.warning("cannot send all spans before the end: the rest waits for the next start")
         self._exporter.shutdown()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _beside(self, bodies: Sequence[str]) -> asyncio.Future[bool]:
+        """Send in a thread that nobody waits for at the end of the process, as one of a pool would be."""
+        sent: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        sent.set_running_or_notify_cancel()  # a send that has begun is not called back
+        threading.Thread(target=self._send, args=(bodies, sent), name="instar-spans", daemon=True).start()
+        return asyncio.wrap_future(sent)
+
+    def _send(self, bodies: Sequence[str], sent: concurrent.futures.Future[bool]) -> None:
+        try:
+            with self._one_at_a_time:
+                result = self._exporter.export([from_text(body, self._resource) for body in bodies])
+            sent.set_result(result is export.SpanExportResult.SUCCESS)
+        except Exception as fault:  # noqa: BLE001  # whatever it is, it is raised where it is waited for
+            sent.set_exception(fault)
 
 
-def from_text(body: str) -> sdk.ReadableSpan:
-    """Read a stored span as the SDK's own, under its stored identities."""
+def from_text(body: str, resource: Mapping[str, str] | None = None) -> sdk.ReadableSpan:
+    """Read a stored span as the SDK's own, under its stored identities.
+
+    Args:
+        body: As it is stored.
+        resource: What the controller says of itself, besides and instead of what is stored.
+    """
     data = json.loads(body)
+    is_own = data["resource"]["service.name"] == spans.CONTROLLER_SERVICE
     return sdk.ReadableSpan(
         name=data["name"],
         context=_context(data["trace_id"], data["span_id"], is_remote=False),
         parent=_context(data["trace_id"], data["parent_id"], is_remote=True) if data["parent_id"] else None,
-        resource=resources.Resource(data["resource"]),
+        resource=resources.Resource({**data["resource"], **(resource or {})} if is_own else data["resource"]),
         attributes=data["attributes"],
         kind=trace.SpanKind[data["kind"]],
         status=_status(data),

@@ -21,7 +21,7 @@ def test_without_anything_the_defaults_stand(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     loaded = settings.load({}, {"XDG_STATE_HOME": "/xdg"}, None)
     assert loaded == settings.Settings(
-        "127.0.0.1:7443", Path("/xdg/instar/controller"), timedelta(seconds=10), "", self_approval=False
+        "127.0.0.1:7443", Path("/xdg/instar/controller"), timedelta(seconds=10), None, self_approval=False
     )
 
 
@@ -47,21 +47,6 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(tmp_path: P
         timedelta(seconds=2),
         Path("/file"),
     )
-
-
-@pytest.mark.parametrize(
-    ("environment", "endpoint"),
-    [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1"}, "http://a:1"),
-        (
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://b:1"},
-            "http://b:1",
-        ),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_SDK_DISABLED": "True"}, ""),
-    ],
-)
-def test_the_endpoint_of_spans_is_found_as_opentelemetry_says(environment: dict[str, str], endpoint: str) -> None:
-    assert settings.load({}, environment, None).otlp_endpoint == endpoint
 
 
 def test_who_asked_for_a_rollout_may_approve_it_where_that_is_said(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def ready(address):
     os.kill(os.getpid(), signal.SIGTERM)
 
 folder = pathlib.Path(sys.argv[1])
-server.run(settings.Settings("127.0.0.1:0", folder, timedelta(seconds=1), "", self_approval=False), ready)
+server.run(settings.Settings("127.0.0.1:0", folder, timedelta(seconds=1), None, self_approval=False), ready)
 """
 DEADLINE_SECONDS = 120.0
 
@@ -40,6 +40,6 @@ def test_a_controller_that_runs_looks_for_cycles_seldom(tmp_path: Path) -> None:
 
 async def test_a_process_that_serves_beside_other_things_keeps_its_own_ways(tmp_path: Path) -> None:
     before = gc.get_threshold()
-    chosen = settings.Settings("127.0.0.1:0", tmp_path / "state", timedelta(seconds=1), "", self_approval=False)
+    chosen = settings.Settings("127.0.0.1:0", tmp_path / "state", timedelta(seconds=1), None, self_approval=False)
     async with server.serving(chosen):
         assert gc.get_threshold() == before

@@ -35,7 +35,7 @@ CANARY = rollout_pb2.UpgradeRequest(component="web", target_version="1.0.0", str
 
 
 def settings_in(folder: Path) -> settings.Settings:
-    return settings.Settings("127.0.0.1:0", folder / "state", timedelta(seconds=1), "", self_approval=False)
+    return settings.Settings("127.0.0.1:0", folder / "state", timedelta(seconds=1), None, self_approval=False)
 
 
 async def list_nodes(address: str, token: str) -> object:

@@ -166,7 +166,7 @@ async def session(
 @contextlib.asynccontextmanager
 async def serving(folder: Path, **changes: Any) -> AsyncIterator[Post]:  # noqa: ANN401  # of the settings
     """Serve, with a heartbeat so long that nobody is missed; and settings as wanted."""
-    loaded = replace(settings.Settings("127.0.0.1:0", folder / "state", timedelta(minutes=5), ""), **changes)
+    loaded = replace(settings.Settings("127.0.0.1:0", folder / "state", timedelta(minutes=5), None), **changes)
     async with server.serving(loaded) as address, aio.insecure_channel(address, options=ONE_CONNECTION) as channel:
         yield Post(loaded, address, channel)
 

@@ -159,7 +159,7 @@ class House:
 @contextlib.asynccontextmanager
 async def serving(folder: Path, trust_dir: Path | None) -> AsyncIterator[House]:
     """A controller in this process."""
-    loaded = settings.Settings("127.0.0.1:0", folder, timedelta(seconds=1), "", trust_dir=trust_dir)
+    loaded = settings.Settings("127.0.0.1:0", folder, timedelta(seconds=1), None, trust_dir=trust_dir)
     async with server.serving(loaded) as address, aio.insecure_channel(address) as channel:
         enrolled = register.Register(loaded.principals_file)
         node_token = enrolled.make_token(principals.Principal(principals.Kind.AGENT, NODE)).reveal()

@@ -263,7 +263,7 @@ async def test_a_release_whose_metadata_have_expired_is_not_taken(kept: keeping.
 async def test_doctor_says_what_expires_and_which_keys_are_missing(
     tmp_path: Path, shop: publishing.Shop, clock: Clock
 ) -> None:
-    loaded = settings.Settings("", tmp_path / "all", timedelta(seconds=1), "", trust_dir=shop.folder / "online")
+    loaded = settings.Settings("", tmp_path / "all", timedelta(seconds=1), None, trust_dir=shop.folder / "online")
     loaded.state_dir.mkdir(mode=0o700)
     past = publishing.present() - timedelta(days=80)
     shop.at(past).renew(["web"], shop.signers)

@@ -40,7 +40,7 @@ def test_activation_success(tmp_path: Path) -> None:
     async def tale(controller: fleet.Controller, _agents: list[fleet.Agent]) -> None:
         machine = controller.engine
         await machine.stop_triggers()
-        loaded = settings.Settings("127.0.0.1:0", tmp_path, timedelta(seconds=10), "")
+        loaded = settings.Settings("127.0.0.1:0", tmp_path, timedelta(seconds=10), None)
         stages = server._stages(machine, loaded)
         assert (await stages.activate(), stages.is_active) == (STAGES, True)
         assert await stages.activate() == (), "what runs is not started a second time"

@@ -12,6 +12,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.common import trace_encoder
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from controller.config import traces
 from controller.core import errors, model
 from controller.engine import office
 from controller.store import database, executor, reading
@@ -133,7 +134,7 @@ def _store_with_a_refusal(tmp_path: Path) -> Iterator[database.Store]:
 async def test_a_collector_gets_a_refused_request_as_an_error_and_each_time_the_same(store: database.Store) -> None:
     collector = collectors.Collector()
     for _ in range(2):
-        emitter = emit.Emitter(store, collector.endpoint)
+        emitter = emit.Emitter(store, traces.Traces(collector.endpoint))
         assert await emitter.drain()
         assert await emitter.drain()
         await emitter.close()

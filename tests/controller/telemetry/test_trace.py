@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from controller.config import traces
 from controller.core import model
 from controller.store import database, executor, reading
 from controller.telemetry import emit, ids
@@ -161,7 +162,7 @@ async def test_a_collector_gets_every_span_once_under_its_stored_identity_and_it
 ) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
     collector = collectors.Collector()
-    emitter = emit.Emitter(store, collector.endpoint)
+    emitter = emit.Emitter(store, traces.Traces(collector.endpoint))
     assert await emitter.drain()
     assert await emitter.drain()
     await emitter.close()
@@ -186,7 +187,7 @@ async def test_a_span_that_is_sent_again_is_the_same_byte_for_byte(tmp_path: Pat
     store = database.Store(tmp_path / "store", executor.WriterThread())
     collector = collectors.Collector()
     for _ in range(2):
-        emitter = emit.Emitter(store, collector.endpoint)
+        emitter = emit.Emitter(store, traces.Traces(collector.endpoint))
         assert await emitter.drain()
         await emitter.close()
         await store.write(lambda connection: connection.exec_driver_sql("UPDATE outbox SET is_emitted = 0"))
@@ -201,7 +202,7 @@ async def test_spans_wait_while_the_collector_is_down(tmp_path: Path) -> None:
     store = database.Store(tmp_path / "store", executor.WriterThread())
     collector = collectors.Collector()
     collector.stop()
-    emitter = emit.Emitter(store, collector.endpoint)
+    emitter = emit.Emitter(store, traces.Traces(collector.endpoint))
     before = await store.pending_spans(1000)
     assert not await emitter.drain()
     assert await store.pending_spans(1000) == before
