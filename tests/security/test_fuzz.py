@@ -44,12 +44,10 @@ MINUTES = float(os.environ.get("INSTAR_FUZZ_MINUTES", "0"))
 TARGETS = 9  # tests that share the minutes
 EXAMPLES = 60  # of one round; CI has one
 CALL_SECONDS = 20.0
-ATTEMPTS_MAX = 10
 WATCH_SECONDS = 0.3  # without an answer, after which a watch is taken for one: it would go on for ever
 GROWTH_BYTES_MAX = 96 << 20  # of this process, which is client and server at once, over all rounds of a test
 VISIT_SECONDS_MAX = 20.0
 AWAY_MAX_SECONDS = 3600.0  # that a controller can keep an agent away at one stroke
-OUR_END = "Internal error from Core"  # of a client that was still writing when the call was over
 BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 UNTRUE = st.one_of(
     st.just(()),
@@ -117,7 +115,7 @@ async def send(
         else:
             await call
     except aio.AioRpcError as failure:
-        return grpc.StatusCode.CANCELLED if failure.details() == OUR_END else failure.code()
+        return grpc.StatusCode.CANCELLED if failure.details() == nodes.OUR_END else failure.code()
     except TimeoutError:
         return grpc.StatusCode.OK
     finally:
@@ -172,7 +170,7 @@ def test_whatever_a_stranger_sends_it_is_a_stranger(arena: Arena) -> None:
     def check(drawn: tuple[tuple[posts.Method, list[bytes]], posts.Metadata]) -> None:
         (method, bodies), shown = drawn
         # Whoever is still writing when the answer comes may miss it: it is asked for once more, by a stream of nothing.
-        tries = (arena.sends(method, each, shown, CALL_SECONDS) for each in (bodies, *([[]] * ATTEMPTS_MAX)))
+        tries = (arena.sends(method, each, shown, CALL_SECONDS) for each in (bodies, *([[]] * nodes.ATTEMPTS_MAX)))
         found = next((each for each in tries if each is not grpc.StatusCode.CANCELLED), grpc.StatusCode.CANCELLED)
         assert found in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED), (method.path, found)
 
