@@ -25,12 +25,14 @@ class Retention:
         refusals: Requests that were refused.
         spans: Spans, sent or not, unless their rollout is under way.
         outcomes: What operations came to, which advice is made of.
+        answers: What calls with a request identity were answered; for so long they may be repeated.
     """
 
     rollouts: timedelta = timedelta(days=90)
     refusals: timedelta = timedelta(days=90)
     spans: timedelta = timedelta(days=30)
     outcomes: timedelta = timedelta(days=365)
+    answers: timedelta = timedelta(days=7)
 
 
 USUAL = Retention()
@@ -48,6 +50,7 @@ def read(found: object) -> Retention:
         refusals=table.duration("refusals", usual.refusals, _LEAST, _MOST),
         spans=table.duration("spans", usual.spans, _LEAST, _MOST),
         outcomes=table.duration("outcomes", usual.outcomes, _LEAST, _MOST),
+        answers=table.duration("answers", usual.answers, _LEAST, _MOST),
     )
     table.end()
     return kept

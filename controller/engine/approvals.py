@@ -59,7 +59,7 @@ class Approvals(rollouts.Rollouts):
         found = await self._awaiting("approve", name_or_id, actor)
         work = functools.partial(self._approve, _Given(found.id, actor, reason))
         asked = office.Asked(actor, "approve_rollout", found.id, found.request.component, found.id)
-        ask = functools.partial(self._asked, asked)
+        ask = functools.partial(self._asked, asked, shown=self._written)
         return self.rollout(await self._on_plan(found.request, work, ask))
 
     async def deny(self, name_or_id: str, *, reason: str, actor: str) -> model.Rollout:
@@ -82,7 +82,8 @@ class Approvals(rollouts.Rollouts):
             stepping.feed(draft, rollout, lease, events.Denied(draft.at, actor, reason), actor=actor)
             draft.put_audit(actor, "approval.deny", found.id, reason)
 
-        await self._asked(office.Asked(actor, "deny_rollout", found.id, found.request.component, found.id), work)
+        asked = office.Asked(actor, "deny_rollout", found.id, found.request.component, found.id)
+        await self._asked(asked, work, lambda draft, _: self._written(draft, found.id))
         return self.rollout(found.id)
 
     async def _awaiting(self, verb: str, name_or_id: str, actor: str) -> model.Rollout:

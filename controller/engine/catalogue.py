@@ -60,12 +60,7 @@ class Catalogue(office.Office):
 
     def graph(self, component: model.ComponentName) -> model.VersionGraph:
         """Return what is declared of the ways between the releases of a component, with what closes them."""
-        known = self._desk.world.graph
-        return model.VersionGraph(
-            edges=tuple(each for each in known.edges if each.component == component),
-            barriers=tuple(each for each in known.barriers if each.component == component),
-            channels=tuple(each for each in known.channels if each.component == component),
-        )
+        return _of(self._desk.world, component)
 
     async def put_graph(
         self,
@@ -74,8 +69,8 @@ class Catalogue(office.Office):
         barriers: tuple[model.Barrier, ...],
         *,
         actor: str,
-    ) -> None:
-        """Declare the edges and barriers of a component, in the place of those before.
+    ) -> model.VersionGraph:
+        """Declare the edges and barriers of a component, in the place of those before; return what is declared now.
 
         Raises:
             InvalidRequestError: An edge or a barrier is wrong in itself.
@@ -89,10 +84,14 @@ class Catalogue(office.Office):
             told = f"{len(declared)} edges, {len(barriers)} barriers"
             draft.put_audit(actor, "release.graph", component, told)
 
-        await self._asked(office.Asked(actor, "put_graph", (component, edges, barriers), component), work)
+        asked = office.Asked(actor, "put_graph", (component, edges, barriers), component)
+        await self._asked(asked, work, lambda draft, _: _of(draft.world, component))
+        return self.graph(component)
 
-    async def block_release(self, component: model.ComponentName, version: str, *, reason: str, actor: str) -> None:
-        """Close every way to a version; open all of them again where the reason is empty.
+    async def block_release(
+        self, component: model.ComponentName, version: str, *, reason: str, actor: str
+    ) -> model.VersionGraph:
+        """Close every way to a version, or open all again where the reason is empty; return what is declared now.
 
         Raises:
             NotFoundError: The version was never published.
@@ -107,10 +106,9 @@ class Catalogue(office.Office):
                 _open(draft, component, version)
             draft.put_audit(actor, verb, f"{component} {version}", reason)
 
-        await self._asked(
-            office.Asked(actor, "block_release", (component, version, reason), component, f"{component} {version}"),
-            work,
-        )
+        asked = office.Asked(actor, "block_release", (component, version, reason), component, f"{component} {version}")
+        await self._asked(asked, work, lambda draft, _: _of(draft.world, component))
+        return self.graph(component)
 
     async def promote_release(
         self, component: model.ComponentName, version: str, channel: str, *, actor: str
@@ -137,12 +135,22 @@ class Catalogue(office.Office):
         )
 
     async def note_trust(self, stored: Sequence[str], *, actor: str) -> None:
-        """Keep on record which signed metadata somebody has put."""
+        """Keep on record which signed metadata somebody has put; none where they were there."""
 
         def work(draft: drafts.Draft) -> None:
-            draft.put_audit(actor, "trust.put", stored[-1], " ".join(stored)[:TRUST_CHARS_MAX])
+            if stored:
+                draft.put_audit(actor, "trust.put", stored[-1], " ".join(stored)[:TRUST_CHARS_MAX])
 
         await self._asked(office.Asked(actor, "put_trust", tuple(stored)), work)
+
+
+def _of(world: worlds.World, component: model.ComponentName) -> model.VersionGraph:
+    known = world.graph
+    return model.VersionGraph(
+        edges=tuple(each for each in known.edges if each.component == component),
+        barriers=tuple(each for each in known.barriers if each.component == component),
+        channels=tuple(each for each in known.channels if each.component == component),
+    )
 
 
 def _publish(draft: drafts.Draft, release: model.Release) -> bool:

@@ -173,6 +173,8 @@ class Desk:
         try:
             value = work.run(draft)
             self._hooks.follow(draft)
+            if draft.closing is not None:
+                draft.closing()
         except Exception as error:  # noqa: BLE001 it is whoever handed the work in that hears of it
             return _Outcome(error=error)
         batch.absorb(draft)

@@ -6,7 +6,7 @@ deciding anything (`stepping`, `reporting`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,6 +34,8 @@ class Draft:
         watched: How rules of the monitor stand; None where nothing of that is kept any more.
         triggers: Those that are written, by name; None for those that are no more.
         acts: Firings whose action is to be begun.
+        answers: What calls are answered, by the request identity of each.
+        closing: Called once all that follows from the work is drafted; None for nothing more to draft.
         is_alive: True to write also where nothing else is: every transaction says that the controller lives.
     """
 
@@ -71,6 +73,8 @@ class Draft:
     appeared: dict[model.NodeId, None] = field(default_factory=dict)
     left: dict[model.Digest, str] = field(default_factory=dict)
     turned: dict[model.RolloutId, None] = field(default_factory=dict)
+    answers: dict[str, rows.Answer] = field(default_factory=dict)
+    closing: Callable[[], None] | None = None
     is_alive: bool = False
 
     def put_node(self, node: model.Node) -> None:
@@ -265,6 +269,11 @@ class Draft:
         found = self.requests.get(request_id)
         return self.earlier.requested(request_id) if found is None and self.earlier is not None else found
 
+    def answered(self, request_id: str) -> rows.Answer | None:
+        """Find what a call is answered in this transaction."""
+        found = self.answers.get(request_id)
+        return self.earlier.answered(request_id) if found is None and self.earlier is not None else found
+
     def absorb(self, later: Draft) -> None:
         """Take over all that a later draft, made on this one's world, wants to write."""
         self.world = later.world
@@ -280,6 +289,7 @@ class Draft:
         self.sessions |= later.sessions
         self.assignments |= later.assignments
         self.requests |= later.requests
+        self.answers |= later.answers
         self.releases += later.releases
         self.steps += later.steps
         self.occurrences += later.occurrences
@@ -320,6 +330,7 @@ class Draft:
                 self.audit,
                 self.refusals,
                 self.requests,
+                self.answers,
                 self.outbox,
                 self.removed,
                 self.declarations,
@@ -373,6 +384,7 @@ class Draft:
             firings=tuple(self.firings.values()),
             received=tuple(self.received),
             accesses=tuple(self.accesses.items()),
+            answers=tuple(self.answers.values()),
         )
 
 

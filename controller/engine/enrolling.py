@@ -21,8 +21,8 @@ from controller import clock as clocks
 from controller.config import tls
 from controller.core import errors, model
 from controller.core.audit import chain
-from controller.engine import stepping
-from controller.store import database, identities, restorations
+from controller.engine import repeating, stepping
+from controller.store import answers, database, identities, restorations
 from controller.trust import authorities, certificates, enrolment, join_tokens, listening, spiffe
 
 TOKENS_KEPT = timedelta(days=1)  # after their end: so long an answer that was lost can be asked for again
@@ -60,7 +60,7 @@ class Enrolling:
         self._quarantine = quarantine
         self._challenges = enrolment.Challenges(secrets.token_bytes(32))
 
-    async def make_token(self, node_id: str, lifetime: timedelta, *, actor: str) -> tuple[str, datetime]:
+    async def make_token(self, node_id: str, lifetime: timedelta, *, actor: str) -> tuple[join_tokens.Token, datetime]:
         """Make a join token; returns it, and until when it is good.
 
         Raises:
@@ -72,14 +72,18 @@ class Enrolling:
         token = join_tokens.make(self._own.known.trusted(authorities.Kind.SERVERS))
         stored = model.JoinToken(token.id, node, token.secret_hash, now + lifetime)
 
+        made, call = (token, stored.expires_at), repeating.current()
+
         def work(connection: sa.Connection) -> None:
+            _check_new(connection, call)
             identities.forget_tokens(connection, now - TOKENS_KEPT)
             identities.put_token(connection, stored)
             until = stored.expires_at.isoformat(timespec="seconds")
             self._note(connection, now, actor, "node.token", node, f"{token.id} until {until}")
+            _keep(connection, call, made, now)
 
         await self._store.write(work)
-        return token.text, stored.expires_at
+        return made
 
     async def enrol(self, text: str, request: str) -> model.NodeIdentity:
         """Take a node in.
@@ -146,15 +150,17 @@ class Enrolling:
         Raises:
             NotFoundError: It has no certificate.
         """
-        now = self._clock.now()
+        now, call = self._clock.now(), repeating.current()
 
         def work(connection: sa.Connection) -> model.NodeIdentity | None:
+            _check_new(connection, call)
             known = identities.identity(connection, model.NodeId(node_id))
             if known is None:
                 return None
             permitted = replace(known, recoveries_left=known.recoveries_left + 1)
             identities.put_identity(connection, permitted)
             self._note(connection, now, actor, "node.permit_recovery", known.node_id, reason)
+            _keep(connection, call, permitted, now)
             return permitted
 
         found = await self._store.write(work)
@@ -252,6 +258,17 @@ class Enrolling:
         return enrolment.Terms(
             issuer, known.domain, self._wanted.agent_lifetime, self._wanted.recoveries, self._clock.now()
         )
+
+
+def _check_new(connection: sa.Connection, call: repeating.Call | None) -> None:
+    if call is not None:
+        call.check_new(answers.find(connection, call.request_id))
+
+
+def _keep(connection: sa.Connection, call: repeating.Call | None, made: object, at: datetime) -> None:
+    """Write what a call is answered that must not be carried out twice."""
+    if call is not None:
+        answers.put(connection, (call.answered(made, at),))
 
 
 def _agent(node_id: model.NodeId) -> str:

@@ -39,8 +39,12 @@ class Fleet(office.Office):
         found = self._desk.world.nodes.get(node_id)
         if found is None:
             raise office.not_found("node", "node_id", node_id)
-        shown = presence.shown(found, self._present.get(node_id))
-        capped = self.collector.conditions(node_id)
+        return self._shown(found)
+
+    def _shown(self, found: model.Node) -> model.Node:
+        """Add to a node what its live session does."""
+        shown = presence.shown(found, self._present.get(found.id))
+        capped = self.collector.conditions(found.id)
         return replace(shown, conditions=(*shown.conditions, *capped)) if capped else shown
 
     def labels(self, node_id: model.NodeId) -> Mapping[str, str] | None:
@@ -185,7 +189,10 @@ class Fleet(office.Office):
                 draft.appeared[node_id] = None
             standing.refresh(draft, (node_id,))
 
-        await self._asked(office.Asked(actor, f"{verb}_node", (node_id, reason), subject=node_id), work)
+        def shown(draft: drafts.Draft, _: None) -> model.Node:
+            return self._shown(draft.world.nodes[node_id])
+
+        await self._asked(office.Asked(actor, f"{verb}_node", (node_id, reason), subject=node_id), work, shown)
         return self.node(node_id)
 
     # Freezes.

@@ -66,6 +66,7 @@ class Forgetting:
         await self._rows(retiring.delete_firings, now - kept.rollouts)
         await self._rows(retiring.delete_outcomes, now - kept.outcomes)
         await self._rows(retiring.delete_refusals, now - kept.refusals)
+        await self._rows(retiring.delete_answers, now - kept.answers)
         await self._spans(now - kept.spans)
 
     async def _rollouts(self, before: datetime) -> None:

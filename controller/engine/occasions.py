@@ -137,7 +137,10 @@ class Occasions(office.Office):
                 raise _nobody_waits(verb, known.id) from error
             draft.put_audit(actor, f"firing.{verb}", known.id, reason)
 
-        await self._asked(office.Asked(actor, f"{verb}_firing", known.id, subject=known.id), work)
+        def shown(draft: drafts.Draft, _: None) -> model.Firing:
+            return draft.firings.get(known.id, known)
+
+        await self._asked(office.Asked(actor, f"{verb}_firing", known.id, subject=known.id), work, shown)
         return self.firing(known.id)
 
     async def receive(self, sent: Sequence[model.ReceivedEvent], *, actor: str) -> Receipt:

@@ -28,6 +28,7 @@ from controller.engine import (
     pressure,
     queueing,
     recent,
+    repeating,
     rules,
     sources,
     stepping,
@@ -39,10 +40,11 @@ from controller.engine import (
 from controller.engine import desk as desks
 from controller.engine import draft as drafts
 from controller.metrics import collector, limits, monitor, prometheus
-from controller.store import database, reading, rows
+from controller.store import answers, database, reading, rows
 from controller.telemetry import refusals
 
 Answer = TypeVar("Answer")
+Shown = Callable[[drafts.Draft, Answer], object]
 
 # Of what a refused caller has said: more is no longer for people.
 AUDITED_CHARS_MAX = 1_024
@@ -139,15 +141,55 @@ class Office:
         """Forget which events have come so long ago that none of them is taken any more."""
         await self._store.forget_events(now - EVENTS_REMEMBERED)
 
-    async def _asked(self, asked: Asked, work: Callable[[drafts.Draft], Answer]) -> Answer:
-        """Have work done for somebody; where it is refused, keep that it was."""
+    async def _asked(
+        self, asked: Asked, work: Callable[[drafts.Draft], Answer], shown: Shown[Answer] | None = None
+    ) -> Answer:
+        """Have work done for somebody; where it is refused, keep that it was.
+
+        Args:
+            asked: What for.
+            work: What is done.
+            shown: What whoever asked is shown in place of the answer of the work, once all that follows is drafted.
+
+        Raises:
+            RepeatedError: It was done before, for the same call.
+        """
         if asked.action not in _STOPPING:
             self._desk.check_room()
+        call = repeating.current()
         try:
-            return await self._desk.submit(work)
+            return await self._desk.submit(work if call is None else self._once(call, work, shown))
         except errors.InstarError as error:
             await self.keep_refusal(asked, error)
             raise
+
+    def _once(
+        self, call: repeating.Call, work: Callable[[drafts.Draft], Answer], shown: Shown[Answer] | None
+    ) -> Callable[[drafts.Draft], Answer]:
+        """Make work that is done unless the call was answered before, and writes how it is answered."""
+
+        def done(draft: drafts.Draft) -> Answer:
+            call.check_new(draft.answered(call.request_id) or self.answered(call.request_id))
+            made = work(draft)
+
+            def close() -> None:
+                told = made if shown is None else shown(draft, made)
+                draft.answers[call.request_id] = call.answered(told, draft.at)
+
+            draft.closing = close
+            return made
+
+        return done
+
+    def answered(self, request_id: str) -> rows.Answer | None:
+        """Find what was answered under a request identity; None where nothing was, or it is kept no longer."""
+        return self._store.read(lambda connection: answers.find(connection, request_id))
+
+    def _written(self, draft: drafts.Draft, rollout_id: model.RolloutId) -> model.Rollout:
+        """Find a rollout as a draft leaves it."""
+        found = self._find_rollout(draft, rollout_id)
+        assert found is not None  # noqa: S101  # the work has just stepped it
+        return found[0]
 
     async def keep_refusal(self, asked: Asked, error: errors.InstarError) -> None:
         """Store, count and trace that a caller was refused, unless that is on the record or the fault is another's."""

@@ -92,7 +92,8 @@ class Rollouts(office.Office):
         """
         by = admission.By(actor, self._owner, self._ids, self._clock.now())
         order = Order(admission.named(request), request_id, saved, by)
-        ask = functools.partial(self._asked, office.Asked(actor, "start_upgrade", request, request.component))
+        asked = office.Asked(actor, "start_upgrade", request, request.component)
+        ask = functools.partial(self._asked, asked, shown=self._written)
         return self.rollout(await self._on_plan(order.wanted, functools.partial(self._start, order), ask))
 
     async def _on_plan(self, wanted: model.UpgradeRequest, work: OnPlan, ask: Ask) -> model.RolloutId:
@@ -304,7 +305,13 @@ class Rollouts(office.Office):
             take_up = functools.partial(self._take_up, goes_back=True)
             return emergency.roll_back(draft, wanted, freeze_id, self._ended, take_up)
 
-        begun = await self._asked(office.Asked(actor, "roll_back_emergency", wanted, component, freeze_id), work)
+        def shown(
+            draft: drafts.Draft, begun: tuple[model.RolloutId, ...]
+        ) -> tuple[tuple[model.Rollout, ...], model.FreezeId]:
+            return tuple(self._written(draft, each) for each in begun), freeze_id
+
+        asked = office.Asked(actor, "roll_back_emergency", wanted, component, freeze_id)
+        begun = await self._asked(asked, work, shown)
         await self._lookout.tell(sorted(self._desk.world.concerned), self._clock.now())
         return tuple(self.rollout(each) for each in begun), freeze_id
 
@@ -327,7 +334,8 @@ class Rollouts(office.Office):
                 ) from error
             draft.put_audit(actor, f"rollout.{verb}", wanted, reason)
 
-        await self._asked(office.Asked(actor, f"{verb}_rollout", wanted, known.request.component, wanted), work)
+        asked = office.Asked(actor, f"{verb}_rollout", wanted, known.request.component, wanted)
+        await self._asked(asked, work, lambda draft, _: self._written(draft, wanted))
         return self.rollout(wanted)
 
     def _take_up(

@@ -27,7 +27,8 @@ from grpc import aio
 from controller import clock, engine
 from controller.config import quotas as configured
 from controller.core import errors, roles
-from controller.rpc import attempts, bounds, callers, policies, principals, quotas, streams
+from controller.engine import repeating
+from controller.rpc import answering, attempts, bounds, callers, policies, principals, quotas, streams
 from controller.rpc import errors as rpc_errors
 
 _logger = logging.getLogger(__name__)
@@ -109,6 +110,17 @@ class _Call:
             raise _unreadable(self.method)
         return caller
 
+    def bound(self, caller: principals.Principal | None) -> None:
+        """See that what the call is about lies within the scope of its caller.
+
+        Raises:
+            RefusedError: It does not.
+        """
+        if caller is None or caller.kind is principals.Kind.AGENT or self.request is _UNREADABLE:
+            return
+        policy = policies.POLICIES[self.method]
+        self.guards.bounds.check(policy.reach, roles.scope(caller.grants, policy.roles), self.request)
+
     def again(self) -> principals.Principal:
         """Authorise a stream once more.
 
@@ -117,6 +129,7 @@ class _Call:
         """
         caller = self.guards.callers.caller(self.context)
         self._allow(policies.POLICIES[self.method], caller)
+        self.bound(caller)
         return caller
 
     @contextlib.contextmanager
@@ -144,8 +157,6 @@ class _Call:
         scope = roles.scope(caller.grants, policy.roles)
         if scope.is_empty:
             raise _denied(self.method, policy.rule, caller)
-        if self.request is not _UNREADABLE:
-            self.guards.bounds.check(policy.reach, scope, self.request)
 
     def _name(self, caller: principals.Principal | None) -> str:
         return str(caller) if caller else f"somebody at {attempts.address_of(self.context.peer())}"
@@ -154,9 +165,10 @@ class _Call:
 class Door(aio.ServerInterceptor):
     """Lets callers in by the policy of the method, and turns errors into statuses on the way out."""
 
-    def __init__(self, posted: Guards, record: Record) -> None:
+    def __init__(self, posted: Guards, record: Record, find: answering.Find) -> None:
         self._guards = posted
         self._record = record
+        self._find = find
 
     async def intercept_service(
         self,
@@ -183,15 +195,16 @@ class Door(aio.ServerInterceptor):
         if handler.request_streaming:
             behaviour = _reading(behaviour, method)
         read = _forgiving(handler.request_deserializer)
-        return make(wrap(behaviour, called), read, handler.response_serializer)
+        return make(wrap(behaviour, called), read, _sparing(handler.response_serializer))
 
     def _answering(self, behaviour: _Behaviour, called: Callable[[object, _Context], _Call]) -> _Behaviour:
         async def answer(request: object, context: _Context) -> object:
             call = called(request, context)
             live: streams.Live | None = None
             try:
-                with call.held(await call.admit()) as live:
-                    return await behaviour(request, context)
+                caller = await call.admit()
+                with call.held(caller) as live:
+                    return await self._once(behaviour, call, caller)
             except asyncio.CancelledError:
                 await _leave_cut(live, call)
             except Exception as error:  # noqa: BLE001  # the edge: whatever it is, it leaves as a status
@@ -205,7 +218,9 @@ class Door(aio.ServerInterceptor):
             call = called(request, context)
             live: streams.Live | None = None
             try:
-                with call.held(await call.admit()) as live:
+                caller = await call.admit()
+                call.bound(caller)
+                with call.held(caller) as live:
                     async with contextlib.aclosing(behaviour(request, context)) as responses:
                         async for response in responses:
                             if live is not None:
@@ -217,6 +232,20 @@ class Door(aio.ServerInterceptor):
                 await _leave(error, call)
 
         return answer
+
+    async def _once(self, behaviour: _Behaviour, call: _Call, caller: principals.Principal | None) -> object:
+        """Answer a call; one that is there again, as the first time, also where what it was about is gone by now."""
+
+        async def answer() -> object:
+            call.bound(caller)
+            return await behaviour(call.request, call.context)
+
+        is_person = caller is not None and caller.kind is principals.Kind.API
+        request_id = answering.request_id(call.request) if is_person else ""
+        if not request_id or not isinstance(call.request, message.Message):
+            return await answer()
+        content = answering.content_hash(call.request)
+        return await answering.once(self._find, repeating.Call(request_id, call.method, str(caller), content), answer)
 
     async def _keep(self, error: Exception, call: _Call) -> None:
         """Put a refusal of a known caller on the record; that it cannot be kept does not change the answer."""
@@ -247,6 +276,13 @@ def _forgiving(read: Callable[[bytes], object] | None) -> Callable[[bytes], obje
             return _UNREADABLE
 
     return found
+
+
+def _sparing(write: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+    """Let an answer out as it is that was written before."""
+    if write is None:
+        return None
+    return lambda said: said if isinstance(said, bytes) else write(said)
 
 
 def _reading(behaviour: _Behaviour, method: str) -> _Behaviour:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+from datetime import datetime
 from typing import Any
 
 from grpc import aio
@@ -19,6 +20,7 @@ from controller.config import values
 from controller.core import errors, model, roles
 from controller.engine import enrolling
 from controller.rpc import (
+    answering,
     callers,
     convert,
     enrolment_service,
@@ -111,35 +113,33 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
     ) -> fleet_service_pb2.LabelNodeResponse:
         """Set and take away labels of a node."""
         labels, removed_keys = fleet_convert.from_labels(request)
-        node = await self._engine.label_node(
-            model.NodeId(request.node_id), labels, removed_keys, actor=self._actor(context)
-        )
-        return fleet_service_pb2.LabelNodeResponse(node=self._message(node))
+        act = self._engine.label_node(model.NodeId(request.node_id), labels, removed_keys, actor=self._actor(context))
+        return await answering.keep(act, lambda node: fleet_service_pb2.LabelNodeResponse(node=self._message(node)))
 
     async def CordonNode(
         self, request: fleet_service_pb2.CordonNodeRequest, context: _Context
     ) -> fleet_service_pb2.CordonNodeResponse:
         """Keep operations from a node."""
         reason = convert.reason(request.reason, "cordon the node")
-        node = await self._engine.cordon_node(model.NodeId(request.node_id), reason=reason, actor=self._actor(context))
-        return fleet_service_pb2.CordonNodeResponse(node=self._message(node))
+        act = self._engine.cordon_node(model.NodeId(request.node_id), reason=reason, actor=self._actor(context))
+        return await answering.keep(act, lambda node: fleet_service_pb2.CordonNodeResponse(node=self._message(node)))
 
     async def UncordonNode(
         self, request: fleet_service_pb2.UncordonNodeRequest, context: _Context
     ) -> fleet_service_pb2.UncordonNodeResponse:
         """Let operations start on a node again."""
-        node = await self._engine.uncordon_node(model.NodeId(request.node_id), actor=self._actor(context))
-        return fleet_service_pb2.UncordonNodeResponse(node=self._message(node))
+        act = self._engine.uncordon_node(model.NodeId(request.node_id), actor=self._actor(context))
+        return await answering.keep(act, lambda node: fleet_service_pb2.UncordonNodeResponse(node=self._message(node)))
 
     async def QuarantineNode(
         self, request: fleet_service_pb2.QuarantineNodeRequest, context: _Context
     ) -> fleet_service_pb2.QuarantineNodeResponse:
         """Leave a node out of everything that is planned."""
         reason = convert.reason(request.reason, "quarantine the node")
-        node = await self._engine.quarantine_node(
-            model.NodeId(request.node_id), reason=reason, actor=self._actor(context)
+        act = self._engine.quarantine_node(model.NodeId(request.node_id), reason=reason, actor=self._actor(context))
+        return await answering.keep(
+            act, lambda node: fleet_service_pb2.QuarantineNodeResponse(node=self._message(node))
         )
-        return fleet_service_pb2.QuarantineNodeResponse(node=self._message(node))
 
     async def RemoveNode(
         self, request: fleet_service_pb2.RemoveNodeRequest, context: _Context
@@ -149,8 +149,8 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         node_id = self._engine.node(model.NodeId(request.node_id)).id
         deny = functools.partial(self._register.deny, principals.Kind.AGENT, node_id, f"{_REMOVED}{reason}")
         await asyncio.to_thread(deny)  # first: it would come back as a new node at once
-        await self._engine.remove_node(node_id, reason=reason, actor=actor)
-        return fleet_service_pb2.RemoveNodeResponse()
+        act = self._engine.remove_node(node_id, reason=reason, actor=actor)
+        return await answering.keep(act, lambda _: fleet_service_pb2.RemoveNodeResponse())
 
     async def ExplainNode(
         self, request: fleet_service_pb2.ExplainNodeRequest, context: _Context
@@ -166,9 +166,10 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
         """Make a token by which a node gets its first certificate."""
         is_told = request.HasField("lifetime")
         lifetime = convert.span(request.lifetime, "lifetime") if is_told else join_tokens.LIFETIME_DEFAULT
-        text, until = await self._enrolling().make_token(request.node_id, lifetime, actor=self._actor(context))
+        act = self._enrolling().make_token(request.node_id, lifetime, actor=self._actor(context))
+        token, until = await answering.keep_secret(act, functools.partial(_told, request.node_id))
         await asyncio.to_thread(self._forget_removal, request.node_id)
-        made = fleet_service_pb2.MakeJoinTokenResponse(token=text)
+        made = fleet_service_pb2.MakeJoinTokenResponse(token=token.text)
         made.expire_time.FromDatetime(until)
         return made
 
@@ -177,8 +178,10 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
     ) -> fleet_service_pb2.PermitRecoveryResponse:
         """Let a node whose certificate has run out come back once more."""
         reason = convert.reason(request.reason, "let the node come back")
-        left = await self._enrolling().permit_recovery(request.node_id, reason=reason, actor=self._actor(context))
-        return fleet_service_pb2.PermitRecoveryResponse(recoveries_left=left.recoveries_left)
+        act = self._enrolling().permit_recovery(request.node_id, reason=reason, actor=self._actor(context))
+        return await answering.keep(
+            act, lambda left: fleet_service_pb2.PermitRecoveryResponse(recoveries_left=left.recoveries_left)
+        )
 
     async def GetStatistics(
         self, request: fleet_service_pb2.GetStatisticsRequest, context: _Context
@@ -206,10 +209,12 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
     ) -> fleet_service_pb2.AddFreezeResponse:
         """Keep operations from starting on nodes for a time."""
         asked = fleet_convert.from_freeze(request.freeze, self._clock.now())
-        freeze = await self._engine.add_freeze(
+        act = self._engine.add_freeze(
             asked.selector, asked.since, asked.until, reason=asked.reason, actor=self._actor(context)
         )
-        return fleet_service_pb2.AddFreezeResponse(freeze=fleet_convert.freeze(freeze))
+        return await answering.keep(
+            act, lambda freeze: fleet_service_pb2.AddFreezeResponse(freeze=fleet_convert.freeze(freeze))
+        )
 
     async def ListFreezes(
         self, request: fleet_service_pb2.ListFreezesRequest, context: _Context
@@ -224,8 +229,8 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
     ) -> fleet_service_pb2.RemoveFreezeResponse:
         """Lift a freeze."""
         reason = convert.reason(request.reason, "lift the freeze")
-        await self._engine.remove_freeze(model.FreezeId(request.freeze_id), reason=reason, actor=self._actor(context))
-        return fleet_service_pb2.RemoveFreezeResponse()
+        act = self._engine.remove_freeze(model.FreezeId(request.freeze_id), reason=reason, actor=self._actor(context))
+        return await answering.keep(act, lambda _: fleet_service_pb2.RemoveFreezeResponse())
 
     def _is_seen(self, sight: roles.Scope, node_id: model.NodeId | None) -> bool:
         """Tell whether a scope that is not the whole fleet takes a node; the fleet itself it does not."""
@@ -249,6 +254,14 @@ class FleetService(fleet_service_pb2_grpc.FleetServiceServicer):
 
     def _message(self, node: model.Node) -> node_pb2.Node:
         return fleet_convert.node(node, self._engine.metrics(node.id))
+
+
+def _told(node_id: str, made: tuple[join_tokens.Token, datetime]) -> str:
+    token, until = made
+    return (
+        f"it made join token {token.id} of node {node_id}, which is stored nowhere, is good once, and runs out at"
+        f" {until.isoformat(timespec='seconds')}; make another one under another request_id"
+    )
 
 
 def _check(request: fleet_service_pb2.ReadLogRequest) -> None:

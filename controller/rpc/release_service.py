@@ -8,16 +8,18 @@ Left out: what signatures are worth (`trust`), and who may publish (`policies`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from grpc import aio
 
 from controller import clock, engine, releases
 from controller.config import manifest
 from controller.core import errors, model
-from controller.rpc import callers, convert, release_convert, trust_pieces
+from controller.engine import repeating
+from controller.rpc import answering, callers, convert, release_convert, trust_pieces
 from instar.v1 import release_pb2, release_service_pb2, release_service_pb2_grpc
 
 PUBLISHES_MAX = 4  # at the same time: more would only share the disk
@@ -68,7 +70,18 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         self, request_iterator: _Parts, context: _Context
     ) -> release_service_pb2.PublishReleaseResponse:
         """Take a bundle in, check it and keep it; the same bytes again change nothing."""
-        bundle = await _header(request_iterator)
+        header = await _header(request_iterator)
+        content = answering.content_hash(header)
+        act = functools.partial(self._publish, header, request_iterator, context)
+        answer: release_service_pb2.PublishReleaseResponse = await self._once(
+            "PublishRelease", answering.request_id(header), content, act, context
+        )
+        return answer
+
+    async def _publish(
+        self, header: release_service_pb2.PublishReleaseHeader, request_iterator: _Parts, context: _Context
+    ) -> release_service_pb2.PublishReleaseResponse:
+        bundle = releases.Bundle(model.Digest(header.digest), header.size_bytes)
         async with self._publishes:
             with await asyncio.to_thread(self._blobs.receive, bundle) as incoming:
                 async for part in request_iterator:
@@ -78,8 +91,10 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
                 self._refuse_other_bytes(release)
                 self._trust.refuse_unsigned(release.component, release.version, release.digest, release.size_bytes)
                 await asyncio.to_thread(incoming.keep)
-                created = await self._engine.publish(release)
-        stored = self._engine.release(release.component, release.version)
+                return await answering.keep(self._engine.publish(release), functools.partial(self._published, release))
+
+    def _published(self, sent: model.Release, created: bool) -> release_service_pb2.PublishReleaseResponse:  # noqa: FBT001  # as the engine answers
+        stored = sent if created else self._engine.release(sent.component, sent.version)
         return release_service_pb2.PublishReleaseResponse(release=release_convert.release(stored), created=created)
 
     async def GetRelease(
@@ -114,8 +129,10 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         """Declare the edges and barriers of a component, in the place of those before."""
         edges, barriers = release_convert.from_graph(request.graph)
         component = model.ComponentName(request.graph.component)
-        await self._engine.put_graph(component, edges, barriers, actor=self._callers.caller(context).name)
-        return release_service_pb2.PutGraphResponse(graph=self._graph(component))
+        act = self._engine.put_graph(component, edges, barriers, actor=self._callers.caller(context).name)
+        return await answering.keep(
+            act, lambda graph: release_service_pb2.PutGraphResponse(graph=release_convert.graph(component, graph))
+        )
 
     async def BlockRelease(
         self, request: release_service_pb2.BlockReleaseRequest, context: _Context
@@ -124,30 +141,52 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
         reason = convert.reason(request.reason, "block the release") if request.reason else ""
         component = model.ComponentName(request.component)
         actor = self._callers.caller(context).name
-        await self._engine.block_release(component, request.version, reason=reason, actor=actor)
-        return release_service_pb2.BlockReleaseResponse(graph=self._graph(component))
+        act = self._engine.block_release(component, request.version, reason=reason, actor=actor)
+        return await answering.keep(
+            act, lambda graph: release_service_pb2.BlockReleaseResponse(graph=release_convert.graph(component, graph))
+        )
 
     async def PromoteRelease(
         self, request: release_service_pb2.PromoteReleaseRequest, context: _Context
     ) -> release_service_pb2.PromoteReleaseResponse:
         """Move a channel to a release."""
-        channel = await self._engine.promote_release(
+        act = self._engine.promote_release(
             model.ComponentName(request.component),
             request.version,
             request.channel,
             actor=self._callers.caller(context).name,
         )
-        return release_service_pb2.PromoteReleaseResponse(channel=release_convert.channel(channel))
+        return await answering.keep(
+            act, lambda channel: release_service_pb2.PromoteReleaseResponse(channel=release_convert.channel(channel))
+        )
 
     async def PutTrust(self, request_iterator: _Pieces, context: _Context) -> release_service_pb2.PutTrustResponse:
         """Take metadata that people have signed, all of it or none."""
-        actor = self._callers.caller(context).name
+        named = _Named(request_iterator)
         async with self._publishes:
-            files = await trust_pieces.joined(request_iterator)
-            stored = await self._trust.put(files)
-        if stored:
-            await self._engine.note_trust(stored, actor=actor)
-        return release_service_pb2.PutTrustResponse(**self._trust.versions(), stored=stored)
+            files = await trust_pieces.joined(named)
+            act = functools.partial(self._put_trust, files, self._callers.caller(context).name)
+            answer: release_service_pb2.PutTrustResponse = await self._once(
+                "PutTrust", named.request_id, answering.files_hash(files), act, context
+            )
+        return answer
+
+    async def _put_trust(self, files: Sequence[tuple[str, bytes]], actor: str) -> release_service_pb2.PutTrustResponse:
+        stored = await self._trust.put(files)
+        told = release_service_pb2.PutTrustResponse(**self._trust.versions(), stored=stored)
+        if not stored and repeating.current() is None:
+            return told
+        return await answering.keep(self._engine.note_trust(stored, actor=actor), lambda _: told)
+
+    async def _once(
+        self, method: str, request_id: str, content: str, act: Callable[[], Awaitable[Any]], context: _Context
+    ) -> Any:  # noqa: ANN401  # a message, or the bytes of one
+        """Carry out what came in pieces, which the door does not see, unless it was before."""
+        if not request_id:
+            return await act()
+        caller = str(self._callers.caller(context))
+        call = repeating.Call(request_id, f"/instar.v1.ReleaseService/{method}", caller, content)
+        return await answering.once(self._engine.answered, call, act)
 
     async def GetTrust(
         self, request: release_service_pb2.GetTrustRequest, context: _Context
@@ -193,11 +232,31 @@ class ReleaseService(release_service_pb2_grpc.ReleaseServiceServicer):
             )
 
 
-async def _header(parts: _Parts) -> releases.Bundle:
+class _Named:
+    """Pieces of files, and the request identity of the first of them."""
+
+    def __init__(self, pieces: _Pieces) -> None:
+        self._pieces = pieces
+        self._is_begun = False
+        self.request_id = ""
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> release_service_pb2.PutTrustRequest:
+        """Give the next piece."""
+        piece = await anext(self._pieces)
+        if not self._is_begun:
+            self._is_begun, self.request_id = True, answering.request_id(piece)
+        return piece
+
+
+async def _header(parts: _Parts) -> release_service_pb2.PublishReleaseHeader:
     """What the sender says that the bundle is."""
     async for part in parts:
         if part.HasField("header"):
-            return releases.Bundle(model.Digest(part.header.digest), part.header.size_bytes)
+            return part.header
         break
     raise errors.InvalidRequestError(
         "cannot accept the bundle: header must come before the first chunk",

@@ -18,7 +18,7 @@ from grpc import aio
 
 from controller import clock, engine
 from controller.core import errors, model, roles
-from controller.rpc import analysis_convert, bounds, callers, convert, request_convert, rollout_convert
+from controller.rpc import analysis_convert, answering, bounds, callers, convert, request_convert, rollout_convert
 from controller.telemetry import ids
 from instar.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
 
@@ -85,13 +85,15 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
                 value=request.request_id,
                 rule=REQUEST_ID_RULE,
             )
-        rollout = await self._engine.start_upgrade(
+        act = self._engine.start_upgrade(
             request_convert.from_request(request.upgrade),
             request_id=request.request_id,
             actor=self._callers.caller(context).name,
             saved=rollout_convert.from_plan(request.plan) if request.HasField("plan") else None,
         )
-        return rollout_service_pb2.StartUpgradeResponse(rollout=self._message(rollout))
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.StartUpgradeResponse(rollout=self._message(rollout))
+        )
 
     async def GetRollout(
         self, request: rollout_service_pb2.GetRolloutRequest, context: _Context
@@ -126,43 +128,55 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
         self, request: rollout_service_pb2.RevertRolloutRequest, context: _Context
     ) -> rollout_service_pb2.RevertRolloutResponse:
         """Take every touched node back."""
-        rollout = await self._led(self._engine.revert, "revert", request, context)
-        return rollout_service_pb2.RevertRolloutResponse(rollout=rollout)
+        act = self._led(self._engine.revert, "revert", request, context)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.RevertRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def PauseRollout(
         self, request: rollout_service_pb2.PauseRolloutRequest, context: _Context
     ) -> rollout_service_pb2.PauseRolloutResponse:
         """Start nothing more, and stop every clock."""
-        rollout = await self._led(self._engine.pause, "pause", request, context)
-        return rollout_service_pb2.PauseRolloutResponse(rollout=rollout)
+        act = self._led(self._engine.pause, "pause", request, context)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.PauseRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def ResumeRollout(
         self, request: rollout_service_pb2.ResumeRolloutRequest, context: _Context
     ) -> rollout_service_pb2.ResumeRolloutResponse:
         """Go on where a pause began."""
-        rollout = await self._led(self._engine.resume, "resume", request, context)
-        return rollout_service_pb2.ResumeRolloutResponse(rollout=rollout)
+        act = self._led(self._engine.resume, "resume", request, context)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.ResumeRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def PromoteRollout(
         self, request: rollout_service_pb2.PromoteRolloutRequest, context: _Context
     ) -> rollout_service_pb2.PromoteRolloutResponse:
         """Let the next wave begin now."""
-        rollout = await self._led(self._engine.promote, "promote", request, context)
-        return rollout_service_pb2.PromoteRolloutResponse(rollout=rollout)
+        act = self._led(self._engine.promote, "promote", request, context)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.PromoteRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def CancelRollout(
         self, request: rollout_service_pb2.CancelRolloutRequest, context: _Context
     ) -> rollout_service_pb2.CancelRolloutResponse:
         """End it where it stands."""
-        rollout = await self._led(self._engine.cancel, "cancel", request, context)
-        return rollout_service_pb2.CancelRolloutResponse(rollout=rollout)
+        act = self._led(self._engine.cancel, "cancel", request, context)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.CancelRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def RetryRollout(
         self, request: rollout_service_pb2.RetryRolloutRequest, context: _Context
     ) -> rollout_service_pb2.RetryRolloutResponse:
         """Try what failed again."""
-        rollout = await self._led(self._engine.retry, "retry", request, context)
-        return rollout_service_pb2.RetryRolloutResponse(rollout=rollout)
+        act = self._led(self._engine.retry, "retry", request, context)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.RetryRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def ListApprovals(
         self, request: rollout_service_pb2.ListApprovalsRequest, context: _Context
@@ -180,16 +194,20 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
     ) -> rollout_service_pb2.ApproveRolloutResponse:
         """Let a rollout begin that waits for it."""
         reason, actor = convert.remark(request.reason), self._callers.caller(context).name
-        rollout = await self._engine.approve(request.rollout, reason=reason, actor=actor)
-        return rollout_service_pb2.ApproveRolloutResponse(rollout=self._message(rollout))
+        act = self._engine.approve(request.rollout, reason=reason, actor=actor)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.ApproveRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def DenyRollout(
         self, request: rollout_service_pb2.DenyRolloutRequest, context: _Context
     ) -> rollout_service_pb2.DenyRolloutResponse:
         """Cancel a rollout that waits for an approval."""
         reason, actor = convert.remark(request.reason), self._callers.caller(context).name
-        rollout = await self._engine.deny(request.rollout, reason=reason, actor=actor)
-        return rollout_service_pb2.DenyRolloutResponse(rollout=self._message(rollout))
+        act = self._engine.deny(request.rollout, reason=reason, actor=actor)
+        return await answering.keep(
+            act, lambda rollout: rollout_service_pb2.DenyRolloutResponse(rollout=self._message(rollout))
+        )
 
     async def ExplainRollout(
         self, request: rollout_service_pb2.ExplainRolloutRequest, context: _Context
@@ -214,20 +232,27 @@ class RolloutService(rollout_service_pb2_grpc.RolloutServiceServicer):
     ) -> rollout_service_pb2.RollBackEmergencyResponse:
         """Stop everything that is under way, and take the nodes back."""
         reason = convert.reason(request.reason, "roll back")
-        rollouts, freeze_id = await self._engine.roll_back_emergency(
+        act = self._engine.roll_back_emergency(
             model.ComponentName(request.component),
             request.selector,
             _time_limit(request),
             reason=reason,
             actor=self._callers.caller(context).name,
         )
-        return rollout_service_pb2.RollBackEmergencyResponse(rollouts=map(self._message, rollouts), freeze_id=freeze_id)
 
-    async def _led(self, verb: _Verb, word: str, order: _Order, context: _Context) -> rollout_pb2.Rollout:
+        def say(
+            made: tuple[tuple[model.Rollout, ...], model.FreezeId],
+        ) -> rollout_service_pb2.RollBackEmergencyResponse:
+            rollouts = map(self._message, made[0])
+            return rollout_service_pb2.RollBackEmergencyResponse(rollouts=rollouts, freeze_id=made[1])
+
+        return await answering.keep(act, say)
+
+    async def _led(self, verb: _Verb, word: str, order: _Order, context: _Context) -> model.Rollout:
         """Have the engine do what an operator asks of a rollout."""
         reason = convert.reason(order.reason, f"{word} the rollout")
         found = self._engine.rollout(order.rollout)
-        return self._message(await verb(found.id, reason=reason, actor=self._callers.caller(context).name))
+        return await verb(found.id, reason=reason, actor=self._callers.caller(context).name)
 
     def _is_seen(self, sight: roles.Scope, approval: model.Approval) -> bool:
         return self._bounds.has_rollout(sight, self._engine.rollout(approval.rollout_id))

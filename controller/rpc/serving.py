@@ -177,7 +177,9 @@ def _for_new_nodes(loaded: settings.Settings, listen: str, rooms: Rooms) -> aio.
     """The server for nodes that have no certificate yet."""
     assert rooms.own is not None  # noqa: S101  # as above
     assert rooms.desk is not None  # noqa: S101  # as above
-    server = enrolment_service.server(door.Door(rooms.guards, rooms.engine.keep_refusal), loaded.quotas)
+    server = enrolment_service.server(
+        door.Door(rooms.guards, rooms.engine.keep_refusal, rooms.engine.answered), loaded.quotas
+    )
     enrolment_service.add(rooms.desk, rooms.guards.callers, server)
     address = _bind(server, listen, "tls.enrol_listen", credentials.of_server(rooms.own))
     _logger.info("nodes come in at %s", address)
@@ -185,7 +187,7 @@ def _for_new_nodes(loaded: settings.Settings, listen: str, rooms: Rooms) -> aio.
 
 
 def _doors(rooms: Rooms) -> Sequence[aio.ServerInterceptor]:
-    return [door.Door(rooms.guards, rooms.engine.keep_refusal)]
+    return [door.Door(rooms.guards, rooms.engine.keep_refusal, rooms.engine.answered)]
 
 
 def _bind(server: aio.Server, address: str, field: str, secured: grpc.ServerCredentials | None) -> str:

@@ -14,7 +14,7 @@ from grpc import aio
 
 from controller import clock, engine
 from controller.core import model
-from controller.rpc import callers, convert, firing_convert, trigger_convert
+from controller.rpc import answering, callers, convert, firing_convert, trigger_convert
 from instar.v1 import trigger_pb2, trigger_service_pb2, trigger_service_pb2_grpc
 
 PAGE_SIZE_DEFAULT = 100
@@ -82,30 +82,36 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
     ) -> trigger_service_pb2.ApplyTriggerResponse:
         """Make a trigger, or replace the one of its name."""
         wanted = trigger_convert.from_trigger(request.trigger)
-        found = await self._engine.apply_trigger(wanted, actor=self._actor(context))
-        return trigger_service_pb2.ApplyTriggerResponse(trigger=trigger_convert.trigger(found))
+        act = self._engine.apply_trigger(wanted, actor=self._actor(context))
+        return await answering.keep(
+            act, lambda found: trigger_service_pb2.ApplyTriggerResponse(trigger=trigger_convert.trigger(found))
+        )
 
     async def RemoveTrigger(
         self, request: trigger_service_pb2.RemoveTriggerRequest, context: _Context
     ) -> trigger_service_pb2.RemoveTriggerResponse:
         """Forget a trigger."""
         reason = convert.reason(request.reason, "remove the trigger")
-        await self._engine.remove_trigger(request.name, reason=reason, actor=self._actor(context))
-        return trigger_service_pb2.RemoveTriggerResponse()
+        act = self._engine.remove_trigger(request.name, reason=reason, actor=self._actor(context))
+        return await answering.keep(act, lambda _: trigger_service_pb2.RemoveTriggerResponse())
 
     async def EnableTrigger(
         self, request: trigger_service_pb2.EnableTriggerRequest, context: _Context
     ) -> trigger_service_pb2.EnableTriggerResponse:
         """Let a trigger fire."""
-        trigger = await self._switched(self._engine.enable_trigger, "enable", request, context)
-        return trigger_service_pb2.EnableTriggerResponse(trigger=trigger)
+        act = self._switched(self._engine.enable_trigger, "enable", request, context)
+        return await answering.keep(
+            act, lambda found: trigger_service_pb2.EnableTriggerResponse(trigger=trigger_convert.trigger(found))
+        )
 
     async def DisableTrigger(
         self, request: trigger_service_pb2.DisableTriggerRequest, context: _Context
     ) -> trigger_service_pb2.DisableTriggerResponse:
         """Let a trigger raise nothing more."""
-        trigger = await self._switched(self._engine.disable_trigger, "disable", request, context)
-        return trigger_service_pb2.DisableTriggerResponse(trigger=trigger)
+        act = self._switched(self._engine.disable_trigger, "disable", request, context)
+        return await answering.keep(
+            act, lambda found: trigger_service_pb2.DisableTriggerResponse(trigger=trigger_convert.trigger(found))
+        )
 
     async def ListTriggers(
         self, request: trigger_service_pb2.ListTriggersRequest, context: _Context
@@ -147,10 +153,12 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         is_sane = len(request.request_id) <= REQUEST_ID_CHARS_MAX and request.request_id.isprintable()
         rule = f"printable and at most {REQUEST_ID_CHARS_MAX} characters long"
         convert.refuse_unless(is_sane, "request_id", request.request_id[:REQUEST_ID_CHARS_MAX], rule)
-        found = await self._engine.fire_trigger(
+        act = self._engine.fire_trigger(
             request.name, reason=reason, actor=self._actor(context), request_id=request.request_id
         )
-        return trigger_service_pb2.FireTriggerResponse(firing=firing_convert.firing(found))
+        return await answering.keep(
+            act, lambda found: trigger_service_pb2.FireTriggerResponse(firing=firing_convert.firing(found))
+        )
 
     async def ExplainTrigger(
         self, request: trigger_service_pb2.ExplainTriggerRequest, context: _Context
@@ -164,24 +172,30 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         self, request: trigger_service_pb2.ApproveFiringRequest, context: _Context
     ) -> trigger_service_pb2.ApproveFiringResponse:
         """Let a firing act that waits for it."""
-        firing = await self._decided(self._engine.approve_firing, request, context)
-        return trigger_service_pb2.ApproveFiringResponse(firing=firing)
+        act = self._decided(self._engine.approve_firing, request, context)
+        return await answering.keep(
+            act, lambda found: trigger_service_pb2.ApproveFiringResponse(firing=firing_convert.firing(found))
+        )
 
     async def DenyFiring(
         self, request: trigger_service_pb2.DenyFiringRequest, context: _Context
     ) -> trigger_service_pb2.DenyFiringResponse:
         """Drop a firing that waits for an approval."""
-        firing = await self._decided(self._engine.deny_firing, request, context)
-        return trigger_service_pb2.DenyFiringResponse(firing=firing)
+        act = self._decided(self._engine.deny_firing, request, context)
+        return await answering.keep(
+            act, lambda found: trigger_service_pb2.DenyFiringResponse(firing=firing_convert.firing(found))
+        )
 
     async def SendEvents(
         self, request: trigger_service_pb2.SendEventsRequest, context: _Context
     ) -> trigger_service_pb2.SendEventsResponse:
         """Take events."""
         events = [firing_convert.from_event(one, f"events[{position}]") for position, one in enumerate(request.events)]
-        receipt = await self._engine.receive(events, actor=self._actor(context))
-        return trigger_service_pb2.SendEventsResponse(
-            accepted=receipt.accepted, duplicates=receipt.duplicates, firing_ids=receipt.firings
+        return await answering.keep(
+            self._engine.receive(events, actor=self._actor(context)),
+            lambda receipt: trigger_service_pb2.SendEventsResponse(
+                accepted=receipt.accepted, duplicates=receipt.duplicates, firing_ids=receipt.firings
+            ),
         )
 
     async def TestTrigger(
@@ -205,16 +219,15 @@ class TriggerService(trigger_service_pb2_grpc.TriggerServiceServicer):
         convert.refuse_unless(is_past, "start_time", since.isoformat(), rule)
         return since, until
 
-    async def _switched(self, switch: _Switch, word: str, asked: _Named, context: _Context) -> trigger_pb2.Trigger:
+    async def _switched(self, switch: _Switch, word: str, asked: _Named, context: _Context) -> model.Trigger:
         """Have the engine do what somebody asks of a trigger."""
         reason = convert.reason(asked.reason, f"{word} the trigger")
-        return trigger_convert.trigger(await switch(asked.name, reason=reason, actor=self._actor(context)))
+        return await switch(asked.name, reason=reason, actor=self._actor(context))
 
-    async def _decided(self, decision: _Decision, asked: _Decided, context: _Context) -> trigger_pb2.Firing:
+    async def _decided(self, decision: _Decision, asked: _Decided, context: _Context) -> model.Firing:
         """Have the engine do what somebody decides of a firing."""
         reason, actor = convert.remark(asked.reason), self._actor(context)
-        found = await decision(model.FiringId(asked.firing_id), reason=reason, actor=actor)
-        return firing_convert.firing(found)
+        return await decision(model.FiringId(asked.firing_id), reason=reason, actor=actor)
 
     def _view(self, name: str) -> trigger_pb2.TriggerView:
         return firing_convert.view(*self._engine.trigger(name))

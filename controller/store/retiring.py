@@ -100,6 +100,11 @@ def delete_refusals(connection: sa.Connection, before: datetime, limit: int) -> 
     return connection.execute(sa.delete(table).where(table.c.id.in_(old))).rowcount
 
 
+def delete_answers(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Delete some answers that were given before an instant."""
+    return _delete_some(connection, tables.answers, tables.answers.c.answered_at < forms.instant(before), limit)
+
+
 def delete_spans(
     connection: sa.Connection, before: datetime, kept: Collection[str], after: int, limit: int
 ) -> int | None:

@@ -195,6 +195,29 @@ class EventKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call was answered that must not be carried out twice.
+
+    Args:
+        request_id: Chosen by the caller.
+        method: What was called.
+        caller: Who did.
+        content_hash: SHA-256 of all else that was sent.
+        at: When it was carried out.
+        body: The answer as it went over the wire; empty where it is not kept.
+        withheld_because: Why it is not kept, and what was made; empty where it is.
+    """
+
+    request_id: str
+    method: str
+    caller: str
+    content_hash: str
+    at: datetime
+    body: bytes
+    withheld_because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one transaction writes.
 
@@ -213,6 +236,7 @@ class Commit:
         signals: How the conditions of triggers stand; None for what is kept no longer.
         received: Events that were not known before.
         accesses: What decides who may do what, by where that was seen.
+        answers: What calls are answered that must not be carried out twice.
     """
 
     at: datetime
@@ -246,3 +270,4 @@ class Commit:
     firings: tuple[model.Firing, ...] = ()
     received: tuple[EventKey, ...] = ()
     accesses: tuple[tuple[str, access.Facts], ...] = ()
+    answers: tuple[Answer, ...] = ()

@@ -308,6 +308,19 @@ identities = sa.Table(
 
 requests = sa.Table("requests", metadata, _key("request_id"), _text("rollout_id"))
 
+answers = sa.Table(
+    "answers",
+    metadata,
+    _key("request_id"),
+    _text("method"),
+    _text("caller"),
+    _text("content_hash"),
+    _text("answered_at"),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    _text("withheld_because"),
+    sa.Index("ix_answers_answered_at", "answered_at"),
+)
+
 outbox = sa.Table(
     "outbox",
     metadata,

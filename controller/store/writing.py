@@ -15,7 +15,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from controller.core import errors, model, statistics
-from controller.store import chaining, codec, forms, replacing, rows, tables
+from controller.store import answers, chaining, codec, forms, replacing, rows, tables
 
 ALIVE = "alive_at"
 TOTALS = "totals"
@@ -67,6 +67,7 @@ def apply(connection: sa.Connection, commit: rows.Commit, log: chaining.Chaining
     _insert(connection, tables.refusals, [forms.refusal_row(each) for each in commit.refusals])
     requests = [{"request_id": request_id, "rollout_id": rollout_id} for request_id, rollout_id in commit.requests]
     _insert(connection, tables.requests, requests)
+    answers.put(connection, commit.answers)
     replacing.insert_once(connection, tables.outbox, [forms.span_row(each) for each in commit.spans])
     _write_graph(connection, commit)
     replacing.insert_once(connection, tables.outcomes, [forms.outcome_row(each) for each in commit.outcomes])

@@ -110,7 +110,7 @@ async def test_47_of_a_bundle_that_nobody_takes_only_a_little_is_read(tmp_path: 
     enrolled = doors.enrolled(tmp_path)
     shown = posts.bearer(enrolled.make_token(doors.agent("n-1")).reveal())
     guards = doors.guards(enrolled, engine, system)
-    server = aio.server(interceptors=[door.Door(guards, engine.keep_refusal)])
+    server = aio.server(interceptors=[door.Door(guards, engine.keep_refusal, lambda _: None)])
     caller, read_trust = guards.callers.caller, unsigned.Unsigned().read
     service = agent_service.AgentService(
         engine, caller=caller, open_blob=lambda _: blob, read_trust=read_trust, clock=system

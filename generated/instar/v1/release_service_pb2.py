@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from instar.v1 import release_pb2 as instar_dot_v1_dot_release__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstar/v1/release_service.proto\x12\tinstar.v1\x1a\x17instar/v1/release.proto\"f\n\x15PublishReleaseRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.instar.v1.PublishReleaseHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\":\n\x14PublishReleaseHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"N\n\x16PublishReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"7\n\x11GetReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xa2\x02\n\x12GetReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\x12$\n\x08\x63hannels\x18\x02 \x03(\x0b\x32\x12.instar.v1.Channel\x12!\n\x08\x65\x64ges_to\x18\x03 \x03(\x0b\x32\x0f.instar.v1.Edge\x12#\n\nedges_from\x18\x04 \x03(\x0b\x32\x0f.instar.v1.Edge\x12#\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x12.instar.v1.Barrier\x12\x1f\n\x05\x62lock\x18\x06 \x01(\x0b\x32\x10.instar.v1.Block\x12\"\n\x07leavers\x18\x07 \x03(\x0b\x32\x11.instar.v1.Leaver\x12\x0f\n\x07left_by\x18\x08 \x01(\r\"(\n\x13ListReleasesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\"<\n\x14ListReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.instar.v1.Release\"$\n\x0fGetGraphRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\":\n\x10GetGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"9\n\x0fPutGraphRequest\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\":\n\x10PutGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"I\n\x13\x42lockReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\">\n\x14\x42lockReleaseResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"L\n\x15PromoteReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\"=\n\x16PromoteReleaseResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.instar.v1.Channel\"G\n\x0fPutTrustRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x15\n\ris_last_piece\x18\x03 \x01(\x08\"m\n\x10PutTrustResponse\x12\x14\n\x0croot_version\x18\x01 \x01(\x04\x12\x19\n\x11timestamp_version\x18\x02 \x01(\x04\x12\x18\n\x10snapshot_version\x18\x03 \x01(\x04\x12\x0e\n\x06stored\x18\x04 \x03(\t\":\n\x0fGetTrustRequest\x12\x14\n\x0croot_version\x18\x01 \x01(\x04\x12\x11\n\tcomponent\x18\x02 \x01(\t\"H\n\x10GetTrustResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x15\n\ris_last_piece\x18\x03 \x01(\x08\x32\xc5\x05\n\x0eReleaseService\x12W\n\x0ePublishRelease\x12 .instar.v1.PublishReleaseRequest\x1a!.instar.v1.PublishReleaseResponse(\x01\x12I\n\nGetRelease\x12\x1c.instar.v1.GetReleaseRequest\x1a\x1d.instar.v1.GetReleaseResponse\x12O\n\x0cListReleases\x12\x1e.instar.v1.ListReleasesRequest\x1a\x1f.instar.v1.ListReleasesResponse\x12\x43\n\x08GetGraph\x12\x1a.instar.v1.GetGraphRequest\x1a\x1b.instar.v1.GetGraphResponse\x12\x43\n\x08PutGraph\x12\x1a.instar.v1.PutGraphRequest\x1a\x1b.instar.v1.PutGraphResponse\x12O\n\x0c\x42lockRelease\x12\x1e.instar.v1.BlockReleaseRequest\x1a\x1f.instar.v1.BlockReleaseResponse\x12U\n\x0ePromoteRelease\x12 .instar.v1.PromoteReleaseRequest\x1a!.instar.v1.PromoteReleaseResponse\x12\x45\n\x08PutTrust\x12\x1a.instar.v1.PutTrustRequest\x1a\x1b.instar.v1.PutTrustResponse(\x01\x12\x45\n\x08GetTrust\x12\x1a.instar.v1.GetTrustRequest\x1a\x1b.instar.v1.GetTrustResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1finstar/v1/release_service.proto\x12\tinstar.v1\x1a\x17instar/v1/release.proto\"f\n\x15PublishReleaseRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.instar.v1.PublishReleaseHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"N\n\x14PublishReleaseHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"N\n\x16PublishReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"7\n\x11GetReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xa2\x02\n\x12GetReleaseResponse\x12#\n\x07release\x18\x01 \x01(\x0b\x32\x12.instar.v1.Release\x12$\n\x08\x63hannels\x18\x02 \x03(\x0b\x32\x12.instar.v1.Channel\x12!\n\x08\x65\x64ges_to\x18\x03 \x03(\x0b\x32\x0f.instar.v1.Edge\x12#\n\nedges_from\x18\x04 \x03(\x0b\x32\x0f.instar.v1.Edge\x12#\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x12.instar.v1.Barrier\x12\x1f\n\x05\x62lock\x18\x06 \x01(\x0b\x32\x10.instar.v1.Block\x12\"\n\x07leavers\x18\x07 \x03(\x0b\x32\x11.instar.v1.Leaver\x12\x0f\n\x07left_by\x18\x08 \x01(\r\"(\n\x13ListReleasesRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\"<\n\x14ListReleasesResponse\x12$\n\x08releases\x18\x01 \x03(\x0b\x32\x12.instar.v1.Release\"$\n\x0fGetGraphRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\":\n\x10GetGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"M\n\x0fPutGraphRequest\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\x12\x12\n\nrequest_id\x18\x02 \x01(\t\":\n\x10PutGraphResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"]\n\x13\x42lockReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\">\n\x14\x42lockReleaseResponse\x12&\n\x05graph\x18\x01 \x01(\x0b\x32\x17.instar.v1.VersionGraph\"`\n\x15PromoteReleaseRequest\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"=\n\x16PromoteReleaseResponse\x12#\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x12.instar.v1.Channel\"[\n\x0fPutTrustRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x15\n\ris_last_piece\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"m\n\x10PutTrustResponse\x12\x14\n\x0croot_version\x18\x01 \x01(\x04\x12\x19\n\x11timestamp_version\x18\x02 \x01(\x04\x12\x18\n\x10snapshot_version\x18\x03 \x01(\x04\x12\x0e\n\x06stored\x18\x04 \x03(\t\":\n\x0fGetTrustRequest\x12\x14\n\x0croot_version\x18\x01 \x01(\x04\x12\x11\n\tcomponent\x18\x02 \x01(\t\"H\n\x10GetTrustResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x15\n\ris_last_piece\x18\x03 \x01(\x08\x32\xc5\x05\n\x0eReleaseService\x12W\n\x0ePublishRelease\x12 .instar.v1.PublishReleaseRequest\x1a!.instar.v1.PublishReleaseResponse(\x01\x12I\n\nGetRelease\x12\x1c.instar.v1.GetReleaseRequest\x1a\x1d.instar.v1.GetReleaseResponse\x12O\n\x0cListReleases\x12\x1e.instar.v1.ListReleasesRequest\x1a\x1f.instar.v1.ListReleasesResponse\x12\x43\n\x08GetGraph\x12\x1a.instar.v1.GetGraphRequest\x1a\x1b.instar.v1.GetGraphResponse\x12\x43\n\x08PutGraph\x12\x1a.instar.v1.PutGraphRequest\x1a\x1b.instar.v1.PutGraphResponse\x12O\n\x0c\x42lockRelease\x12\x1e.instar.v1.BlockReleaseRequest\x1a\x1f.instar.v1.BlockReleaseResponse\x12U\n\x0ePromoteRelease\x12 .instar.v1.PromoteReleaseRequest\x1a!.instar.v1.PromoteReleaseResponse\x12\x45\n\x08PutTrust\x12\x1a.instar.v1.PutTrustRequest\x1a\x1b.instar.v1.PutTrustResponse(\x01\x12\x45\n\x08GetTrust\x12\x1a.instar.v1.GetTrustRequest\x1a\x1b.instar.v1.GetTrustResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,41 +35,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHRELEASEREQUEST']._serialized_start=71
   _globals['_PUBLISHRELEASEREQUEST']._serialized_end=173
   _globals['_PUBLISHRELEASEHEADER']._serialized_start=175
-  _globals['_PUBLISHRELEASEHEADER']._serialized_end=233
-  _globals['_PUBLISHRELEASERESPONSE']._serialized_start=235
-  _globals['_PUBLISHRELEASERESPONSE']._serialized_end=313
-  _globals['_GETRELEASEREQUEST']._serialized_start=315
-  _globals['_GETRELEASEREQUEST']._serialized_end=370
-  _globals['_GETRELEASERESPONSE']._serialized_start=373
-  _globals['_GETRELEASERESPONSE']._serialized_end=663
-  _globals['_LISTRELEASESREQUEST']._serialized_start=665
-  _globals['_LISTRELEASESREQUEST']._serialized_end=705
-  _globals['_LISTRELEASESRESPONSE']._serialized_start=707
-  _globals['_LISTRELEASESRESPONSE']._serialized_end=767
-  _globals['_GETGRAPHREQUEST']._serialized_start=769
-  _globals['_GETGRAPHREQUEST']._serialized_end=805
-  _globals['_GETGRAPHRESPONSE']._serialized_start=807
-  _globals['_GETGRAPHRESPONSE']._serialized_end=865
-  _globals['_PUTGRAPHREQUEST']._serialized_start=867
-  _globals['_PUTGRAPHREQUEST']._serialized_end=924
-  _globals['_PUTGRAPHRESPONSE']._serialized_start=926
-  _globals['_PUTGRAPHRESPONSE']._serialized_end=984
-  _globals['_BLOCKRELEASEREQUEST']._serialized_start=986
-  _globals['_BLOCKRELEASEREQUEST']._serialized_end=1059
-  _globals['_BLOCKRELEASERESPONSE']._serialized_start=1061
-  _globals['_BLOCKRELEASERESPONSE']._serialized_end=1123
-  _globals['_PROMOTERELEASEREQUEST']._serialized_start=1125
-  _globals['_PROMOTERELEASEREQUEST']._serialized_end=1201
-  _globals['_PROMOTERELEASERESPONSE']._serialized_start=1203
-  _globals['_PROMOTERELEASERESPONSE']._serialized_end=1264
-  _globals['_PUTTRUSTREQUEST']._serialized_start=1266
-  _globals['_PUTTRUSTREQUEST']._serialized_end=1337
-  _globals['_PUTTRUSTRESPONSE']._serialized_start=1339
-  _globals['_PUTTRUSTRESPONSE']._serialized_end=1448
-  _globals['_GETTRUSTREQUEST']._serialized_start=1450
-  _globals['_GETTRUSTREQUEST']._serialized_end=1508
-  _globals['_GETTRUSTRESPONSE']._serialized_start=1510
-  _globals['_GETTRUSTRESPONSE']._serialized_end=1582
-  _globals['_RELEASESERVICE']._serialized_start=1585
-  _globals['_RELEASESERVICE']._serialized_end=2294
+  _globals['_PUBLISHRELEASEHEADER']._serialized_end=253
+  _globals['_PUBLISHRELEASERESPONSE']._serialized_start=255
+  _globals['_PUBLISHRELEASERESPONSE']._serialized_end=333
+  _globals['_GETRELEASEREQUEST']._serialized_start=335
+  _globals['_GETRELEASEREQUEST']._serialized_end=390
+  _globals['_GETRELEASERESPONSE']._serialized_start=393
+  _globals['_GETRELEASERESPONSE']._serialized_end=683
+  _globals['_LISTRELEASESREQUEST']._serialized_start=685
+  _globals['_LISTRELEASESREQUEST']._serialized_end=725
+  _globals['_LISTRELEASESRESPONSE']._serialized_start=727
+  _globals['_LISTRELEASESRESPONSE']._serialized_end=787
+  _globals['_GETGRAPHREQUEST']._serialized_start=789
+  _globals['_GETGRAPHREQUEST']._serialized_end=825
+  _globals['_GETGRAPHRESPONSE']._serialized_start=827
+  _globals['_GETGRAPHRESPONSE']._serialized_end=885
+  _globals['_PUTGRAPHREQUEST']._serialized_start=887
+  _globals['_PUTGRAPHREQUEST']._serialized_end=964
+  _globals['_PUTGRAPHRESPONSE']._serialized_start=966
+  _globals['_PUTGRAPHRESPONSE']._serialized_end=1024
+  _globals['_BLOCKRELEASEREQUEST']._serialized_start=1026
+  _globals['_BLOCKRELEASEREQUEST']._serialized_end=1119
+  _globals['_BLOCKRELEASERESPONSE']._serialized_start=1121
+  _globals['_BLOCKRELEASERESPONSE']._serialized_end=1183
+  _globals['_PROMOTERELEASEREQUEST']._serialized_start=1185
+  _globals['_PROMOTERELEASEREQUEST']._serialized_end=1281
+  _globals['_PROMOTERELEASERESPONSE']._serialized_start=1283
+  _globals['_PROMOTERELEASERESPONSE']._serialized_end=1344
+  _globals['_PUTTRUSTREQUEST']._serialized_start=1346
+  _globals['_PUTTRUSTREQUEST']._serialized_end=1437
+  _globals['_PUTTRUSTRESPONSE']._serialized_start=1439
+  _globals['_PUTTRUSTRESPONSE']._serialized_end=1548
+  _globals['_GETTRUSTREQUEST']._serialized_start=1550
+  _globals['_GETTRUSTREQUEST']._serialized_end=1608
+  _globals['_GETTRUSTRESPONSE']._serialized_start=1610
+  _globals['_GETTRUSTRESPONSE']._serialized_end=1682
+  _globals['_RELEASESERVICE']._serialized_start=1685
+  _globals['_RELEASESERVICE']._serialized_end=2394
 # @@protoc_insertion_point(module_scope)

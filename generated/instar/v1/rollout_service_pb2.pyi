@@ -80,7 +80,7 @@ class StartUpgradeRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the caller; the same request again returns the same rollout."""
+    """Chosen by the caller; the same request again gets the same answer, and starts nothing again."""
     @_builtins.property
     def upgrade(self) -> _rollout_pb2.UpgradeRequest:
         """What is wanted."""
@@ -280,19 +280,23 @@ class RevertRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name."""
     reason: _builtins.str
     """Why, for the audit log."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,19 +334,23 @@ class PauseRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name."""
     reason: _builtins.str
     """Why, for the audit log."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,19 +388,23 @@ class ResumeRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name."""
     reason: _builtins.str
     """Why, for the audit log."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,19 +442,23 @@ class PromoteRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name."""
     reason: _builtins.str
     """Why, for the audit log."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,19 +496,23 @@ class CancelRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name."""
     reason: _builtins.str
     """Why, for the audit log."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,19 +550,23 @@ class RetryRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name."""
     reason: _builtins.str
     """Why, for the audit log."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -630,19 +654,23 @@ class ApproveRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name; a name means the newest rollout that has it."""
     reason: _builtins.str
     """Why, for the audit log; may be empty."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -680,19 +708,23 @@ class DenyRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
     """Identity or name; a name means the newest rollout that has it."""
     reason: _builtins.str
     """Why, for the audit log; may be empty."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -898,12 +930,15 @@ class RollBackEmergencyRequest(_message.Message):
     SELECTOR_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     component: _builtins.str
     """Component; every one where it is left out."""
     selector: _builtins.str
     """Label selector of the nodes; empty for all."""
     reason: _builtins.str
     """Why, for the audit log."""
+    request_id: _builtins.str
+    """Chosen by the caller: the same call again under it gets the same answer, and changes nothing again. Empty for none."""
     @_builtins.property
     def time_limit(self) -> _duration_pb2.Duration:
         """Time within which the nodes must be back; default 5 min."""
@@ -915,10 +950,11 @@ class RollBackEmergencyRequest(_message.Message):
         selector: _builtins.str = ...,
         time_limit: _duration_pb2.Duration | None = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "reason", b"reason", "selector", b"selector", "time_limit", b"time_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "reason", b"reason", "request_id", b"request_id", "selector", b"selector", "time_limit", b"time_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -111,7 +111,7 @@ async def standing(folder: Path, time: clock.Clock) -> AsyncIterator[Stage]:
     token = enrolled.make_token(doors.api(ACTOR)).reveal()
     guards = doors.guards(enrolled, machine, time)
     known = guards.callers
-    server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal)])
+    server = aio.server(interceptors=[door.Door(guards, machine.keep_refusal, lambda _: None)])
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(
         fleet_service.FleetService(machine, sessions.Sessions(), known, enrolled, time), server
     )

@@ -6,6 +6,7 @@ A method that is new has to be added here: as an act that the scenario does, or 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from grpc import aio
 from controller.core.audit import chain
 from controller.engine import acts
 from controller.rpc import errors as rpc_errors
+from controller.rpc import policies, principals
 from instar.v1 import (
     agent_service_pb2,
     audit_service_pb2,
@@ -66,6 +68,7 @@ UNAUDITED: Mapping[str, str] = {
     "SendEvents": "an event is no act; each firing that it raises has rows, which name it",
     "TestTrigger": "nothing changes: it looks at the past",
 }
+UNCHANGING = {"PlanUpgrade", "ReadLog", "TestTrigger"}
 # Acts that need more than this controller has: only their refusal is seen here.
 ELSEWHERE: Mapping[str, str] = {
     "PutTrust": "it needs signed metadata",
@@ -94,6 +97,17 @@ async def test_every_method_that_is_served_is_an_act_or_only_reads_or_has_a_reas
     assert {asked_for(each) for each in acting} == set(acts.NAMES)
 
 
+async def test_whatever_changes_something_takes_a_request_identity() -> None:
+    for name, policy in policies.POLICIES.items():
+        method = name.rpartition("/")[2]
+        if policy.kind is not principals.Kind.API or READS.fullmatch(method) or method in UNCHANGING:
+            continue
+        asked = next(each for service in SERVICES for each in service.methods if each.name == method).input_type
+        if method == "PublishRelease":
+            asked = asked.fields_by_name["header"].message_type
+        assert "request_id" in asked.fields_by_name, method
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def refused(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Actors]:
     """One controller for all that is refused."""
@@ -113,6 +127,8 @@ class Actors:
             rollout_service_pb2_grpc.RolloutServiceStub(channel),
             trigger_service_pb2_grpc.TriggerServiceStub(channel),
         ]
+        self._numbers = itertools.count()
+        self.repeats = False
         self.done = set[str]()
 
     def method(self, name: str) -> Any:  # noqa: ANN401  # of whatever service
@@ -120,7 +136,17 @@ class Actors:
 
     async def ask(self, name: str, request: Any, actor: str = "operator") -> Any:  # noqa: ANN401  # any message
         metadata = (("authorization", f"Bearer {self._tokens[actor]}"),)
-        return await self.method(name)(request, metadata=metadata, timeout=DEADLINE_SECONDS)
+        if not hasattr(request, "request_id") or not self.repeats:
+            return await self.method(name)(request, metadata=metadata, timeout=DEADLINE_SECONDS)
+        asked = type(request)()
+        asked.CopyFrom(request)
+        asked.request_id = asked.request_id or f"{name}-{next(self._numbers)}"
+        first = await self.method(name)(asked, metadata=metadata, timeout=DEADLINE_SECONDS)
+        row = None if name == "SendEvents" else await self.latest(actor)
+        again = await self.method(name)(asked, metadata=metadata, timeout=DEADLINE_SECONDS)
+        assert again == first, name
+        assert row is None or await self.latest(actor) == row, name  # it did nothing
+        return first
 
     async def latest(self, actor: str) -> Any:  # noqa: ANN401  # a row
         wanted = audit_service_pb2.ListAuditRequest(actor=actor, page_size=1)
@@ -179,6 +205,7 @@ def start(version: str, name: str, **more: Any) -> rollout_service_pb2.StartUpgr
 @pytest.mark.timeout(600)
 async def test_every_act_leaves_a_row_with_actor_action_subject_reason_and_result(tmp_path: Path) -> None:
     async with standing(tmp_path) as (home, actors):
+        actors.repeats = True  # each act comes twice under one request identity, and is done once
         await of_releases(home, actors)
         is_busy = True
 

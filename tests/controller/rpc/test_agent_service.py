@@ -95,7 +95,7 @@ async def controller(tmp_path: Path) -> AsyncIterator[Controller]:
     enrolled = doors.enrolled(tmp_path)
     token = enrolled.make_token(doors.agent(NODE)).reveal()
     guards = doors.guards(enrolled, engine, system)
-    server = aio.server(interceptors=[door.Door(guards, engine.keep_refusal)])
+    server = aio.server(interceptors=[door.Door(guards, engine.keep_refusal, lambda _: None)])
     service = agent_service.AgentService(
         engine,
         caller=guards.callers.caller,

@@ -90,7 +90,9 @@ class Behaviours:
 @asynccontextmanager
 async def standing(enrolled: register.Register, behaviours: Behaviours) -> AsyncIterator[Ask]:
     """A server with one answering and one streaming method, and a way to call them with a token."""
-    server = aio.server(interceptors=[door.Door(doors.guards(enrolled, None, clock.SystemClock()), behaviours.keep)])
+    server = aio.server(
+        interceptors=[door.Door(doors.guards(enrolled, None, clock.SystemClock()), behaviours.keep, lambda _: None)]
+    )
     answering: Any = grpc.unary_unary_rpc_method_handler(behaviours.answer, bytes, _serialized)
     streaming: Any = grpc.unary_stream_rpc_method_handler(behaviours.stream, bytes, _serialized)
     for service, method, handler in (

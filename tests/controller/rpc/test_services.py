@@ -297,7 +297,7 @@ async def test_a_freeze_is_neither_added_nor_lifted_without_a_reason(stage: scri
 
 
 async def test_the_graph_is_declared_and_shown(stage: scripted_engine.Stage) -> None:
-    stage.engine.answers["graph"] = GRAPH
+    stage.engine.answers |= {"graph": GRAPH, "put_graph": GRAPH}
     barrier = release_pb2.Barrier(version="1.4.0", bake_duration=convert.duration(timedelta(hours=1)))
     wanted = release_pb2.VersionGraph(component="web", edges=[release_pb2.Edge(to_version="1.0.0")], barriers=[barrier])
     answer = await stage.ask("PutGraph", release_service_pb2.PutGraphRequest(graph=wanted))
@@ -312,7 +312,7 @@ async def test_the_graph_is_declared_and_shown(stage: scripted_engine.Stage) -> 
 
 @pytest.mark.parametrize("reason", ["it eats disks", ""])
 async def test_a_release_is_blocked_with_a_reason_and_opened_without(stage: scripted_engine.Stage, reason: str) -> None:
-    stage.engine.answers["graph"] = GRAPH
+    stage.engine.answers["block_release"] = GRAPH
     request = release_service_pb2.BlockReleaseRequest(component="web", version="1.0.0", reason=reason)
     answer = await stage.ask("BlockRelease", request)
     assert stage.engine.asked("block_release") == (("web", "1.0.0"), {"reason": reason, "actor": ACTOR})
