@@ -37,18 +37,19 @@ def request(of: ec.EllipticCurvePrivateKey) -> str:
     return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
-async def token(home: house.House, node_id: str, seconds: float | None = None) -> str:
+async def token(home: house.House, node_id: str, seconds: float | None = None, request_id: str = "") -> str:
     async with home.channel(home.client()) as channel:
-        asked = fleet_service_pb2.MakeJoinTokenRequest(node_id=node_id)
+        asked = fleet_service_pb2.MakeJoinTokenRequest(node_id=node_id, request_id=request_id)
         if seconds is not None:
             asked.lifetime.seconds, asked.lifetime.nanos = int(seconds), int(seconds % 1 * 1e9)
         answer = await fleet_service_pb2_grpc.FleetServiceStub(channel).MakeJoinToken(asked, timeout=SECONDS)
     return answer.token
 
 
-async def permit(home: house.House, node_id: str) -> int:
+async def permit(home: house.House, node_id: str, request_id: str = "") -> int:
     async with home.channel(home.client()) as channel:
-        asked = fleet_service_pb2.PermitRecoveryRequest(node_id=node_id, reason="it was in the cellar")
+        reason = "it was in the cellar"
+        asked = fleet_service_pb2.PermitRecoveryRequest(node_id=node_id, reason=reason, request_id=request_id)
         answer = await fleet_service_pb2_grpc.FleetServiceStub(channel).PermitRecovery(asked, timeout=SECONDS)
     return answer.recoveries_left
 

@@ -13,6 +13,7 @@ import os
 import signal
 import stat
 import sysconfig
+import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -67,6 +68,18 @@ async def test_33_a_join_token_is_good_for_one_key(home: house.House) -> None:
     assert parts[2] not in _everything_stored(home)
 
 
+async def test_a_join_token_that_is_asked_for_again_is_neither_told_again_nor_made_twice(home: house.House) -> None:
+    _, token_id, secret, *_ = (await nodes.token(home, "web-4", request_id="one")).split(".")
+    again = await nodes.refusal(nodes.token(home, "web-4", request_id="one"))
+    assert f"it made join token {token_id} of node web-4, which is stored nowhere" in again
+    assert secret not in again
+    assert secret not in _everything_stored(home)
+    with _engine(home).connect() as connection:
+        assert len(connection.execute(sa.select(tables.join_tokens)).all()) == 1
+        assert [zlib.decompress(each) for each in connection.scalars(sa.select(tables.answers.c.body))] == [b""]
+    assert "another content" in await nodes.refusal(nodes.token(home, "web-5", request_id="one"))
+
+
 async def test_34_whoever_lost_the_answer_asks_again_with_its_key_and_gets_the_same_certificate(
     home: house.House,
 ) -> None:
@@ -99,7 +112,7 @@ async def test_35_who_comes_back_after_its_certificate_ran_out_is_let_in_once_an
         await _run_out(host)
         assert "the signature is not of the key" in await nodes.refusal(host.recover(shown=stranger))
         assert "as often as it may" in await nodes.refusal(host.recover())
-        assert await nodes.permit(home, "web-1") == 1
+        assert [await nodes.permit(home, "web-1", request_id="one") for _ in range(2)] == [1, 1]
         told = [(each.actor, each.reason) for each in _audit(home, "node.permit_recovery")]
         assert told == [("ci", "it was in the cellar")]
         await host.recover()

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from controller.config import retention
 from controller.core import errors, model
-from controller.engine import forgetting
+from controller.engine import forgetting, repeating
 from controller.store import checking, database, reading, retiring, tables
 from controller.telemetry import ids
 from tests.controller.engine import fleet
 
 LOOK_SECONDS = 60.0
-KEPT = retention.Retention(*(timedelta(minutes=2),) * 4)
+KEPT = retention.Retention(*(timedelta(minutes=2),) * 5)
 RACKS = ("ended", "open", "young")
 
 
@@ -120,6 +120,26 @@ def test_what_is_over_and_old_goes_with_all_that_belongs_to_it_and_what_is_open_
             fleet.request(name="young", selector="rack=young"), request_id="request-young", actor="ann"
         )
         assert again.id == young
+
+    fleet.told(where, tale, nodes=1)
+
+
+def test_answers_go_once_calls_may_no_longer_be_repeated(where: database.Where) -> None:
+    async def tale(controller: fleet.Controller, _: list[fleet.Agent]) -> None:
+        controller.retained = KEPT
+        machine = await controller.restart()
+
+        async def freeze() -> model.Freeze:
+            call = repeating.Call("one", "AddFreeze", "ann", "", say=lambda made: made.id.encode())
+            with repeating.carrying_out(call):
+                return await machine.add_freeze("zone=a", fleet.LoopClock().now(), None, reason="holidays", actor="ann")
+
+        first = await freeze()
+        with pytest.raises(repeating.RepeatedError) as known:
+            await freeze()
+        assert known.value.answer == first.id.encode()
+        await asyncio.sleep(4 * LOOK_SECONDS)
+        assert await freeze() != first
 
     fleet.told(where, tale, nodes=1)
 
