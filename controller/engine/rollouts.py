@@ -305,13 +305,10 @@ class Rollouts(office.Office):
             take_up = functools.partial(self._take_up, goes_back=True)
             return emergency.roll_back(draft, wanted, freeze_id, self._ended, take_up)
 
-        def shown(
-            draft: drafts.Draft, begun: tuple[model.RolloutId, ...]
-        ) -> tuple[tuple[model.Rollout, ...], model.FreezeId]:
-            return tuple(self._written(draft, each) for each in begun), freeze_id
-
         asked = office.Asked(actor, "roll_back_emergency", wanted, component, freeze_id)
-        begun = await self._asked(asked, work, shown)
+        begun = await self._asked(
+            asked, work, lambda draft, made: (tuple(self._written(draft, each) for each in made), freeze_id)
+        )
         await self._lookout.tell(sorted(self._desk.world.concerned), self._clock.now())
         return tuple(self.rollout(each) for each in begun), freeze_id
 
