@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 from grpc import aio
 
+from controller import releases
 from controller.core import errors
 from controller.rpc import errors as rpc_errors
-from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc, trigger_service_pb2, trigger_service_pb2_grpc
+from instar.v1 import (
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    release_service_pb2,
+    release_service_pb2_grpc,
+    trigger_service_pb2,
+    trigger_service_pb2_grpc,
+)
 from tests.controller.cli import house
 
 
@@ -25,7 +33,11 @@ def wanted(reason: str = "holidays") -> fleet_service_pb2.AddFreezeRequest:
 @asynccontextmanager
 async def answered(home: house.House) -> AsyncIterator[Any]:
     async with home.serving(), aio.insecure_channel(home.address) as channel:
-        stubs = (fleet_service_pb2_grpc.FleetServiceStub(channel), trigger_service_pb2_grpc.TriggerServiceStub(channel))
+        stubs = (
+            fleet_service_pb2_grpc.FleetServiceStub(channel),
+            release_service_pb2_grpc.ReleaseServiceStub(channel),
+            trigger_service_pb2_grpc.TriggerServiceStub(channel),
+        )
 
         async def ask(name: str, request: object, token: str = "") -> Any:  # noqa: ANN401  # any answer
             method = next(getattr(each, name) for each in stubs if hasattr(each, name))
@@ -71,3 +83,29 @@ async def test_an_identity_stands_for_one_call_and_a_refusal_does_not_use_it_up(
             with pytest.raises(errors.RefusedError) as caught:
                 await ask(name, request, token)
             assert (caught.value.code, caught.value.field) == ("request_id_reused", "request_id")
+
+
+async def test_a_release_that_comes_in_pieces_is_published_once(tmp_path: Path) -> None:
+    home = house.House(tmp_path)
+    first, second = (_pieces(home, version) for version in ("1.0.0", "1.1.0"))
+    async with answered(home) as ask:
+        published = await ask("PublishRelease", iter(first))
+        assert published.created
+        assert await ask("PublishRelease", iter(first)) == published
+        first[0].header.ClearField("request_id")
+        assert not (await ask("PublishRelease", iter(first))).created
+        with pytest.raises(errors.RefusedError, match="another content") as caught:
+            await ask("PublishRelease", iter(second))
+        assert caught.value.code == "request_id_reused"
+        listed = await ask("ListReleases", release_service_pb2.ListReleasesRequest())
+        assert [each.version for each in listed.releases] == ["1.0.0"]
+
+
+def _pieces(home: house.House, version: str) -> list[release_service_pb2.PublishReleaseRequest]:
+    bundle = home.folder / f"{version}.tar"
+    made = releases.build(home.tree(version), bundle)
+    header = release_service_pb2.PublishReleaseHeader(digest=made.digest, size_bytes=made.size_bytes, request_id="one")
+    return [
+        release_service_pb2.PublishReleaseRequest(header=header),
+        release_service_pb2.PublishReleaseRequest(chunk=bundle.read_bytes()),
+    ]
