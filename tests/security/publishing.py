@@ -101,11 +101,13 @@ class House:
     token: tuple[tuple[str, str], ...]
     node_token: tuple[tuple[str, str], ...]
 
-    async def put(self, files: Files) -> release_service_pb2.PutTrustResponse:
-        return await self.put_pieces(
+    async def put(self, files: Files, request_id: str = "") -> release_service_pb2.PutTrustResponse:
+        pieces = [
             release_service_pb2.PutTrustRequest(name=name, content=content, is_last_piece=is_last)
             for name, content, is_last in trust_pieces.cut(files)
-        )
+        ]
+        pieces[0].request_id = request_id
+        return await self.put_pieces(pieces)
 
     async def put_pieces(
         self, pieces: Iterable[release_service_pb2.PutTrustRequest]

@@ -88,6 +88,18 @@ async def test_the_same_again_changes_nothing_not_even_the_timestamp(
     assert answer.timestamp_version >= answer.root_version == 1
 
 
+async def test_metadata_that_come_again_under_their_identity_are_answered_as_the_first_time(
+    tmp_path: Path, shop: publishing.Shop
+) -> None:
+    async with publishing.serving(tmp_path / "controller", shop.folder / "online") as house:
+        first = await house.put(shop.files(), request_id="one")
+        assert first.stored
+        assert await house.put(shop.files(), request_id="one") == first
+        assert not (await house.put(shop.files(), request_id="two")).stored
+        with pytest.raises(errors.RefusedError, match="another content"):
+            await house.put([("2.web.json", b"{}")], request_id="one")
+
+
 async def test_a_root_whose_online_keys_are_elsewhere_is_refused_until_they_come(
     tmp_path: Path, shop: publishing.Shop, believer: judged.Node
 ) -> None:
