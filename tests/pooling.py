@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from controller.cli.demo import postgresql
+from controller.cli.demo import ports, postgresql
 from tests.postgresql import Cluster
 
 SESSIONS = 2  # of the server, shared by all transactions: fewer than the stores have connections
@@ -40,9 +39,7 @@ needed = pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="no pgboun
 def before(cluster: Cluster) -> Iterator[int]:
     """Run one before a server; yields its port."""
     folder = Path(tempfile.mkdtemp(prefix="instar-pool-"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    (port,) = ports.free(1)
     file = folder / "pgbouncer.ini"
     # Any user is whom the clients say they are; the server trusts the loopback too.
     file.write_text(

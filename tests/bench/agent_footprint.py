@@ -21,7 +21,7 @@ import psutil
 from google.protobuf import duration_pb2
 
 from controller.cli import connection
-from controller.cli.demo import api, fleet, process
+from controller.cli.demo import api, fleet, ports, process
 from instar.v1 import rollout_pb2
 from tests.bench import result
 from tests.integration import stage
@@ -144,8 +144,8 @@ async def _set_up(root: Path, started: AsyncExitStack) -> tuple[fleet.Controller
     node = fleet.Node("bench", root / "n", controller)
     await node.enrol()
     with node.config_file.open("a", encoding="utf-8") as config:
-        for component, port in zip(COMPONENTS, fleet.free_ports(len(COMPONENTS)), strict=True):
-            config.write(f'[sockets.{component}]\nhttp = "{fleet.HOST}:{port}"\n')
+        for component, port in zip(COMPONENTS, ports.free(len(COMPONENTS)), strict=True):
+            config.write(f'[sockets.{component}]\nhttp = "{ports.HOST}:{port}"\n')
     started.push_async_callback(node.stop)
     await node.start()
     return controller, node

@@ -22,7 +22,7 @@ import grpc
 import psutil
 from grpc import aio
 
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.rpc import principals, register
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc
 from tests.bench import result
@@ -91,7 +91,7 @@ async def _plain() -> Cost:
 
 async def _secured() -> Cost:
     with tempfile.TemporaryDirectory(prefix="in-") as name:
-        (port,) = fleet.free_ports(1)
+        (port,) = ports.free(1)
         home = house.House(Path(name), enrol_listen=f"127.0.0.1:{port}")
         async with _controller(home.state_dir, f'[tls]\nenrol_listen = "127.0.0.1:{port}"\n') as (process, address):
             home.address = address

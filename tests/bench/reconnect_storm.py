@@ -23,7 +23,7 @@ from pathlib import Path
 
 from grpc import aio
 
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.config import settings
 from controller.rpc import errors as rpc_errors
 from controller.rpc import principals, register
@@ -96,7 +96,7 @@ async def _measured() -> result.Result:
             f"n-{number} {enrolled.make_token(principals.Principal(principals.Kind.AGENT, f'n-{number}')).reveal()}"
             for number in range(AGENTS)
         ]
-        (port,) = fleet.free_ports(1)
+        (port,) = ports.free(1)
         address = f"127.0.0.1:{port}"
         controller = await _controller(state_dir, address)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +13,7 @@ from pathlib import Path
 from agent import drivers
 from agent.core import model
 from agent.drivers import conformance
+from controller.cli.demo import ports
 
 ASKED = 4  # times; where two versions accept, both answer sooner or later
 ANSWER_SECONDS = 1.0
@@ -140,10 +140,7 @@ async def answer(address: tuple[str, int], within_seconds: float = ANSWER_SECOND
 
 def free_port() -> int:
     """A port that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return ports.free(1)[0]
 
 
 def _is_locked(path: Path) -> bool:

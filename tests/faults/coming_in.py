@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from grpc import aio
 
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from instar.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 from tests.faults import callers, lives, stage
 from tests.security import house as houses
@@ -59,10 +59,10 @@ async def tell(house: lives.House) -> lives.Passed:
     Returns:
         What was passed before the controller was asked to end.
     """
-    (port,) = fleet.free_ports(1)
-    home = houses.House(house.folder, enrol_listen=f"{fleet.HOST}:{port}")
+    (port,) = ports.free(1)
+    home = houses.House(house.folder, enrol_listen=f"{ports.HOST}:{port}")
     config = house.folder / "controller.toml"
-    config.write_text(f'[tls]\nenrol_listen = "{fleet.HOST}:{port}"\n', encoding="utf-8")
+    config.write_text(f'[tls]\nenrol_listen = "{ports.HOST}:{port}"\n', encoding="utf-8")
     house.configure(config)
     living = asyncio.ensure_future(house.live())
     try:

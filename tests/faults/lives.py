@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.cli.demo import fleet, process
+from controller.cli.demo import ports, process
 from controller.rpc import principals, register
 from tests.faults import stage
 
@@ -120,7 +120,7 @@ class House:
     ) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
-        self.address = f"{fleet.HOST}:{fleet.free_ports(1)[0]}"
+        self.address = f"{ports.HOST}:{ports.free(1)[0]}"
         self.armed = set(armed)
         self.dies_at_each = dies_at_each
         self.spared: set[str] = set()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from controller.cli.demo import fleet, process
+from controller.cli.demo import fleet, ports, process
 
 READY_SECONDS = 30.0  # for the program to come up on two busy cores
 TOKEN = "a token that an Alertmanager shows"  # noqa: S105  # of the test
@@ -58,7 +58,7 @@ class Controller(fleet.Controller):
 
     def __init__(self, folder: Path, heartbeat_period: str) -> None:
         super().__init__(folder, None, heartbeat_period)
-        self.web_address = f"{fleet.HOST}:{fleet.free_ports(1)[0]}"
+        self.web_address = f"{ports.HOST}:{ports.free(1)[0]}"
         self.token_file = folder / "alertmanager.token"
         self.token_file.write_text(f"{TOKEN}\n", encoding="utf-8")
         self._config_file = folder / "controller.toml"
@@ -78,7 +78,7 @@ class Alertmanager:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._address = f"{fleet.HOST}:{fleet.free_ports(1)[0]}"
+        self._address = f"{ports.HOST}:{ports.free(1)[0]}"
         self._process: process.Process | None = None
 
     async def start(self, controller: Controller) -> None:

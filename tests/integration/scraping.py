@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from controller.cli.demo import fleet, process
+from controller.cli.demo import fleet, ports, process
 
 SOURCE = "main"  # by which the controller's configuration names it
 READY_SECONDS = 30.0  # for the server to come up, and for its first scrapes, on two busy cores
@@ -61,7 +61,7 @@ class Prometheus:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._address = f"{fleet.HOST}:{fleet.free_ports(1)[0]}"
+        self._address = f"{ports.HOST}:{ports.free(1)[0]}"
         self._process: process.Process | None = None
 
     @property
@@ -84,7 +84,7 @@ class Prometheus:
             raise process.ProcessError("cannot scrape the nodes: no prometheus is installed")
         self._folder.mkdir()
         config = self._folder / "prometheus.yml"
-        targets = (_TARGET.format(address=f"{fleet.HOST}:{node.port}", node=node.id) for node in nodes)
+        targets = (_TARGET.format(address=f"{ports.HOST}:{node.port}", node=node.id) for node in nodes)
         config.write_text(_SCRAPED + "".join(targets) + more, encoding="utf-8")
         argv = [program, f"--config.file={config}", f"--storage.tsdb.path={self._folder / 'data'}"]
         argv += [f"--web.listen-address={self._address}", "--log.level=warn"]

@@ -23,7 +23,7 @@ from google.protobuf import duration_pb2
 from agent import journal, processes
 from agent.core import operation, transitions
 from controller.cli import connection
-from controller.cli.demo import api, bundles, exchange, fleet, load, process, record
+from controller.cli.demo import api, bundles, exchange, fleet, load, ports, process, record
 from instar.v1 import node_pb2, operation_pb2, rollout_pb2
 
 REQUESTS_PER_SECOND = 80.0  # over all nodes: enough that a lost connection shows, little enough for a busy machine
@@ -249,7 +249,7 @@ async def phase_reached(node: fleet.Node, rollout: rollout_pb2.Rollout, phase: t
 async def version_of(node: fleet.Node) -> str:
     """The version that answers on a node; empty when nobody does."""
     try:
-        return (await load.ask_once(exchange.Address(fleet.HOST, node.port))).version
+        return (await load.ask_once(exchange.Address(ports.HOST, node.port))).version
     except exchange.LostError:
         return ""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.cli.demo import bundles, fleet, process
+from controller.cli.demo import bundles, fleet, ports, process
 
 ZONES = ("a", "b", "c", "d")
 NODES = 20
@@ -199,6 +199,10 @@ async def up() -> AsyncIterator[Zones]:
         try:
             yield zones
         except BaseException as error:
+            newest = (await zones.ask("rollout", "list", "--limit", "1"))["rollouts"]
+            for each in newest:
+                why = await zones.say("rollout", "explain", each["rollout_id"])
+                error.add_note(f"--- {each['rollout_id']}\n{why.out}{why.err}")
             error.add_note(f"--- controller\n{process.tail(root / 'controller' / 'controller.log')}")
             raise
 
@@ -207,8 +211,8 @@ async def _start(node: fleet.Node, zone: str, turns: asyncio.Semaphore) -> None:
     async with turns:
         await node.enrol()
         sockets = "".join(
-            f'[sockets.{name}]\nhttp = "{fleet.HOST}:{port}"\n'
-            for name, port in zip(("cache",), fleet.free_ports(1), strict=True)
+            f'[sockets.{name}]\nhttp = "{ports.HOST}:{port}"\n'
+            for name, port in zip(("cache",), ports.free(1), strict=True)
         )
         with node.config_file.open("a", encoding="utf-8") as file:
             file.write(f'{sockets}[labels]\nzone = "{zone}"\n')

@@ -25,7 +25,7 @@ from cryptography.x509 import oid
 
 from agent import identity
 from agent.config.errors import ConfigError
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.rpc import principals, register
 from controller.store import tables
 from controller.trust import authorities, spiffe
@@ -37,7 +37,7 @@ AGENT = str(Path(sysconfig.get_path("scripts")) / "instar-agent")
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path, lifetime: timedelta, **changes: Any) -> AsyncIterator[house.House]:  # noqa: ANN401  # of the settings
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
     found = house.House(folder, enrol_listen=f"127.0.0.1:{port}", agent_lifetime=lifetime)
     found.settings = dataclasses.replace(found.settings, **changes)
     async with found.serving():

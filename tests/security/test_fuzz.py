@@ -32,7 +32,7 @@ from agent.core import model as agent_model
 from agent.link import convert, transport
 from agent.link import loop as agent_loop
 from controller import clock
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.config import manifest
 from controller.config import quotas as configured
 from controller.core import errors
@@ -198,7 +198,7 @@ async def _meet(arena: Arena) -> None:
 @pytest.fixture
 def door_for_nodes(tmp_path: Path) -> Iterator[tuple[asyncio.Runner, house.House, aio.Channel]]:
     """Where nodes come in that have no certificate yet."""
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
     home = house.House(tmp_path, enrol_listen=f"127.0.0.1:{port}")
     much = configured.Quotas(calls_per_second=100_000, calls_burst=100_000)
     home.settings = dataclasses.replace(home.settings, quotas=much)

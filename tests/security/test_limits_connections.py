@@ -20,7 +20,7 @@ from agent.core import secret
 from agent.link import loop as agent_loop
 from agent.link import transport
 from controller import clock
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.config import quotas as configured
 from controller.core import errors
 from controller.engine import enrolling
@@ -257,7 +257,7 @@ class _Counted:
 
 
 def at_home(folder: Path) -> house.House:
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
     return house.House(folder, enrol_listen=f"127.0.0.1:{port}")
 
 

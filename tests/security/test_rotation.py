@@ -20,7 +20,7 @@ from agent.core import model
 from agent.link import loop, transport
 from controller import releases
 from controller.cli import release_commands
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.trust import authorities, certificates
 from instar.v1 import (
     fleet_service_pb2,
@@ -156,7 +156,7 @@ class Users:
 
 
 async def test_37_everything_is_replaced_in_the_middle_of_a_rollout_and_nothing_is_lost(tmp_path: Path) -> None:
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
     home = house.House(tmp_path, enrol_listen=f"127.0.0.1:{port}")
     folder = home.state_dir / "ca"
     async with home.serving(), asyncio.TaskGroup() as group, _stopped(group) as running:

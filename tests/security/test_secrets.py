@@ -18,7 +18,7 @@ import pytest
 from grpc import aio
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-from controller.cli.demo import bundles, fleet, process, receiver
+from controller.cli.demo import bundles, fleet, ports, process, receiver
 from controller.core import secret
 from controller.web import secrets
 from instar.v1 import agent_service_pb2, agent_service_pb2_grpc, fleet_service_pb2, fleet_service_pb2_grpc
@@ -87,7 +87,7 @@ class Controller(fleet.Controller):
 
     def __init__(self, folder: Path, otlp_port: int, planted: Path, prometheus: str) -> None:
         super().__init__(folder, otlp_port, HEARTBEAT_PERIOD)
-        self.web = f"{fleet.HOST}:{fleet.free_ports(1)[0]}"
+        self.web = f"{ports.HOST}:{ports.free(1)[0]}"
         self._file = folder / "controller.toml"
         self._file.write_text(CONFIGURATION.format(web=self.web, folder=planted, prometheus=prometheus))
 

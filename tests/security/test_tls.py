@@ -14,7 +14,7 @@ import pytest
 from grpc import aio
 
 from controller.cli import credentials, failures
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.config import settings
 from controller.core import errors, secret
 from controller.rpc import callers, issuers, register
@@ -91,7 +91,7 @@ async def test_the_web_side_shows_the_same_certificate_and_the_next_one(
     monkeypatch.setattr(encryption, "LOOK_SECONDS", 0.05)
     home = house.House(tmp_path, '[web]\nlisten = "127.0.0.1:0"\ntls = true\n')
     assert home.settings.web is not None
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
     home.settings = dataclasses.replace(
         home.settings, web=dataclasses.replace(home.settings.web, listen=f"127.0.0.1:{port}")
     )

@@ -15,7 +15,7 @@ from google.protobuf import message
 from grpc import aio
 
 from controller.cli import credentials, doctor_command, failures
-from controller.cli.demo import fleet
+from controller.cli.demo import ports
 from controller.config import settings
 from controller.core import errors, roles, secret
 from controller.rpc import errors as rpc_errors
@@ -82,7 +82,7 @@ def keys_file(tmp_path: Path, issuer: oidc.Issuer) -> Path:
 
 @pytest.fixture
 async def home(tmp_path: Path, issuer: oidc.Issuer, keys_file: Path) -> AsyncIterator[Home]:
-    for_tokens, enrolling = fleet.free_ports(2)
+    for_tokens, enrolling = ports.free(2)
     more = f'token_listen = "127.0.0.1:{for_tokens}"\n' + oidc.settings_text(f'jwks_file = "{keys_file}"')
     found = house.House(tmp_path, more, enrol_listen=f"127.0.0.1:{enrolling}")
     async with found.serving():
@@ -242,7 +242,7 @@ async def test_nothing_but_tls_1_3_is_spoken_where_tokens_come(home: Home) -> No
 async def test_the_listener_for_tokens_has_the_bounds_and_the_health_of_the_other_and_ends_with_it(
     tmp_path: Path, issuer: oidc.Issuer, keys_file: Path
 ) -> None:
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
     more = f'token_listen = "127.0.0.1:{port}"\n' + oidc.settings_text(f'jwks_file = "{keys_file}"')
     found = house.House(tmp_path, more)
     long = fleet_service_pb2.ListNodesRequest(selector="x" * (listener.RECEIVED_BYTES_MAX + 1))
@@ -288,7 +288,7 @@ async def test_the_commands_show_a_token_over_tls_to_who_the_named_authority_vou
     tmp_path: Path, issuer: oidc.Issuer, keys_file: Path
 ) -> None:
     home, config, token = programs.House(tmp_path), tmp_path / "controller.toml", tmp_path / "token"
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
     text = f'[tls]\ntoken_listen = "127.0.0.1:{port}"\n' + oidc.settings_text(f'jwks_file = "{keys_file}"')
     config.write_text(text, encoding="utf-8")
     token.write_text(issuer.token())

@@ -12,32 +12,21 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from controller import clock
 from controller.cli import connection, credentials, failures
-from controller.cli.demo import api, bundles, keeper_socket, process
+from controller.cli.demo import api, bundles, keeper_socket, ports, process
 from controller.config import settings
 from controller.core import secret
 from controller.trust import authorities, clients
 from instar.v1 import fleet_service_pb2
 
 READY_SECONDS = 60.0  # for a controller or an agent to come up on a busy machine
-HOST = "127.0.0.1"
 _IN_A_FILE = secret.Secret("")
 DOMAIN = "demo.instar"  # of the throw-away authorities
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of the loopback that nobody listens on; all different."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Controller:
@@ -63,7 +52,7 @@ class Controller:
         folder.mkdir(parents=True)
         self._folder = folder
         self._heartbeat_period = heartbeat_period
-        self._port, self._enrol_port = free_ports(2)
+        self._port, self._enrol_port = ports.free(2)
         self._otlp_port = otlp_port
         self.has_tls = has_tls
         self._store_url = store_url
@@ -72,12 +61,12 @@ class Controller:
     @property
     def address(self) -> str:
         """Where its gRPC listener is."""
-        return f"{HOST}:{self._port}"
+        return f"{ports.HOST}:{self._port}"
 
     @property
     def enrol_address(self) -> str:
         """Where nodes come in that have no certificate yet."""
-        return f"{HOST}:{self._enrol_port}"
+        return f"{ports.HOST}:{self._enrol_port}"
 
     @property
     def state_dir(self) -> Path:
@@ -248,7 +237,7 @@ class Node:
         self.id = node_id
         self._folder = folder
         self._controller = controller
-        self.port = free_ports(1)[0]
+        self.port = ports.free(1)[0]
         self._process: process.Process | None = None
 
     @property
@@ -340,7 +329,7 @@ state_dir = "{self.state_dir}"
 run_dir = "{self.run_dir}"
 
 [sockets.{bundles.COMPONENT}]
-{bundles.SOCKET} = "{HOST}:{self.port}"
+{bundles.SOCKET} = "{ports.HOST}:{self.port}"
 """
 
 
@@ -355,7 +344,7 @@ async def start_load(nodes: Sequence[Node], folder: Path, *, requests_per_second
     argv = [sys.executable, "-m", "controller.cli.demo.load", "--out", str(folder / "requests.tsv")]
     argv += ["--rate", str(requests_per_second / len(nodes))]
     for node in nodes:
-        argv += ["--node", f"{node.id}={HOST}:{node.port}"]
+        argv += ["--node", f"{node.id}={ports.HOST}:{node.port}"]
     return await process.start("the load client", argv, log=folder / "load.log", environment=_inherited())
 
 
@@ -366,6 +355,6 @@ def _inherited() -> dict[str, str]:
 
 def _otlp_environment(port: int) -> dict[str, str]:
     return {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:{port}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{ports.HOST}:{port}",
         "OTEL_EXPORTER_OTLP_INSECURE": "true",
     }

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+
+from controller.cli.demo import ports
 
 READY_SECONDS = 60.0
 NOBODY = 65_534
@@ -55,9 +56,7 @@ class Server:
             self._programs = programs
             words = [f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
             self._run("initdb", "-D", str(self._data), *words)
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port: int = free.getsockname()[1]
+            (self.port,) = ports.free(1)
             self.start()
         except BaseException:
             self.close()

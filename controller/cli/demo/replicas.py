@@ -12,7 +12,7 @@ from pathlib import Path
 from grpc import aio
 
 from controller.cli import connection
-from controller.cli.demo import balancer, fleet, process
+from controller.cli.demo import balancer, fleet, ports, process
 from controller.core import secret
 
 LEASE_SECONDS = 8  # before another leads; longer than a busy machine keeps a controller from writing
@@ -41,7 +41,7 @@ class Replicas(fleet.Controller):
         has_tls: bool = False,
     ) -> None:
         super().__init__(folder, otlp_port, heartbeat_period, has_tls=has_tls, store_url=store_url)
-        self._ports = fleet.free_ports(number)
+        self._ports = ports.free(number)
         self._by_port: dict[int, process.Process] = {}
         self._balancer = balancer.Balancer(self._port, self._ports, self._dial)
 
@@ -75,7 +75,7 @@ class Replicas(fleet.Controller):
             log.stem,
             self._argv(),
             log=log,
-            environment={**self._environment(), "INSTAR_LISTEN": f"{fleet.HOST}:{port}"},
+            environment={**self._environment(), "INSTAR_LISTEN": f"{ports.HOST}:{port}"},
         )
 
     async def start_missing(self) -> None:
@@ -113,4 +113,4 @@ class Replicas(fleet.Controller):
     def _dial(self, port: int) -> aio.Channel | None:
         if not self._has_credentials:  # the first that leads makes them
             return None
-        return connection.dial(f"{fleet.HOST}:{port}", self._credentials())
+        return connection.dial(f"{ports.HOST}:{port}", self._credentials())

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from controller.cli.demo import api, bundles, fleet, process
+from controller.cli.demo import api, bundles, fleet, ports, process
 
 NODE = "local"
 HEARTBEAT_PERIOD = "1s"  # what changes is shown at once
@@ -65,5 +65,5 @@ def _places(root: Path, controller: fleet.Controller, node: fleet.Node) -> Mappi
         **controller.client_environment,
         "node": node.id,
         "node_config": str(node.config_file),
-        f"address_of_{bundles.COMPONENT}": f"{fleet.HOST}:{node.port}",
+        f"address_of_{bundles.COMPONENT}": f"{ports.HOST}:{node.port}",
     }

@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import agent
 from agent import processes
 from agent.keeper import digest
+from controller.cli.demo import ports
 
 PATIENCE_SECONDS = 20.0  # for anything that takes milliseconds on a quiet machine
 WORD_TIMEOUT = timedelta(seconds=10)
@@ -182,7 +182,4 @@ def is_over(pid: int) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return ports.free(1)[0]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from controller.cli.demo import exchange, fleet, load
+from controller.cli.demo import exchange, load, ports
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nX-Version: 1.0.0\r\nContent-Length: 2\r\nConnection: %s\r\n\r\nok"
@@ -70,7 +70,7 @@ async def test_whatever_is_not_a_whole_answer_is_a_failure_with_a_name(
 
 
 async def test_a_port_that_nobody_listens_on_refuses() -> None:
-    (port,) = fleet.free_ports(1)
+    (port,) = ports.free(1)
 
     with pytest.raises(exchange.LostError) as lost:
         await load.ask_once(exchange.Address("127.0.0.1", port))
